@@ -1,0 +1,59 @@
+# `make help` lists what can be done here.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The busy waiting that OpenMP does by default makes two threads on a loaded machine slower than one.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+# PyPI's PyTorch for Linux is the CUDA build and brings gigabytes of libraries. Without an NVIDIA GPU ask for the CPU
+# build by its exact name, so that nothing else can be chosen: first from the indexes that pip is set up with, then
+# from TORCH_INDEX. Elsewhere, or to choose yourself:  make TORCH=torch==2.13.0 demo
+GPU := $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-smi 2>/dev/null)
+TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),$(if $(GPU),,+cpu))
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+CLIP ?= tiger.mp4
+PROMPT ?= a tiger walking to the left on a green background
+
+.PHONY: help demo install dev test lint format clean
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: install ## install, then make a clip with the bundled model, offline
+	$(BIN)/lumiere generate "$(PROMPT)" -o "$(CLIP)"
+
+install: $(VENV)/.installed ## make .venv with the pinned dependencies; .venv/bin/lumiere is then ready
+
+dev: $(VENV)/.installed-dev ## the same, with what training, tests and linters need
+
+test: dev ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## delete the environment and what tools left; data, runs and models stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.torch:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("openlumiere needs Python 3.11 or newer; name one: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install "$(TORCH)" 2>/dev/null || $(BIN)/pip install --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.torch
+	$(BIN)/pip install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.torch
+	$(BIN)/pip install --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

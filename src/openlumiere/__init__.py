@@ -1,0 +1,29 @@
+"""Lumiere, the space-time diffusion model for video, as open software.
+
+>>> from openlumiere import LumierePipeline, STUNet
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openlumiere.pipelines.base import LumierePipeline
+    from openlumiere.stunet import STUNet
+
+__version__ = "0.1.0"
+__all__ = ["LumierePipeline", "STUNet", "__version__"]
+
+# Imported when first asked for: torch takes seconds, and `lumiere --help` needs none of it.
+_HOMES = {"LumierePipeline": "openlumiere.pipelines.base", "STUNet": "openlumiere.stunet"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

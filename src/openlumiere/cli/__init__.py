@@ -1,0 +1,52 @@
+"""The command line, ``lumiere``: thin, and importing late, so that ``lumiere --help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from . import data, generate, info, models, training
+from .failures import explain
+from .parsing import Parser, new_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 a bug or a failed check, 2 bad input, 130 interrupted."""
+    # Read by OpenMP when PyTorch loads: with its default, two threads on a busy machine can be slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        # argparse leaves out positionals that options cut off from the first: `train t2i --config FILE KEY=VALUE`.
+        if not hasattr(args, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.overrides += rest
+    try:
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        return _fail("lumiere: interrupted", 130, debug=args.debug)
+    except BrokenPipeError:
+        # The reader went away, as in `lumiere info clip.mp4 | head -1`; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        message, code = explain(error)
+        return _fail(f"lumiere: error: {message}", code, debug=args.debug)
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line; a module of this package adds each group of commands."""
+    parser = new_parser()
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in (generate, info, models, data, training):
+        group.register(commands)
+    return parser
+
+
+def _fail(line: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    return code

@@ -1,0 +1,68 @@
+"""`lumiere data`: the emoji data set, and a user's own clips."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from . import parsing
+from .parsing import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    data = add_command(
+        commands,
+        "data",
+        lambda _args: None,  # a subcommand is required, and has its own
+        help="make or check training data",
+        example=["lumiere data emoji -o data/emoji", "lumiere data folder my-clips/"],
+    )
+    kinds = data.add_subparsers(title="data sets", metavar="KIND", required=True)
+
+    emoji = add_command(
+        kinds,
+        "emoji",
+        run_emoji,
+        help="fetch the animated emoji with npm and write them as WebDataset shards",
+        more="Finished shards are kept, so it can be stopped and started again.",
+        example=["lumiere data emoji -o data/emoji", "lumiere data emoji -o data/emoji-256 --size 256 --skin-tones"],
+    )
+    emoji.add_argument("-o", "--output", required=True, type=Path, help="folder for the shards and the datasheet")
+    emoji.add_argument("--size", type=parsing.positive_int, default=128, help="side of a frame in pixels: 128")
+    emoji.add_argument("--skin-tones", action="store_true", help="also take each emoji's variants in skin tone")
+    emoji.add_argument("--workers", type=parsing.positive_int, default=os.cpu_count() or 1, help="default: all cores")
+    emoji.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
+
+    folder = add_command(
+        kinds,
+        "folder",
+        run_folder,
+        help="check a folder of your own captioned clips, and list those that training would skip",
+        more="Captions come from metadata.jsonl or metadata.csv (Hugging Face's videofolder) or a .txt beside each.",
+        example=["lumiere data folder my-clips/"],
+    )
+    folder.add_argument("folder", type=Path, help="MP4, MOV, WebM or GIF files and their captions")
+    folder.add_argument("--frames", type=parsing.positive_int, default=80, help="shorter clips are skipped: 80")
+    folder.add_argument("--fps", type=parsing.positive_float, default=16.0, help="frame rate in training: 16")
+
+
+def run_emoji(args: argparse.Namespace) -> None:
+    from openlumiere.data.emoji import build
+
+    report = build(args.output, size=args.size, skin_tones=args.skin_tones, workers=args.workers, cache=args.cache)
+    print(
+        f"wrote {report.written} clips in {report.shards} shards to {args.output}; "
+        f"left out {report.still} still pictures and {len(report.broken)} broken files"
+    )
+    for name, reason in sorted(report.broken.items()):
+        print(f"  broken: {name}: {reason}")
+
+
+def run_folder(args: argparse.Namespace) -> None:
+    from openlumiere.data.folder import scan
+
+    report = scan(args.folder, num_frames=args.frames, fps=args.fps)
+    for name, reason in report.skipped.items():
+        print(f"  skipped: {name}: {reason}")
+    print(f"{len(report.clips)} usable clips in {args.folder}, {len(report.skipped)} skipped")

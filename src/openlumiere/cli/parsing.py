@@ -1,0 +1,87 @@
+"""What the commands' argument parsers share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import openlumiere
+
+Commands = Any  # argparse's subparsers action, which has no public name
+Run = Callable[[argparse.Namespace], "int | None"]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"lumiere: error: {message}; see: {self.prog} --help\n")
+
+
+def new_parser() -> Parser:
+    """The outermost parser, without commands."""
+    parser = Parser(
+        prog="lumiere",
+        description="Text to a five-second clip by a space-time U-Net.",
+        epilog=examples(
+            'lumiere generate "a tiger walking to the left on a green background" -o tiger.mp4',
+            "lumiere info tiger.mp4",
+            "lumiere doctor",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lumiere {openlumiere.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_command(commands: Commands, name: str, run: Run, *, help: str, example: list[str], more: str = "") -> Parser:
+    """Add a command whose ``--help`` says `help` and `more` and ends with examples."""
+    parser: Parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.{f' {more}' if more else ''}",
+        epilog=examples(*example),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # SUPPRESS keeps what was said before the command.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def examples(*lines: str) -> str:
+    """The closing part of a help text."""
+    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def positive_int(text: str) -> int:
+    """An argument that counts something."""
+    return _number(text, int, lambda value: value >= 1, "a whole number, 1 or more")
+
+
+def positive_float(text: str) -> float:
+    """An argument such as frames per second."""
+    return _number(text, float, lambda value: value > 0, "a number above 0")
+
+
+def guidance(text: str) -> float:
+    """A guidance scale."""
+    return _number(text, float, lambda value: value >= 0, "a number, 0 or more")
+
+
+def seed(text: str) -> int:
+    """A seed that torch.Generator takes."""
+    return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value

@@ -1,0 +1,123 @@
+"""`lumiere train` and `lumiere evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from openlumiere.errors import LumiereError
+
+from . import parsing
+from .parsing import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    train = add_command(
+        commands,
+        "train",
+        run_train,
+        help="train a text-to-image model (t2i), or the temporal layers on top of one (t2v)",
+        more="A run that was stopped goes on from its last checkpoint.",
+        example=[
+            "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
+            "lumiere train t2v --config configs/emoji-nano/t2v.yaml optim.lr=1e-4 time_budget=60",
+            "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
+        ],
+    )
+    train.add_argument("stage", choices=["t2i", "t2v"])
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
+    train.add_argument("--config", required=True, metavar="FILE", help="YAML, see configs/")
+    train.add_argument("--no-resume", action="store_true", help="start anew, whatever checkpoints there are")
+
+    export = add_command(
+        commands,
+        "export",
+        run_export,
+        help="turn a training run into a model that generate can use",
+        more="The run may still be going on: the moving average of its newest checkpoint is taken.",
+        example=["lumiere export runs/emoji-nano/t2v -o models/my-model --steps 25 --guidance 2"],
+    )
+    export.add_argument("run", type=Path, help="output folder of a t2v run")
+    export.add_argument("-o", "--output", required=True, type=Path, help="folder for the model")
+    export.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float16", help="of the file")
+    export.add_argument("--steps", type=parsing.positive_int, help="the model's default, else the run's sample_steps")
+    export.add_argument("--guidance", type=parsing.guidance, help="the model's default, else the run's")
+    export.add_argument("--rescale", type=float, metavar="0..1", help="guidance rescaling, the model's default")
+
+    evaluate = add_command(
+        commands,
+        "evaluate",
+        lambda _args: None,  # a subcommand is required, and has its own
+        help="measure a model",
+        example=["lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation"],
+    )
+    protocols = evaluate.add_subparsers(title="protocols", metavar="PROTOCOL", required=True)
+    emoji = add_command(
+        protocols,
+        "emoji",
+        run_evaluate_emoji,
+        help="say how often clips show the subject, background and motion that were asked for",
+        more="Combinations that were trained on and such as were held out are counted apart, beside real clips.",
+        example=[
+            "lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation",
+            "lumiere evaluate emoji --model runs/emoji-nano/t2v/export --data data/emoji -o runs/quick --clips 20",
+        ],
+    )
+    emoji.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    emoji.add_argument("--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote")
+    emoji.add_argument("-o", "--output", required=True, type=Path, help="folder for the report, goes on if stopped")
+    emoji.add_argument("--clips", type=parsing.positive_int, default=100, help="clips of each split, default: 100")
+    emoji.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
+    emoji.add_argument("--steps", type=parsing.positive_int, help="denoising steps, default: the model's")
+    emoji.add_argument("--guidance", type=parsing.guidance, help="default: the model's")
+    emoji.add_argument("--seed", type=parsing.seed, default=0, help="default: 0")
+    emoji.add_argument("--batch", type=parsing.positive_int, default=1, help="clips made at a time, default: 1")
+    emoji.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    emoji.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from openlumiere.training.config import load
+
+    config = load(args.config, args.overrides)
+    if config.stage != args.stage:
+        raise LumiereError(f"{args.config} is for stage {config.stage}: say lumiere train {config.stage}")
+    from openlumiere.training.loop import train
+
+    print(f"wrote {train(config, resume=not args.no_resume)}")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    import torch
+
+    from openlumiere.training.export import export
+
+    target = export(
+        args.run,
+        args.output,
+        dtype=getattr(torch, args.dtype),
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        guidance_rescale=args.rescale,
+    )
+    print(f"wrote {target}; try it: lumiere generate PROMPT --model {target}")
+
+
+def run_evaluate_emoji(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.emoji import evaluate, summary
+
+    report = evaluate(
+        args.model,
+        args.data,
+        args.output,
+        clips=args.clips,
+        num_frames=args.frames,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        seed=args.seed,
+        batch=args.batch,
+        device=args.device,
+        dtype=args.dtype,
+    )
+    print(summary(report))
+    print(f"wrote {args.output}")

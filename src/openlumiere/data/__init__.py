@@ -1,0 +1,1 @@
+"""Captioned clips: the emoji data set, folders of a user's own, WebDataset shards."""

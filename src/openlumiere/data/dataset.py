@@ -1,0 +1,52 @@
+"""The emoji data set as training sees it: clips, or single frames of them, drawn on the fly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch.utils.data import Dataset
+
+from .compose import draw
+from .emoji import load_atlases
+from .scenes import SceneSampler, vocabulary
+
+
+class Sample(TypedDict):
+    """`pixels`: (3, F, size, size) in [-1, 1]; `caption`: what they show."""
+
+    pixels: torch.Tensor
+    caption: str
+
+
+class EmojiClips(Dataset[Sample]):
+    """Composed emoji clips; item n is a pure function of (seed, n).
+
+    Args:
+        folder: shards made by `lumiere data emoji`.
+        subjects: keys of the vocabulary; None = all of them.
+        size: height and width in pixels.
+        num_frames: length of a clip.
+        single_frame: give one random frame of each clip, with F = 1.
+        pool, with_motion: see `SceneSampler`.
+    """
+
+    def __init__(
+        self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, single_frame: bool = False,
+        seed: int = 0, pool: int = 0, with_motion: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.size, self.num_frames, self.single_frame, self.seed = size, num_frames, single_frame, seed
+        chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
+        self.atlases = load_atlases(folder, chosen, side=2 * size)
+        names = {key: atlas.names for key, atlas in self.atlases.items()}
+        self.scenes = SceneSampler(names, seed=seed, pool=pool, with_motion=with_motion)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene = self.scenes(index)
+        frames = None
+        if self.single_frame:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+            frames = [int(torch.randint(self.num_frames, (), generator=generator))]
+        rgb, _ = draw(scene, self.atlases[scene.subject], size=self.size, num_frames=self.num_frames, frames=frames)
+        return {"pixels": rgb, "caption": scene.caption}

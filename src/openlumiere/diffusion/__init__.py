@@ -1,0 +1,1 @@
+"""Sampling and its mathematics without a network: pure functions of tensors."""

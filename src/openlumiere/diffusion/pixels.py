@@ -1,0 +1,20 @@
+"""Pixels as the network sees them: blocks of p x p pixels folded into channels.
+
+An exact, invertible stand-in for a latent space (Shi et al. 2016, "pixel unshuffle"): a U-Net starts at a p-th of
+the frame's size, so that its costly first level has 1/p^2 of the positions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def fold(clip: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, C, F, H, W) -> (B, C * factor^2, F, H / factor, W / factor)."""
+    return clip if factor == 1 else F.pixel_unshuffle(clip.transpose(1, 2), factor).transpose(1, 2)
+
+
+def unfold(clip: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, C * factor^2, F, H, W) -> (B, C, F, H * factor, W * factor); inverse of `fold`."""
+    return clip if factor == 1 else F.pixel_shuffle(clip.transpose(1, 2), factor).transpose(1, 2)

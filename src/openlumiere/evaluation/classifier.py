@@ -1,0 +1,198 @@
+"""Which subject a clip shows: a small network on single frames, trained on real clips only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from openlumiere.data.compose import Atlas, draw
+from openlumiere.data.scenes import SceneSampler, Split, animation_held_out
+
+from . import cache
+from .tracks import SIDE, as_clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """Network and training of the subject classifier; the defaults take some four minutes on one CPU thread."""
+
+    width: int = 32  # channels of the first layer
+    steps: int = 1400
+    batch_size: int = 128
+    lr: float = 3e-3
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.05
+    num_frames: int = 80  # length of the clips that frames are taken from
+    frames_per_clip: int = 8  # frames that vote on a clip
+    held_out_clips: int = 444  # real clips that the accuracies are measured on
+    seed: int = 0
+
+
+class SubjectClassifier(nn.Module):
+    """Convolutional network of 3x3 layers on frames of SIDE pixels: (N, 3, SIDE, SIDE) in [0, 1] -> (N, subjects).
+
+    Attributes:
+        subjects: keys, in the order of the logits.
+        card: configuration, fingerprint of the data, and accuracies on held-out real clips; set by
+            `subject_classifier`.
+    """
+
+    def __init__(self, subjects: Sequence[str], config: ClassifierConfig) -> None:
+        super().__init__()
+        self.subjects, self.config = list(subjects), config
+        self.card: cache.Card = {}
+        w = config.width
+        self.body = nn.Sequential(
+            *_layer(3, w, kernel=5, stride=2),
+            *_layer(w, 2 * w, stride=2),
+            *_layer(2 * w, 2 * w),
+            *_layer(2 * w, 4 * w, stride=2),
+            *_layer(4 * w, 4 * w),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(4 * w, len(self.subjects))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        frames = (frames * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
+        return self.head(self.body(frames))
+
+    @torch.inference_mode()
+    def features(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The last layer but one, for metrics that compare distributions.
+
+        Args:
+            frames: (F, H, W, 3), uint8 or float in [0, 1].
+
+        Returns:
+            (F, 4 * width), not negative.
+        """
+        clip = (as_clip(frames) * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
+        return self.body(clip)
+
+    @torch.inference_mode()
+    def classify(self, frames: np.ndarray | torch.Tensor) -> tuple[str, float]:
+        """The subject of a clip and its probability: the mean of log-probabilities over frames spread evenly.
+
+        Args:
+            frames: (F, H, W, 3), uint8 or float in [0, 1].
+        """
+        spread = np.linspace(0, len(frames) - 1, self.config.frames_per_clip).round().astype(int)
+        scores = self(as_clip(frames, np.unique(spread))).log_softmax(1).mean(0).softmax(0)
+        best = int(scores.argmax())
+        return self.subjects[best], float(scores[best])
+
+
+def _layer(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def subject_classifier(
+    atlases: Mapping[str, Atlas], folder: Path, *, config: ClassifierConfig | None = None, progress: bool = True
+) -> SubjectClassifier:
+    """The classifier for these subjects: read from `folder`, or trained and kept there when absent."""
+    config = config or ClassifierConfig()
+    subjects, data = sorted(atlases), cache.data_fingerprint(atlases)
+    path = cache.cached_path(folder, "subject", data, dataclasses.asdict(config))
+    network = SubjectClassifier(subjects, config)
+    found = cache.load(path)
+    if found is not None:
+        network.load_state_dict(found[0])
+        network.card = found[1]
+        return network.eval()
+    network = train(atlases, config, progress=progress)
+    network.card = {
+        "subjects": subjects,
+        "config": dataclasses.asdict(config),
+        "data": data,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "accuracy": {
+            "held-out combinations": accuracy(network, atlases, split="combinations"),
+            "held-out animations": accuracy(network, atlases, held_out_animation=True),
+        },
+    }
+    cache.save(path, network, network.card)
+    return network
+
+
+def train(atlases: Mapping[str, Atlas], config: ClassifierConfig, *, progress: bool = True) -> SubjectClassifier:
+    """Train on frames of real clips of the train split, at one random time each, blurred and noised at random."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = SubjectClassifier(sorted(atlases), config).train()
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # channels-last convolutions are faster on the CPU
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    scenes = SceneSampler({key: atlas.names for key, atlas in atlases.items()}, split="train", seed=config.seed)
+    label = {key: index for index, key in enumerate(network.subjects)}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
+    generator = torch.Generator().manual_seed(config.seed)
+    bar = tqdm(range(config.steps), desc="training the subject classifier", unit="step", disable=not progress)
+    for step in bar:
+        frames, labels = [], []
+        for index in range(step * config.batch_size, (step + 1) * config.batch_size):
+            scene = scenes(index)
+            time = int(torch.randint(config.num_frames, (), generator=generator))
+            rgb, _ = draw(scene, atlases[scene.subject], size=SIDE, num_frames=config.num_frames, frames=[time])
+            frames.append((rgb[:, 0] + 1.0) / 2.0)
+            labels.append(label[scene.subject])
+        batch = degrade(torch.stack(frames), generator)
+        loss = F.cross_entropy(network(batch), torch.tensor(labels), label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.2f}")
+    return network.eval()
+
+
+def degrade(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Blur and noise each frame by a random amount, so that shape is judged and not sharpness.
+
+    Args:
+        frames: (N, 3, H, W) in [0, 1]; half of them are mixed with their blur, all are noised a little.
+    """
+    blurred = F.avg_pool2d(F.pad(frames, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    share = (torch.rand(len(frames), 1, 1, 1, generator=generator) * 2.0 - 1.0).clamp(min=0.0)
+    noise = torch.randn(frames.shape, generator=generator) * 0.05 * torch.rand(share.shape, generator=generator)
+    return (torch.lerp(frames, blurred, share) + noise).clamp(0.0, 1.0)
+
+
+def accuracy(
+    network: SubjectClassifier,
+    atlases: Mapping[str, Atlas],
+    *,
+    split: Split = "train",
+    held_out_animation: bool = False,
+) -> float | None:
+    """Share of real clips whose subject is told; None where no subject has a held-out animation.
+
+    Args:
+        held_out_animation: use only the subjects that have one, and show that half.
+    """
+    names = {k: a.names for k, a in atlases.items() if not held_out_animation or animation_held_out(k)}
+    if not names:
+        return None
+    config = network.config
+    scenes = SceneSampler(names, split=split, seed=config.seed + 1)  # never the seed that was trained on
+    right = 0
+    spread = np.linspace(0, config.num_frames - 1, config.frames_per_clip).round().astype(int).tolist()
+    for index in range(config.held_out_clips):
+        scene = scenes(index)
+        rgb, _ = draw(
+            scene, atlases[scene.subject], size=SIDE, num_frames=config.num_frames, frames=spread,
+            held_out_animation=held_out_animation,
+        )  # fmt: skip
+        right += network.classify((rgb.permute(1, 2, 3, 0) + 1.0) / 2.0)[0] == scene.subject
+    return right / config.held_out_clips

@@ -1,0 +1,323 @@
+"""`lumiere evaluate emoji`: does a model's clip show the subject, background and motion that were asked for?
+
+Scenes are drawn from each split, clips are made of their captions, and judges that were trained on real clips only
+say what they see. Real clips of the same scenes go through the same judges: the ceiling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from openlumiere import __version__
+from openlumiere.data.compose import Atlas, draw
+from openlumiere.data.emoji import load_atlases
+from openlumiere.data.scenes import Scene, SceneSampler, Split, vocabulary
+from openlumiere.errors import LumiereError
+
+from . import cache
+from .classifier import ClassifierConfig, SubjectClassifier, subject_classifier
+from .motion import FROZEN_BELOW, MotionConfig, MotionJudge, motion_judge
+from .report import TITLES, Report, Verdict, markdown, scores, sheet, summary
+from .tracks import CHANGED_BY, CHANGED_PIXELS, SIDE, as_clip, background, moving_fraction
+
+if TYPE_CHECKING:
+    from openlumiere.pipelines.base import LumierePipeline
+
+__all__ = ["Judges", "evaluate", "load_judges", "measure", "real_clips", "summary"]
+
+SPLITS: tuple[Split, ...] = ("train", "combinations", "paraphrases")
+
+# Scenes are drawn with seeds from here on, far from those of training: combinations may have been seen by models and
+# judges, the very scenes have not.
+_SCENES = 1_000_003
+
+# Makes clips of scenes, one seed each: uint8 or float in [0, 1], shape (scenes, F, H, W, 3).
+ClipMaker = Callable[[Sequence[Scene], Sequence[int]], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Those who say what a clip shows."""
+
+    subject: SubjectClassifier
+    motion: MotionJudge
+
+    def verdict(
+        self, frames: np.ndarray, scene: Scene, *, split: Split = "train", index: int = 0, seed: int = 0
+    ) -> Verdict:
+        """Judge a clip, uint8 or float in [0, 1], shape (F, H, W, 3)."""
+        subject, probability = self.subject.classify(frames)
+        return Verdict(
+            split=split,
+            index=index,
+            seed=seed,
+            scene=scene,
+            subject=subject,
+            probability=probability,
+            background=background(as_clip(frames))[0],
+            motion=self.motion.classify(frames),
+            moving=moving_fraction(frames),
+        )
+
+
+def load_judges(
+    atlases: Mapping[str, Atlas],
+    folder: Path,
+    *,
+    subject: ClassifierConfig | None = None,
+    motion: MotionConfig | None = None,
+    progress: bool = True,
+) -> Judges:
+    """Read the judges from `folder`, or train them on these subjects and keep them there."""
+    return Judges(
+        subject=subject_classifier(atlases, folder, config=subject, progress=progress),
+        motion=motion_judge(atlases, folder, config=motion, progress=progress),
+    )
+
+
+def evaluate(
+    model: str,
+    data: Path | Mapping[str, Atlas],
+    output: Path,
+    *,
+    clips: int = 100,
+    num_frames: int = 80,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    seed: int = 0,
+    batch: int = 1,
+    splits: Sequence[Split] = SPLITS,
+    subjects: Sequence[str] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    judges: Judges | None = None,
+    judges_folder: Path | None = None,
+    progress: bool = True,
+) -> Report:
+    """Measure a text-to-clip model on the emoji domain and write ``report.json``, ``report.md`` and ``sheet.png``.
+
+    A stopped evaluation goes on where it was: each clip is kept under ``output/clips`` as it comes.
+
+    Args:
+        model: bundled name, local folder or hub id.
+        data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
+        clips: number of clips of each split; subjects go round in turn.
+        num_inference_steps: None = the model's own default, as for `guidance_scale`.
+        batch: clips made at a time.
+        subjects: ask only for these; the classifier still knows all of the data's.
+        judges: already loaded ones; None = those in `judges_folder`, trained there when absent.
+        judges_folder: where the judges are kept; None = ``data/classifier``, or ``output/classifier`` where `data`
+            is no folder.
+
+    Returns:
+        The report, as in ``report.json``; `summary` makes a table of it.
+
+    Raises:
+        LumiereError: unknown model, missing data, bad counts, or an `output` made with other settings.
+    """
+    from openlumiere.pipelines.load import load_pipeline
+
+    _check(clips=clips, batch=batch, splits=splits)
+    if isinstance(data, Mapping):
+        atlases, folder = data, judges_folder or output / "classifier"
+    else:
+        atlases = load_atlases(Path(data), list(vocabulary()["subjects"]), side=2 * SIDE)
+        folder = judges_folder or Path(data) / "classifier"
+    # The model first: a mistyped name is told at once, not after the judges' training.
+    pipeline = load_pipeline(model, device=device, dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    steps = pipeline.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+    scale = pipeline.config.guidance_scale if guidance_scale is None else guidance_scale
+    judges = judges or load_judges(atlases, folder, progress=progress)
+
+    def make(scenes: Sequence[Scene], seeds: Sequence[int]) -> np.ndarray:
+        (made,) = pipeline(
+            [scene.caption for scene in scenes],
+            num_frames=num_frames,
+            num_inference_steps=steps,
+            guidance_scale=scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="np",
+            return_dict=False,
+        )
+        return made
+
+    settings = {
+        "model": model,
+        "weights_sha256": weights_hash(pipeline),
+        "num_frames": num_frames,
+        "num_inference_steps": steps,
+        "guidance_scale": scale,
+        "guidance_rescale": pipeline.config.guidance_rescale,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "device": str(pipeline.device),
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+    }
+    return measure(
+        make, atlases, judges, output,
+        settings=settings, clips=clips, num_frames=num_frames, seed=seed, batch=batch, splits=splits,
+        subjects=subjects, progress=progress,
+    )  # fmt: skip
+
+
+def measure(
+    make: ClipMaker,
+    atlases: Mapping[str, Atlas],
+    judges: Judges,
+    output: Path,
+    *,
+    settings: Mapping[str, Any],
+    clips: int = 100,
+    num_frames: int = 80,
+    seed: int = 0,
+    batch: int = 1,
+    splits: Sequence[Split] = SPLITS,
+    subjects: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Report:
+    """`evaluate` for any maker of clips.
+
+    Args:
+        make: makes clips of scenes, one seed each.
+        settings: what the clips depend on besides the scenes and seeds; kept in the report, and compared when an
+            evaluation goes on.
+    """
+    _check(clips=clips, batch=batch, splits=splits)
+    unknown = sorted(set(subjects or ()) - set(atlases))
+    if unknown:
+        raise LumiereError(f"unknown subjects {unknown}; known: {', '.join(sorted(atlases))}")
+    names = {key: atlas.names for key, atlas in atlases.items() if subjects is None or key in subjects}
+    fixed = {**settings, "seed": seed, "subjects": sorted(names), "data_sha256": cache.data_fingerprint(atlases)}
+    _continue_or_start(output, fixed)
+
+    report: Report = {"protocol": _protocol(fixed, clips, num_frames, splits), "judges": {}, "splits": {}}
+    report["judges"] = {"subject": judges.subject.card, "motion": judges.motion.card}
+    real: list[Verdict] = []
+    shown: list[tuple[Verdict, np.ndarray]] = []
+    # What was made before counts as done from the start, so that the time left is told of new clips only.
+    done = sum(_clip_path(output / "clips", split, index).exists() for split in splits for index in range(clips))
+    total = len(splits) * clips
+    with tqdm(total=total, initial=done, desc="making clips", unit="clip", disable=not progress) as bar:
+        for split in splits:
+            sampler = SceneSampler(names, split=split, seed=_SCENES + seed)
+            jobs = [(index, sampler(index), clip_seed(seed, split, index)) for index in range(clips)]
+            _make_missing(make, jobs, output / "clips", split, batch, bar)
+            verdicts, ceiling = [], []
+            judging = f"judging, {TITLES[split]}"
+            for index, scene, chosen in tqdm(jobs, desc=judging, unit="clip", leave=False, disable=not progress):
+                frames = _read(_clip_path(output / "clips", split, index))
+                verdicts.append(judges.verdict(frames, scene, split=split, index=index, seed=chosen))
+                truth = real_clips(atlases, [scene], num_frames=num_frames)[0]
+                ceiling.append(judges.verdict(truth, scene, split=split, index=index))
+                if index in np.linspace(0, clips - 1, min(clips, 8)).astype(int):
+                    shown.append((verdicts[-1], frames))
+            real += ceiling
+            report["splits"][TITLES[split]] = {
+                "model": scores(verdicts),
+                "real": scores(ceiling),
+                "verdicts": [verdict.as_dict() for verdict in verdicts],
+            }
+    report["real"] = scores(real)
+    cache.write_text(output / "report.json", json.dumps(report, indent=1))
+    cache.write_text(output / "report.md", markdown(report))
+    sheet(shown, output / "sheet.png")
+    return report
+
+
+def real_clips(atlases: Mapping[str, Atlas], scenes: Sequence[Scene], *, num_frames: int = 80) -> np.ndarray:
+    """Clips of the data set itself at the judges' size: uint8 (scenes, F, SIDE, SIDE, 3)."""
+    clips = [draw(scene, atlases[scene.subject], size=SIDE, num_frames=num_frames)[0] for scene in scenes]
+    return ((torch.stack(clips).permute(0, 2, 3, 4, 1) + 1.0) * 127.5).round().to(torch.uint8).numpy()
+
+
+def clip_seed(seed: int, split: Split, index: int) -> int:
+    """The seed of one clip: it depends on neither the number of clips nor the batch."""
+    return int(np.random.SeedSequence([seed, SPLITS.index(split), index]).generate_state(1)[0])
+
+
+def weights_hash(pipeline: LumierePipeline) -> str:
+    """SHA-256 over all weights of a pipeline's networks as loaded, by component and name."""
+    digest = hashlib.sha256()
+    for component, module in sorted(pipeline.components.items()):
+        if isinstance(module, torch.nn.Module):
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check(*, clips: int, batch: int, splits: Sequence[str]) -> None:
+    if clips < 1 or batch < 1:
+        raise LumiereError(f"clips ({clips}) and batch ({batch}) must be at least 1")
+    unknown = [split for split in splits if split not in SPLITS]
+    if unknown or not splits:
+        raise LumiereError(f"unknown splits {unknown}; choose from {', '.join(SPLITS)}")
+
+
+def _continue_or_start(output: Path, settings: Mapping[str, Any]) -> None:
+    """Clips of different settings must not end up in one report."""
+    path = output / "settings.json"
+    try:
+        (output / "clips").mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            cache.write_text(path, json.dumps(settings, indent=1))
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise LumiereError(f"cannot use {output} ({error}); choose another output folder") from error
+    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+    if changed:
+        raise LumiereError(
+            f"{output} holds clips made with another {', '.join(changed)}; delete it or choose another output folder"
+        )
+
+
+def _clip_path(folder: Path, split: str, index: int) -> Path:
+    return folder / f"{split}-{index:05d}.npy"
+
+
+def _make_missing(
+    make: ClipMaker, jobs: Sequence[tuple[int, Scene, int]], folder: Path, split: str, batch: int, bar: tqdm
+) -> None:
+    missing = [job for job in jobs if not _clip_path(folder, split, job[0]).exists()]
+    for start in range(0, len(missing), batch):
+        group = missing[start : start + batch]
+        made = np.asarray(make([job[1] for job in group], [job[2] for job in group]))
+        if made.dtype != np.uint8:
+            made = (np.nan_to_num(made).clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+        for (index, _, _), frames in zip(group, made, strict=True):
+            path = _clip_path(folder, split, index)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.save(file, frames, allow_pickle=False)
+            partial.rename(path)
+            bar.update()
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise LumiereError(f"{path} is damaged ({error}); delete it and run the command again") from error
+
+
+def _protocol(settings: Mapping[str, Any], clips: int, num_frames: int, splits: Sequence[Split]) -> Report:
+    listed = {**settings, "num_frames": num_frames, "clips_per_split": clips, "splits": [TITLES[s] for s in splits]}
+    listed["judged_at"] = f"{SIDE}x{SIDE} pixels, uint8"
+    listed["a_pair_of_frames_differs"] = (
+        f"if at least {CHANGED_PIXELS:.1%} of the pixels change by more than {CHANGED_BY * 255:.0f}/255 in a channel"
+    )
+    listed["no_motion_is_right"] = f"where fewer than {FROZEN_BELOW:.0%} of the pairs differ"
+    versions = {name: metadata.version(name) for name in ("torch", "diffusers", "numpy")}
+    versions |= {"openlumiere": __version__, "python": platform.python_version()}
+    return {**listed, "versions": versions}

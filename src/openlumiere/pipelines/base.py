@@ -1,0 +1,286 @@
+"""Text to clip with the base model: one STUNet, one pass over all frames."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+from openlumiere.diffusion.guidance import guide
+from openlumiere.diffusion.pixels import unfold
+from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
+
+from .text import TextConditions, encode, load_text_encoder
+
+_DECODED_AT_ONCE = 8  # frames; decoding all 80 with a VAE would take more memory than denoising them
+
+
+@dataclass
+class LumierePipelineOutput(BaseOutput):
+    """`frames`: (B, F, H, W, 3) float32 in [0, 1] for "np", (B, F, 3, H, W) for "pt", or lists of PIL images."""
+
+    frames: Any
+
+
+class LumierePipeline(DiffusionPipeline):
+    """Text to a clip by a space-time U-Net.
+
+    Args:
+        unet: the network.
+        scheduler: any of diffusers' that steps on ``(prediction, timestep, sample)``.
+        text_encoder, tokenizer: the T2I's own; None = loaded from `text_encoder_id`.
+        text_encoder_2, tokenizer_2: Stable Diffusion XL's second ones.
+        vae: of latent T2Is; None = the network works on pixels.
+        pixel_unshuffle: side of the blocks of pixels folded into channels, for networks on pixels.
+        text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
+        max_text_length: tokens that the bundled models read.
+        num_inference_steps, guidance_scale, guidance_rescale: the model's own defaults.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
+    _optional_components = ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"]
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(
+        self,
+        unet: STUNet,
+        scheduler: Any,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+        vae: Any = None,
+        pixel_unshuffle: int = 1,
+        text_encoder_id: str | None = None,
+        max_text_length: int = 24,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            vae=vae,
+        )
+        self.register_to_config(
+            pixel_unshuffle=pixel_unshuffle,
+            text_encoder_id=text_encoder_id,
+            max_text_length=max_text_length,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> LumierePipeline:
+        """As diffusers'; also loads the text encoder that the folder names but does not carry."""
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if pipe.text_encoder is None and pipe.config.text_encoder_id:
+            tokenizer, encoder = load_text_encoder(pipe.config.text_encoder_id)
+            pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder.to(pipe.unet.dtype))
+        return pipe
+
+    @classmethod
+    def from_t2i(cls, t2i: DiffusionPipeline, **options: Any) -> LumierePipeline:
+        """Inflate a text-to-image pipeline: Stable Diffusion 1, 2 or XL, DeepFloyd IF, or one shaped like them.
+
+        Args:
+            options: of `STUNet.from_unet`.
+
+        Raises:
+            LumiereError: if its U-Net cannot be inflated.
+        """
+        parts = t2i.components
+        if parts.get("unet") is None:
+            raise LumiereError(f"{type(t2i).__name__} has no U-Net to inflate; choose a U-Net text-to-image model")
+        known = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "scheduler")
+        return cls(
+            unet=STUNet.from_unet(parts["unet"], **options), **{name: parts[name] for name in known if name in parts}
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        *,
+        negative_prompt: str | list[str] | None = None,
+        num_frames: int = 80,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: Literal["np", "pt", "pil"] = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+    ) -> LumierePipelineOutput | tuple[Any]:
+        """Make clips.
+
+        Args:
+            prompt: one, or a list: a clip for each.
+            negative_prompt: what to keep away from; the empty prompt when None.
+            num_frames: a multiple of ``unet.frame_multiple``.
+            height, width: in pixels; the size that the network was trained at when None.
+            num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
+            generator: one, or a list with one for each clip; a clip then does not depend on its batch.
+            latents: the noise to start from, (B, C, F, h, w) as the network sees it.
+            output_type: see `LumierePipelineOutput`.
+            callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``.
+
+        Raises:
+            LumiereError: an empty prompt, a number of frames or a size that the network does not divide.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
+        self._check(prompts, num_frames, steps, num_videos_per_prompt)
+        shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
+        device = self._execution_device
+
+        text = self._encode(prompts, negative_prompt, guided=scale > 1.0).repeat(num_videos_per_prompt)
+        self.scheduler.set_timesteps(steps, device=device)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+            latents = latents * self.scheduler.init_noise_sigma
+        elif latents.shape != shape:
+            raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        latents = latents.to(device, self.unet.dtype)
+        wanted = inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if "generator" in wanted else {}
+
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            for i, t in enumerate(self.scheduler.timesteps):
+                prediction = self._predict(latents, t, text, scale, rescale)
+                latents = self.scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    tensors = {name: latents for name in callback_on_step_end_tensor_inputs}
+                    latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
+                bar.update()
+
+        frames = self._to_user(self._decode(latents), output_type)
+        self.maybe_free_model_hooks()
+        return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _check(self, prompts: list[str], num_frames: int, steps: int, num_videos: int) -> None:
+        if not prompts or any(not isinstance(p, str) or not p.strip() for p in prompts):
+            raise LumiereError("the prompt is empty: say what the clip should show")
+        if num_frames < 1 or num_frames % self.unet.frame_multiple:
+            raise LumiereError(
+                f"{num_frames} frames: choose a multiple of {self.unet.frame_multiple}, which this model's temporal "
+                "levels divide"
+            )
+        if steps < 1 or num_videos < 1:
+            raise LumiereError("the number of steps and of clips must be at least 1")
+
+    @property
+    def _pixels_per_position(self) -> int:
+        """Pixels of the frame along one side of a position of the network's input."""
+        if self.vae is None:
+            return self.config.pixel_unshuffle
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def _sample_shape(self, num_frames: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
+        trained = self.unet.spatial.config["sample_size"]
+        trained_h, trained_w = (trained, trained) if isinstance(trained, int) else trained
+        unit = self._pixels_per_position
+        multiple = unit * 2 ** (len(self.unet.spatial.down_blocks) - 1)
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (side < multiple or side % multiple):
+                raise LumiereError(f"{name} {side}: choose a multiple of {multiple} pixels")
+        h = trained_h if height is None else height // unit
+        w = trained_w if width is None else width // unit
+        return self.unet.spatial.config["in_channels"], num_frames, h, w
+
+    def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
+        tokenizers = [t for t in (self.tokenizer, self.tokenizer_2) if t is not None]
+        encoders = [e for e in (self.text_encoder, self.text_encoder_2) if e is not None]
+        if not encoders:
+            raise LumiereError("the pipeline has no text encoder; pass text_encoder= and tokenizer=")
+        length = self.config.max_text_length
+        text = encode(prompts, tokenizers, encoders, max_length=length)
+        if guided:
+            against = [negative or ""] * len(prompts) if not isinstance(negative, list) else negative
+            if len(against) != len(prompts):
+                raise LumiereError(f"{len(against)} negative prompts for {len(prompts)} prompts: give one, or one each")
+            nothing = encode(against, tokenizers, encoders, max_length=length)
+            if self.text_encoder_2 is not None and negative is None:
+                # Stable Diffusion XL was trained with zeros, not with the empty prompt.
+                assert nothing.pooled is not None
+                nothing = TextConditions(
+                    torch.zeros_like(nothing.hidden_states), pooled=torch.zeros_like(nothing.pooled)
+                )
+            text = text.beside(nothing)
+        return text
+
+    def _predict(
+        self, latents: torch.Tensor, t: torch.Tensor, text: TextConditions, scale: float, rescale: float
+    ) -> torch.Tensor:
+        """The network's prediction, guided where the text holds both halves."""
+        guided = len(text.hidden_states) == 2 * len(latents)
+        sample = self.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
+        added = None
+        if text.pooled is not None:
+            added = {"text_embeds": text.pooled, "time_ids": self._time_ids(sample)}
+        out = self.unet(
+            sample,
+            t,
+            text.hidden_states.to(sample.dtype),
+            encoder_attention_mask=text.mask,
+            added_cond_kwargs=added,
+        ).sample
+        # DeepFloyd IF also predicts a variance, in as many channels again.
+        prediction, variance = out.split(latents.shape[1], dim=1) if out.shape[1] > latents.shape[1] else (out, None)
+        if guided:
+            conditional, unconditional = prediction.chunk(2)
+            prediction = guide(conditional, unconditional, scale, rescale=rescale)
+        if variance is not None and self.scheduler.config.get("variance_type") in ("learned", "learned_range"):
+            prediction = torch.cat([prediction, variance[: len(latents)]], dim=1)
+        return prediction
+
+    def _time_ids(self, sample: torch.Tensor) -> torch.Tensor:
+        """Stable Diffusion XL's size conditioning: original size, crop and target size, (B, 6)."""
+        size = [sample.shape[-2] * self._pixels_per_position, sample.shape[-1] * self._pixels_per_position]
+        return torch.tensor([[*size, 0, 0, *size]], device=sample.device, dtype=sample.dtype).repeat(len(sample), 1)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """To pixels: (B, C, F, h, w) -> (B, 3, F, H, W) in [-1, 1]."""
+        if self.vae is None:
+            return unfold(latents, self.config.pixel_unshuffle)
+        frames = latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor
+        shift = getattr(self.vae.config, "shift_factor", None)
+        if shift:
+            frames = frames + shift
+        pixels = [self.vae.decode(part.to(self.vae.dtype)).sample for part in frames.split(_DECODED_AT_ONCE)]
+        return torch.cat(pixels).unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    @staticmethod
+    def _to_user(clips: torch.Tensor, output_type: str) -> Any:
+        clips = ((clips.float() + 1) / 2).clamp(0, 1).transpose(1, 2)
+        if output_type == "pt":
+            return clips
+        arrays: np.ndarray = clips.permute(0, 1, 3, 4, 2).cpu().numpy()
+        if output_type == "np":
+            return arrays
+        if output_type == "pil":
+            return [VaeImageProcessor.numpy_to_pil(clip) for clip in arrays]
+        raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")

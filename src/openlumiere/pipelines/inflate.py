@@ -1,0 +1,43 @@
+"""`lumiere inflate`: a text-to-image model becomes a clip model, its temporal layers still to be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from openlumiere.errors import LumiereError
+from openlumiere.stunet.report import table
+
+from .base import LumierePipeline
+
+
+def inflate(source: str, out: Path, *, num_frames: int = 80, **options: Any) -> str:
+    """Inflate a text-to-image pipeline and save it as a `LumierePipeline`.
+
+    Args:
+        source: hub id or folder of a text-to-image pipeline.
+        out: folder to write.
+        num_frames: length that the printed cost is for.
+        options: of `STUNet.from_unet`.
+
+    Returns:
+        A table of the levels, parameters and costs.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise LumiereError(f"{out} is not empty; choose a new folder")
+    local = Path(source).is_dir()
+    try:
+        t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        where = "is no text-to-image pipeline" if local else "cannot be loaded from the hub (check name and network)"
+        raise LumiereError(f"{source!r} {where}: {reason}") from error
+    pipe = LumierePipeline.from_t2i(t2i, **options)
+    beside = out.with_name(out.name + ".partial")
+    pipe.save_pretrained(beside)
+    if out.exists():
+        out.rmdir()
+    beside.rename(out)
+    return table(pipe.unet, num_frames)

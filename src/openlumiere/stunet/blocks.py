@@ -1,0 +1,174 @@
+"""What inflation adds to a text-to-image U-Net: Lumiere's temporal layers (Figure 4).
+
+Every layer takes and returns frames folded into the batch, ``(batch * frames, channels, height, width)`` in
+channels-last memory, as the pre-trained spatial layers do. A temporal convolution is then a (3, 1) convolution over
+``(frames, height * width)`` of the same memory: no copy but the padding, and 2-7 times faster on a CPU than
+gathering frames for a matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import TextTimeEmbedding
+from torch import nn
+
+
+class TemporalConv(nn.Module):
+    """1-D convolution of width 3 along time; the first and last frame are repeated at the borders.
+
+    Repeating, rather than zeros, keeps a clip whose frames are all equal so, whatever the weights.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=(3, 1))
+
+    def init_identity(self) -> None:
+        """Pass the centre frame through."""
+        nn.init.dirac_(self.conv.weight)
+        nn.init.zeros_(self._bias)
+
+    def init_he(self) -> None:
+        """He et al. 2015, the baseline of the paper's ablation."""
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        nn.init.zeros_(self._bias)
+
+    @property
+    def _bias(self) -> torch.Tensor:
+        assert self.conv.bias is not None
+        return self.conv.bias
+
+    def forward(self, x: torch.Tensor, num_frames: int, stride: int = 1) -> torch.Tensor:
+        """(B * F, C, H, W) -> (B * F / stride, C, H, W)."""
+        n, channels, height, width = x.shape
+        clip = x.permute(0, 2, 3, 1).reshape(n // num_frames, num_frames, height * width, channels)
+        clip = torch.cat([clip[:, :1], clip, clip[:, -1:]], dim=1).permute(0, 3, 1, 2)
+        out = F.conv2d(clip, self.conv.weight, self.conv.bias, stride=(stride, 1))
+        return out.permute(0, 2, 3, 1).reshape(n // stride, height, width, channels).permute(0, 3, 1, 2)
+
+
+class TemporalDownsample(TemporalConv):
+    """Temporal down-sampling: a convolution, then every second frame. At identity, it drops odd frames."""
+
+    def forward(self, x: torch.Tensor, num_frames: int, stride: int = 2) -> torch.Tensor:
+        """(B * F, C, H, W) -> (B * F / 2, C, H, W)."""
+        return super().forward(x, num_frames, stride)
+
+
+class TemporalUpsample(TemporalConv):
+    """Temporal up-sampling: each frame twice, then a convolution. At identity, nearest neighbour."""
+
+    def forward(self, x: torch.Tensor, num_frames: int, stride: int = 1) -> torch.Tensor:
+        """(B * F, C, H, W) -> (B * 2F, C, H, W)."""
+        return super().forward(x.repeat_interleave(2, dim=0), 2 * num_frames, stride)
+
+
+class TemporalConditioning(nn.Module):
+    """What temporal layers are told beside the features: the prompt, the noise level, the place in the clip.
+
+    Not in the paper. Its T2I is large enough to carry any word of the prompt through its frozen features; a small
+    one drops the words that no single picture shows, such as a direction.
+    """
+
+    _HARMONICS = 8
+
+    def __init__(self, text_dim: int, dim: int, num_heads: int = 8) -> None:
+        super().__init__()
+        self.text = TextTimeEmbedding(text_dim, dim, num_heads)
+        self.place = nn.Linear(2 * self._HARMONICS, dim)
+        self.mix = nn.Linear(dim, dim)
+
+    def forward(self, text: torch.Tensor, time_embedding: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """text (B, L, text_dim), time_embedding (B, dim) -> (B, F, dim)."""
+        # Place as a fraction of the clip, so that another number of frames stretches the motion over it.
+        fraction = (torch.arange(num_frames, device=text.device, dtype=torch.float32) + 0.5) / num_frames
+        angles = fraction[:, None] * math.pi * torch.arange(1, self._HARMONICS + 1, device=text.device)
+        place = self.place(torch.cat([angles.sin(), angles.cos()], dim=1).to(text.dtype))
+        told = self.text(text) + time_embedding
+        return self.mix(F.silu(told[:, None] + place[None]))
+
+
+class ConvolutionBlock(nn.Module):
+    """Convolution-based inflation block (Figure 4b): a factorised space-time convolution beside the T2I's output.
+
+    2-D convolution, norm, activation, 1-D temporal convolution, norm, activation, linear projection; the projection
+    starts at zero, so that the block starts as the identity.
+    """
+
+    def __init__(self, channels: int, *, width: int, groups: int, condition_dim: int | None = None) -> None:
+        super().__init__()
+        self.spatial_conv = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+        self.spatial_norm = nn.GroupNorm(math.gcd(groups, width), width)
+        self.temporal_conv = TemporalConv(width)
+        self.temporal_norm = nn.GroupNorm(math.gcd(groups, width), width)
+        self.condition = nn.Linear(condition_dim, 2 * width) if condition_dim else None
+        self.projection = nn.Conv2d(width, channels, kernel_size=1)
+
+    def init_zero(self) -> None:
+        """Make the block the identity."""
+        _zero(self.projection)
+
+    def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """(B * F, C, H, W), condition (B, F, condition_dim) -> (B * F, C, H, W)."""
+        h = self.spatial_norm(self.spatial_conv(x))
+        if self.condition is not None and condition is not None:
+            scale, shift = self.condition(condition).flatten(0, 1)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        h = self.temporal_conv(F.silu(h), num_frames)
+        return x + self.projection(F.silu(self.temporal_norm(h)))
+
+
+class AttentionBlock(nn.Module):
+    """Attention-based inflation block (Figure 4c): 1-D attention along time beside the T2I's output.
+
+    Positions are rotary (Su et al. 2021): attention sees distances in frames, so any number of frames will do. The
+    linear projection starts at zero, so that the block starts as the identity.
+    """
+
+    def __init__(self, channels: int, *, head_dim: int, condition_dim: int | None = None) -> None:
+        super().__init__()
+        self.num_heads = max(channels // head_dim, 1)
+        self.norm = nn.LayerNorm(channels)
+        self.condition = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.projection = nn.Linear(channels, channels)
+
+    def init_zero(self) -> None:
+        """Make the block the identity."""
+        _zero(self.projection)
+
+    def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """(B * F, C, H, W), condition (B, F, condition_dim) -> (B * F, C, H, W)."""
+        n, channels, height, width = x.shape
+        h = self.norm(x.permute(0, 2, 3, 1)).reshape(n // num_frames, num_frames, height * width, channels)
+        if self.condition is not None and condition is not None:
+            scale, shift = self.condition(condition)[:, :, None].chunk(2, dim=-1)
+            h = h * (1 + scale) + shift
+        tokens = h.transpose(1, 2).reshape(-1, num_frames, channels)
+        qkv = self.to_qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)  # (B * H * W, heads, F, head_dim) each
+        attended = F.scaled_dot_product_attention(_rotate(query), _rotate(key), value)
+        out = self.projection(attended.transpose(1, 2).flatten(2))
+        out = out.reshape(n // num_frames, height * width, num_frames, channels).transpose(1, 2)
+        return x + out.reshape(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _rotate(x: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding over the last but one dimension; (..., F, head_dim) -> the same."""
+    num_frames, dim = x.shape[-2:]
+    half = dim // 2
+    # Clips are short: a base of 100 spreads the wavelengths over 6 to some hundreds of frames.
+    rates = 100.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angles = torch.arange(num_frames, device=x.device, dtype=torch.float32)[:, None] * rates
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
+
+
+def _zero(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,191 @@
+"""Training configurations: one YAML file a run, overridden from the command line, unknown keys refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from openlumiere.errors import LumiereError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the clips come from."""
+
+    kind: str = "emoji"  # "emoji" (composed on the fly) or "folder" (captioned clips of a user's own)
+    folder: str = "data/emoji"
+    subjects: list[str] | None = None  # emoji: keys of the vocabulary; None = all of the vocabulary
+    pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
+    with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
+    num_frames: int = 80
+    fps: float = 16.0
+    workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The frozen text encoder."""
+
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    max_length: int = 24
+    dropout: float = 0.1  # fraction of prompts emptied, for classifier-free guidance
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network that trains.
+
+    `unet` holds the arguments of diffusers' UNet2DConditionModel (stage t2i); `temporal` those of
+    `STUNet.from_unet` (stage t2v); `t2i` the folder that the T2I is read from (stage t2v).
+    """
+
+    size: int = 32  # height and width of a frame in pixels
+    pixel_unshuffle: int = 2
+    unet: dict[str, Any] = field(default_factory=dict)
+    temporal: dict[str, Any] = field(default_factory=dict)
+    t2i: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up, then cosine decay to `final_lr_ratio` of the peak at `max_steps`."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    max_steps: int = 4000
+    final_lr_ratio: float = 0.05
+    max_grad_norm: float = 1.0
+    batch_size: int = 48  # samples a step on each process, accumulation included
+    gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
+    ema_decay: float = 0.999
+    snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "gradient_accumulation"):
+            if getattr(self, name) < 1:
+                raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
+        if self.batch_size % self.gradient_accumulation:
+            raise LumiereError(
+                f"optim.batch_size, {self.batch_size}, must be a multiple of optim.gradient_accumulation, "
+                f"{self.gradient_accumulation}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run. See `configs/` for examples."""
+
+    stage: str
+    output: str
+    initial: str | None = None  # output folder of a run of the same network whose average the weights start from
+    seed: int = 0
+    mixed_precision: str = "no"  # "no", "bf16" or "fp16"
+    time_budget: float = 0.0  # minutes of wall clock after which the run checkpoints and stops; 0 = none
+    checkpoint_every: int = 200  # steps
+    keep_checkpoints: int = 2
+    sample_every: int = 500  # steps; 0 = never
+    sample_prompts: list[str] = field(default_factory=list)
+    sample_steps: int = 30
+    sample_guidance: float = 4.0
+    log_every: int = 10  # steps
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    optim: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: dict[str, Any] = field(default_factory=dict)  # arguments of diffusers' DDIMScheduler
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
+            if getattr(self, name) < 1:
+                raise LumiereError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise LumiereError(f"mixed_precision {self.mixed_precision!r}: use no, bf16 or fp16")
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
+    """Read a YAML configuration and apply overrides such as ``optim.lr=1e-4``.
+
+    Raises:
+        LumiereError: a file that is missing or no YAML, an unknown key, a value of the wrong type.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LumiereError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LumiereError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise LumiereError(f"{path} holds no configuration; see configs/ for examples")
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise LumiereError(f"cannot read the override {override!r}; write KEY=VALUE, e.g. optim.lr=1e-4")
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise LumiereError(f"{key}: {parent} is not a section of the configuration")
+        node[leaf] = _scalar(value)
+    return _typed(TrainConfig, tree, str(path))
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain YAML-able data."""
+    return dataclasses.asdict(config)
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise LumiereError(f"cannot read the value {text!r}; quote it, or close its brackets") from error
+    if isinstance(value, str):  # YAML reads 1e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """Build `kind` out of plain YAML data, refusing what does not fit."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise LumiereError(f"{where}: expected a section with keys, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        if unknown:
+            raise LumiereError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(hints)}")
+        try:
+            return kind(**{key: _typed(hints[key], item, f"{where}: {key}") for key, item in value.items()})
+        except TypeError as error:
+            raise LumiereError(f"{where}: {error}") from error
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
+        return tuple(_typed(a, item, where) for a, item in zip(arguments, value, strict=True))
+    if origin is list and isinstance(value, list):
+        return [_typed(arguments[0], item, where) for item in value]
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    plain = origin or kind
+    if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
+        return value
+    raise LumiereError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")

@@ -1,0 +1,220 @@
+"""The training loop, the same for every stage, on Accelerate.
+
+Nothing random outlives a step: data and noise are functions of (seed, step, process), so weights, optimizer moments,
+the moving average and the step number are the whole state, and a resumed run equals an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from openlumiere.errors import LumiereError
+
+from . import state
+from .config import OptimizerConfig, TrainConfig, as_dict
+from .stage import Stage
+
+
+def train(config: TrainConfig, *, resume: bool = True) -> Path:
+    """Run a stage to its last step or to its time budget; returns the folder of the exported weights.
+
+    Args:
+        resume: go on from the newest checkpoint in ``config.output``, if there is one.
+    """
+    started = time.monotonic()
+    # Denormals in the optimizer's moments slow CPU arithmetic several times.
+    torch.set_flush_denormal(True)
+    optim = config.optim
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=optim.gradient_accumulation, sync_with_dataloader=False
+        ),
+    )
+    output = Path(config.output)
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "config.yaml").write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+    accelerator.wait_for_everyone()
+
+    torch.manual_seed(config.seed)  # the same initial weights on every process
+    stage = make_stage(config, accelerator.device)
+    parameters = list(state.trainable(stage.module).values())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True
+    )
+    ema = state.EMA(stage.module, optim.ema_decay)
+    step = 0
+    found = state.checkpoints(output) if resume else []
+    if found:
+        step = state.restore(found[-1], stage.module, optimizer, ema)
+    elif config.initial is not None:
+        state.start_from(Path(config.initial), stage.module, ema)
+    accelerator.print(_summary(config, stage.module, accelerator, step))
+    module, optimizer = accelerator.prepare(stage.module, optimizer)
+    forward: nn.Module = torch.compile(module) if optim.compile else module  # type: ignore[assignment]
+
+    micro = optim.batch_size // optim.gradient_accumulation
+    loader = DataLoader(
+        stage.dataset,
+        batch_sampler=_IndexBatches(
+            step * optim.gradient_accumulation,
+            optim.max_steps * optim.gradient_accumulation,
+            micro,
+            accelerator.process_index,
+            accelerator.num_processes,
+        ),
+        num_workers=config.data.workers,
+    )
+    batches = iter(loader)
+    # Curves that a killed run drew beyond its last checkpoint are hidden.
+    writer = SummaryWriter(str(output / "tensorboard"), purge_step=step) if accelerator.is_main_process else None
+    bar = tqdm(
+        total=optim.max_steps, initial=step, desc=config.stage, unit="step", disable=not accelerator.is_main_process
+    )
+    generator = torch.Generator(device=accelerator.device)
+    average_loss, saved_at = None, step
+
+    def checkpoint() -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            state.save(output, step, stage.module, optimizer, ema, keep=config.keep_checkpoints, config=as_dict(config))
+
+    def sample() -> None:
+        if accelerator.is_main_process:
+            ema.swap(stage.module)
+            stage.sample(output / "samples", step)
+            ema.swap(stage.module)
+        accelerator.wait_for_everyone()
+
+    while step < optim.max_steps and not _out_of_time(config, started, accelerator):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(optim, step)
+        total = 0.0
+        for part in range(optim.gradient_accumulation):
+            seed = (config.seed, step, part, accelerator.process_index)
+            generator.manual_seed(abs(hash(seed)))
+            torch.manual_seed(abs(hash(seed)))
+            with accelerator.accumulate(module):
+                loss = stage.loss(forward, next(batches), generator)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(parameters, optim.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            total += float(loss.detach())
+        total /= optim.gradient_accumulation
+        if not math.isfinite(total):
+            raise LumiereError(
+                f"the loss became {total} at step {step}; start again from the last checkpoint with a lower optim.lr"
+            )
+        ema.update(stage.module)
+        step += 1
+        average_loss = total if average_loss is None else 0.98 * average_loss + 0.02 * total
+        bar.update()
+        if step % config.log_every == 0:
+            bar.set_postfix(loss=f"{average_loss:.4f}")
+            if writer:
+                writer.add_scalar("loss", total, step)
+                writer.add_scalar("gradient_norm", float(norm), step)
+                writer.add_scalar("learning_rate", optimizer.param_groups[0]["lr"], step)
+        if step % config.checkpoint_every == 0:
+            checkpoint()
+            saved_at = step
+        if config.sample_every and step % config.sample_every == 0:
+            sample()
+    bar.close()
+    if saved_at != step:
+        checkpoint()
+    if writer:
+        writer.close()
+    if accelerator.is_main_process:
+        ema.swap(stage.module)
+        _export(stage, output / "export")
+        ema.swap(stage.module)
+    accelerator.wait_for_everyone()
+    if step < optim.max_steps:
+        accelerator.print(f"time is up at step {step} of {optim.max_steps}; the same command goes on from there")
+    accelerator.end_training()
+    return output / "export"
+
+
+def make_stage(config: TrainConfig, device: torch.device) -> Stage:
+    """The stage that a configuration names."""
+    match config.stage:
+        case "t2i":
+            from .t2i import TextToImage
+
+            return TextToImage(config, device)
+        case "t2v":
+            from .t2v import TextToVideo
+
+            return TextToVideo(config, device)
+        case _:
+            raise LumiereError(f"unknown stage {config.stage!r}; use t2i or t2v")
+
+
+def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:
+    """What is about to run, in one line."""
+    processes = f" x {accelerator.num_processes}" if accelerator.num_processes > 1 else ""
+    trained = sum(p.numel() for p in state.trainable(module).values())
+    frozen = sum(p.numel() for p in module.parameters()) - trained
+    start = f"going on from checkpoint {step}" if step else "starting anew"
+    return (
+        f"{config.stage} on {accelerator.device.type}{processes}: {trained / 1e6:.2f} M parameters to train, "
+        f"{frozen / 1e6:.2f} M frozen; {start}, {config.optim.max_steps} steps of "
+        f"{config.optim.batch_size * accelerator.num_processes} samples; checkpoints in {config.output}"
+    )
+
+
+def _export(stage: Stage, target: Path) -> None:
+    """Write the export beside its place, then put it there whole."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    stage.export(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def learning_rate(optim: OptimizerConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to `final_lr_ratio` of the peak at the last step."""
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    progress = min((step - optim.warmup_steps) / max(optim.max_steps - optim.warmup_steps, 1), 1.0)
+    return optim.lr * (optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _out_of_time(config: TrainConfig, started: float, accelerator: Accelerator) -> bool:
+    if not config.time_budget:
+        return False
+    over = torch.tensor(int(time.monotonic() - started > config.time_budget * 60), device=accelerator.device)
+    # All processes must leave the loop at the same step.
+    return bool(accelerator.reduce(over, reduction="sum"))
+
+
+class _IndexBatches(Sampler[list[int]]):
+    """Indices of each micro-batch, from the run's present place to its end, disjoint between processes."""
+
+    def __init__(self, start: int, stop: int, size: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.size, self.rank, self.world = start, stop, size, rank, world
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for n in range(self.start, self.stop):
+            first = (n * self.world + self.rank) * self.size
+            yield list(range(first, first + self.size))

@@ -1,0 +1,36 @@
+"""What the loop needs to know of a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class Stage(Protocol):
+    """One kind of training: its network, its data, its loss and its pictures.
+
+    Attributes:
+        module: the network; parameters that require gradients are trained.
+        dataset: map-style and endless in effect: item n is a pure function of the seed and n.
+    """
+
+    dataset: Dataset[Any]
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def loss(self, module: nn.Module, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        """Scalar loss of one collated batch. `module` is the prepared (wrapped) network."""
+        ...
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Write pictures or clips made with the network's present weights."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the network's present weights in the layout that later stages and pipelines read."""
+        ...

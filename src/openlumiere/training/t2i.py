@@ -1,0 +1,72 @@
+"""Stage `t2i`: the text-to-image U-Net that STUNet grows from, trained on single frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from torch import nn
+
+from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
+
+from .config import TrainConfig
+from .task import DenoisingTask, set_gradient_checkpointing
+
+
+class TextToImage(DenoisingTask):
+    """Trains a UNet2DConditionModel from scratch."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        super().__init__(config, device, single_frame=True)
+        model, channels = config.model, 3 * config.model.pixel_unshuffle**2
+        try:
+            self.module = UNet2DConditionModel(
+                sample_size=model.size // model.pixel_unshuffle,
+                in_channels=channels,
+                out_channels=channels,
+                **model.unet,
+            ).to(device, memory_format=torch.channels_last)
+        except (TypeError, ValueError) as error:
+            raise LumiereError(f"model.unet is not a UNet2DConditionModel: {error}") from error
+        set_gradient_checkpointing(self.module, config)
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+        """See `Stage`."""
+
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+            pictures = noisy[:, :, 0].contiguous(memory_format=torch.channels_last)
+            return module(pictures, timesteps, text).sample[:, :, None]
+
+        return self.denoising_loss(batch, generator, predict)
+
+    def sample(self, folder: Path, step: int) -> None:
+        """A sheet of pictures, one a prompt."""
+        # A freshly inflated network is the T2I itself on clips of one frame.
+        twin = UNet2DConditionModel.from_config(self.module.config)
+        twin.load_state_dict(self.module.state_dict())
+        unet = STUNet.from_unet(twin.to(self.device, memory_format=torch.channels_last), resampled_levels=[])
+        prompts = self.sample_prompts()
+        generators = [torch.Generator(self.device).manual_seed(i) for i in range(len(prompts))]
+        frames = self.pipeline(unet.eval())(prompts, num_frames=1, generator=generators)[0][:, 0]
+        folder.mkdir(parents=True, exist_ok=True)
+        _sheet(frames).save(folder / f"{step:07d}.png")
+
+    def export(self, folder: Path) -> None:
+        """diffusers' folders `unet` and `scheduler`."""
+        self.module.save_pretrained(folder / "unet")
+        self.scheduler.save_pretrained(folder / "scheduler")
+
+
+def _sheet(pictures: np.ndarray, columns: int = 8, zoom: int = 3) -> Image.Image:
+    """Pictures (B, H, W, 3) in [0, 1] side by side, enlarged."""
+    tiles = (pictures * 255).round().astype(np.uint8)
+    height, width = tiles.shape[1:3]
+    sheet = Image.new("RGB", (min(columns, len(tiles)) * width, -(-len(tiles) // columns) * height))
+    for i, tile in enumerate(tiles):
+        sheet.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
+    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)

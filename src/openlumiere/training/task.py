@@ -1,0 +1,110 @@
+"""What stages `t2i` and `t2v` share: data, captions to embeddings, the denoising loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+from torch.utils.data import Dataset
+
+from openlumiere.data.dataset import EmojiClips
+from openlumiere.diffusion.pixels import fold
+from openlumiere.errors import LumiereError
+from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.text import EmbeddingCache, load_text_encoder
+from openlumiere.stunet import STUNet
+
+from .config import TrainConfig
+from .objective import diffusion_loss
+
+
+class DenoisingTask:
+    """Base of the stages that denoise pixels, given text."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, *, single_frame: bool) -> None:
+        self.config, self.device = config, device
+        if config.model.size % config.model.pixel_unshuffle:
+            raise LumiereError(
+                f"model.size, {config.model.size}, must be a multiple of model.pixel_unshuffle, "
+                f"{config.model.pixel_unshuffle}"
+            )
+        self.dataset = make_dataset(config, single_frame=single_frame)
+        try:
+            self.scheduler = DDIMScheduler(**config.scheduler)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise LumiereError(f"scheduler is not a DDIMScheduler's configuration: {error}") from error
+        tokenizer, encoder = load_text_encoder(config.text.encoder)
+        self.text = EmbeddingCache(tokenizer, encoder.to(device), max_length=config.text.max_length)
+
+    def denoising_loss(
+        self,
+        batch: dict[str, Any],
+        generator: torch.Generator,
+        predict: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Loss of one batch; `predict` maps (noisy clip, timesteps, text) to the network's prediction."""
+        clips = fold(batch["pixels"].to(self.device), self.config.model.pixel_unshuffle)
+        drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
+        captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
+        text = self.text(captions)
+        return diffusion_loss(
+            lambda noisy, timesteps: predict(noisy, timesteps, text),
+            self.scheduler,
+            clips,
+            gamma=self.config.optim.snr_gamma,
+            generator=generator,
+        )
+
+    def pipeline(self, unet: STUNet) -> LumierePipeline:
+        """A pipeline around the network in training, sampling as the configuration says."""
+        pipe = new_pipeline(self.config, unet)
+        pipe.register_modules(text_encoder=self.text.encoder, tokenizer=self.text.tokenizer)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def sample_prompts(self) -> list[str]:
+        """The configuration's prompts, or the first captions of the data set."""
+        return self.config.sample_prompts or [self.dataset[i]["caption"] for i in range(8)]
+
+
+def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
+    """A pipeline around a network, with the configuration's defaults; the text encoder is named, not carried."""
+    return LumierePipeline(
+        unet=unet,
+        scheduler=DDIMScheduler(**config.scheduler),
+        pixel_unshuffle=config.model.pixel_unshuffle,
+        text_encoder_id=config.text.encoder,
+        max_text_length=config.text.max_length,
+        num_inference_steps=config.sample_steps,
+        guidance_scale=config.sample_guidance,
+    )
+
+
+def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
+    """The data set that a configuration names."""
+    data, size = config.data, config.model.size
+    match data.kind:
+        case "emoji":
+            return EmojiClips(
+                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames,
+                single_frame=single_frame, seed=config.seed, pool=data.pool, with_motion=data.with_motion,
+            )  # fmt: skip
+        case "folder":
+            from openlumiere.data.folder import ClipFolder
+
+            return ClipFolder(
+                Path(data.folder), num_frames=1 if single_frame else data.num_frames, fps=data.fps, size=size,
+                seed=config.seed,
+            )  # fmt: skip
+        case _:
+            raise LumiereError(f"data.kind {data.kind!r}: use emoji or folder")
+
+
+def set_gradient_checkpointing(module: nn.Module, config: TrainConfig) -> None:
+    """Trade time for memory where the configuration asks for it."""
+    if config.optim.gradient_checkpointing:
+        module.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -1,0 +1,127 @@
+"""The benchmarks run, as a user starts them, and their exact figures hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from openlumiere import LumierePipeline, STUNet
+from openlumiere.pipelines.text import MINILM
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+OPTIONAL = "lumiere-pytorch"  # the `bench` extra
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    source = str(BENCHMARKS.parent / "src")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def results(tmp_path: Path, script: str, *arguments: str) -> tuple[dict[str, Any], str]:
+    file = tmp_path / "figures.json"
+    done = run(script, *arguments, "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    return json.loads(file.read_text()), done.stdout
+
+
+def test_step_measures_every_contestant(tmp_path: Path) -> None:
+    found, printed = results(tmp_path, "step.py", "--frames", "4,8", "--rounds", "2", "--threads", "1")
+    names = {row["contestant"] for row in found["results"]}
+    assert names | {OPTIONAL} == {"STUNet", "fixed-rate", "UNetMotionModel", OPTIONAL}
+    # What is not there is named, with the reason.
+    assert set(found["missing"]) == {OPTIONAL} - names
+    assert (f"cannot run {OPTIONAL}: " in printed) == (OPTIONAL not in names)
+    assert len(found["results"]) == len(names) * 2 * 2
+    rows = {(row["contestant"], row["mode"], row["frames"]): row for row in found["results"]}
+    for (name, mode, frames), row in rows.items():
+        assert len(row["seconds"]) == 2
+        assert 0 < row["seconds_min"] <= row["seconds_median"]
+        assert row["peak_bytes"] > row["weight_bytes"] > 0
+        if mode == "training":  # keeps activations for the backward pass, and does more
+            assert row["peak_bytes"] > rows[name, "forward", frames]["peak_bytes"]
+            assert row["flops"] > 1.5 * rows[name, "forward", frames]["flops"]
+    for mode in ("forward", "training"):
+        for frames in (4, 8):
+            ours, fixed = rows["STUNet", mode, frames], rows["fixed-rate", mode, frames]
+            assert ours["flops"] < fixed["flops"]
+            assert ours["peak_bytes"] < fixed["peak_bytes"]
+    assert found["machine"]["threads"] == 1
+
+
+def test_time_resampling_saves_the_known_share_of_stable_diffusions_layers(tmp_path: Path) -> None:
+    found, _ = results(
+        tmp_path, "step.py", "--shape", "sd15", "--flops-only", "--modes", "forward",
+        "--contestants", "STUNet,fixed-rate",
+    )  # fmt: skip
+    [spatial] = found["spatial_layers"]
+    assert spatial["frames"] == 80
+    assert spatial["ratio"] == pytest.approx(1.66, abs=0.02)
+    # One picture takes 0.8 TFLOPs at 64 x 64 (0.4 tera multiply-adds, the figure often quoted).
+    assert spatial["fixed_rate_flops"] / 80 == pytest.approx(0.80e12, rel=0.05)
+
+
+def test_peak_memory_is_what_is_alive_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from measure import peak_bytes
+
+    mebi = 2**20
+    before = torch.ones(64 * mebi, dtype=torch.uint8)
+
+    def step() -> None:
+        first = torch.ones(10 * mebi, dtype=torch.uint8)
+        del first
+        second, third = torch.ones(4 * mebi, dtype=torch.uint8), torch.ones(3 * mebi, dtype=torch.uint8)
+        assert len(second) + len(third) < len(before)
+
+    assert peak_bytes(step, torch.device("cpu")) == pytest.approx(10 * mebi, rel=0.01)
+
+
+def test_a_mistyped_shape_is_one_line() -> None:
+    done = run("step.py", "--shape", "emoji-nono")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "emoji-nano" in done.stderr
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=2, cross_attention_dim=384,
+    )  # fmt: skip
+    folder = tmp_path / "tiny"
+    LumierePipeline(unet=STUNet.from_unet(unet), scheduler=DDIMScheduler(), text_encoder_id=MINILM).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def test_generate_measures_whole_processes(tmp_path: Path, tiny_model: Path) -> None:
+    found, printed = results(
+        tmp_path, "generate.py", "a red heart", "--model", str(tiny_model), "--frames", "4", "--steps", "2",
+        "--runs", "2", "--threads", "1", "--max-seconds", "0.001",
+    )  # fmt: skip
+    assert len(found["runs"]) == 2
+    for one in found["runs"]:
+        assert {"load", "denoise", "write", "total"} <= set(one["stages"])
+        assert 0 < one["stages"]["total"] <= one["wall"] + 0.1
+        assert one["user"] > 0
+        assert 50e6 < one["peak_rss"] < 5e9  # PyTorch alone takes more than 50 MB
+    assert "aim 0.001 s: missed" in printed
+
+
+def test_generate_says_why_the_command_failed(tmp_path: Path) -> None:
+    done = run("generate.py", "--model", str(tmp_path / "nowhere"), "--runs", "1")
+    assert done.returncode == 2
+    assert "unknown model" in done.stderr.splitlines()[-1]

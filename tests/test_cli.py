@@ -1,0 +1,359 @@
+"""The command line as its users meet it: real processes, real files, the bundled model."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import openlumiere
+from openlumiere.bundled import bundled_folder, damaged_files, fingerprint, weight_files
+from openlumiere.cli import build_parser, jobs, main
+from openlumiere.cli.failures import explain
+from openlumiere.cli.recipe import Recipe
+from openlumiere.errors import LumiereError
+
+MODEL = "emoji-nano"
+QUICK = ("--frames", "8", "--steps", "2")
+COMMANDS = (
+    ["generate"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"], ["data", "folder"],
+    ["train"], ["evaluate"], ["evaluate", "emoji"],
+)  # fmt: skip
+
+
+def lumiere(*args: str | Path, cwd: Path | None = None, memory: int | None = None) -> subprocess.CompletedProcess[str]:
+    def limit() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+    command = [sys.executable, "-m", "openlumiere.cli", *map(str, args)]
+    return subprocess.run(
+        command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False, preexec_fn=limit
+    )
+
+
+def _environment() -> dict[str, str]:
+    source = str(Path(openlumiere.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1"}
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that a process ended with exit code 2 and one clear line after any progress bar."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("lumiere: error: ")
+    for word in words:
+        assert word in line
+
+
+# ------------------------------------------------------------------------------------------------ quick answers
+
+
+def test_help_answers_within_a_second() -> None:
+    # Processor time: what the clock would show where nothing else runs, which can't be said of a machine under test.
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert lumiere("--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 1.0
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, openlumiere.cli as cli; cli.build_parser(); "
+        "sys.exit(', '.join({'torch', 'numpy', 'av', 'PIL', 'diffusers', 'transformers'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_each_command_ends_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    examples = capsys.readouterr().out.partition("\nexamples:\n")[2].splitlines()
+    assert examples
+    assert all(line.startswith(("  lumiere ", "  accelerate launch ")) for line in examples)
+
+
+def test_version() -> None:
+    assert lumiere("--version").stdout == f"lumiere {openlumiere.__version__}\n"
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["generate", ""], "empty"),
+        (["generate", "  "], "empty"),
+        (["generate"], "--prompts"),
+        (["generate", "a cat", "--prompts", "file", "-o", "x"], "not both"),
+        (["generate", "a cat", "--model", "no-such-model"], "no-such-model"),
+        (["generate", "a cat", "-o", "missing/cat.mp4"], "missing"),
+        (["generate", "a cat", "-o", "cat.xyz"], ".xyz"),
+        (["generate", "a cat", "--frames", "0"], "--frames"),
+        (["generate", "a cat", "--fps", "nan"], "--fps"),
+        (["generate", "a cat", "--seed", "-1"], "--seed"),
+        (["generate", "--prompts", "none.txt", "-o", "clips"], "none.txt"),
+        (["info", "none.mp4"], "none.mp4"),
+        (["train", "t2i", "--config", "none.yaml", "seed=1"], "none.yaml"),
+        (["train", "t2i", "--config", "none.yaml", "seed"], "seed"),
+        (["data", "folder", "none"], "none"),
+        (["no-such-command"], "no-such-command"),
+        ([], "COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_bad_input_gets_one_line(args: list[str], word: str, tmp_path: Path) -> None:
+    done = lumiere(*args, cwd=tmp_path)
+    refused(done, word)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in lumiere("generate", "", "--debug", cwd=tmp_path).stderr
+    assert "Traceback" in lumiere("--debug", "generate", "", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "word", "code"),
+    [
+        (LumiereError("two\nlines"), "two lines", 2),
+        (OSError(errno.ENOSPC, "No space left on device", "clip.mp4"), "disk is full while writing clip.mp4", 2),
+        (PermissionError(errno.EACCES, "Permission denied", "clip.mp4"), "no permission for clip.mp4", 2),
+        (MemoryError(), "out of memory", 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "out of memory", 2),
+        (ModuleNotFoundError("No module named 'webdataset'", name="webdataset"), "openlumiere[train]", 2),
+        (ZeroDivisionError("division by zero"), "--debug", 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_failures_are_explained_in_one_line(error: Exception, word: str, code: int) -> None:
+    line, exit_code = explain(error)
+    assert word in line
+    assert "\n" not in line
+    assert exit_code == code
+
+
+# ------------------------------------------------------------------------------------------------ prompts and recipes
+
+text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda words: bool(words.strip()))
+
+
+@settings(deadline=None)
+@given(text)
+def test_slug_is_a_plain_file_name(prompt: str) -> None:
+    name = jobs.slug(prompt)
+    assert 0 < len(name) <= 60
+    assert Path(name).name == name
+    assert "." not in name
+    assert not name.startswith("-")
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        Recipe,
+        prompt=text,
+        negative_prompt=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+        seed=st.integers(0, 2**63 - 1),
+        num_inference_steps=st.integers(1, 1000),
+        guidance_scale=st.floats(0, 50).map(lambda x: round(x, 3)),
+        num_frames=st.integers(1, 1000),
+        fps=st.floats(0.1, 240).map(lambda x: round(x, 3)),
+        model=st.just("emoji-nano"),
+        weights=st.just(""),
+        device=st.sampled_from(["cpu", "cuda"]),
+        dtype=st.sampled_from(["float32", "bfloat16"]),
+    )
+)
+def test_recipe_survives_metadata_and_the_shell(recipe: Recipe) -> None:
+    assert Recipe.from_metadata(json.loads(json.dumps(recipe.metadata()))) == recipe
+    words = shlex.split(recipe.command("clip.mp4"))
+    assert words[0] == "lumiere"
+    args = build_parser().parse_args(words[1:])
+    assert (args.prompt, args.negative, args.output) == (recipe.prompt, recipe.negative_prompt, "clip.mp4")
+    assert (args.seed, args.steps, args.frames) == (recipe.seed, recipe.num_inference_steps, recipe.num_frames)
+    assert (args.guidance, args.fps) == (recipe.guidance_scale, recipe.fps)
+    assert (args.model, args.device, args.dtype) == (recipe.model, recipe.device, recipe.dtype)
+
+
+def test_prompts_file_names_and_seeds_hang_on_the_place_alone(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text('a cat\n\n{"prompt": "a dog", "seed": 5, "output": "dog.webp"}\na cat\n', encoding="utf-8")
+    planned = jobs.from_file(file, negative="", seed=10, folder=tmp_path, count=1)
+    assert [(job.prompt, job.seed, Path(job.output).name) for job in planned] == [
+        ("a cat", 10, "00001-a-cat.mp4"),
+        ("a dog", 5, "dog.webp"),
+        ("a cat", 13, "00004-a-cat.mp4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('{"prompt": ""}', "line 1: the prompt is empty"),
+        ('{"prompt": "x", "sed": 1}', "'sed'"),
+        ('{"prompt": "x", "seed": -1}', "-1"),
+        ('{"prompt": "x", "seed": true}', "True"),
+        ('{"prompt": "x", "output": "../x.mp4"}', "../x.mp4"),
+        ('{"prompt": "x"', "JSON"),
+        ('{"prompt": "x", "output": "a.mp4"}\n{"prompt": "y", "output": "a.mp4"}', "a.mp4"),
+        ("", "no prompts"),
+    ],
+)
+def test_bad_lines_of_prompts_are_named(line: str, word: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(line, encoding="utf-8")
+    with pytest.raises(LumiereError, match=word.replace(".", r"\.")):
+        jobs.from_file(file, negative="", seed=0, folder=tmp_path, count=1)
+
+
+def test_names_from_the_prompt_replace_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        (job,) = jobs.from_prompt("A cat!", negative="", seed=0, output=None, count=1)
+        Path(job.output).touch()
+        names.append(job.output)
+    assert names == ["a-cat.mp4", "a-cat-v2.mp4", "a-cat-v3.mp4"]
+
+
+# ------------------------------------------------------------------------------------------------ the bundled model
+
+
+def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
+    made = lumiere("generate", "a red heart", *QUICK, "--seed", "7", "-o", "one.mp4", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "one.mp4" in made.stdout
+    for stage in ("load", "text", "denoise", "write", "total"):
+        assert f"{stage} " in made.stdout.splitlines()[-1]
+    for stage in ("loading", "denoising", "writing"):
+        assert stage in made.stderr
+
+    told = lumiere("info", "one.mp4", cwd=tmp_path).stdout
+    assert "8 frames" in told
+    assert "a red heart" in told
+    assert openlumiere.__version__ in told
+    assert fingerprint(bundled_folder(MODEL)) in told
+    command = shlex.split(told.strip().splitlines()[-1])
+    assert command[:2] == ["lumiere", "generate"]
+
+    (tmp_path / "one.mp4").rename(tmp_path / "first.mp4")
+    assert lumiere(*command[1:], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "first.mp4").read_bytes()
+
+    other = lumiere("generate", "a red heart", *QUICK, "--seed", "8", "-o", "two.mp4", cwd=tmp_path)
+    assert other.returncode == 0
+    assert (tmp_path / "two.mp4").read_bytes() != (tmp_path / "first.mp4").read_bytes()
+
+
+def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text('a cat\n{"prompt": "a dog", "output": "dog.webp"}\n', encoding="utf-8")
+    command = ("generate", "--prompts", "prompts.txt", "-o", "clips", *QUICK, "--seed", "1", "--num", "2")
+    first = lumiere(*command, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "4 clips to make, 0 already there" in first.stdout
+    clips = sorted((tmp_path / "clips").iterdir())
+    assert [clip.name for clip in clips] == ["00001-a-cat-0.mp4", "00001-a-cat-1.mp4", "dog-0.webp", "dog-1.webp"]
+
+    lost = clips[2].read_bytes()
+    clips[2].unlink()
+    kept = {clip: clip.stat().st_mtime_ns for clip in clips if clip.exists()}
+    again = lumiere(*command, cwd=tmp_path)
+    assert "1 clips to make, 3 already there" in again.stdout
+    assert clips[2].read_bytes() == lost
+    assert {clip: clip.stat().st_mtime_ns for clip in kept} == kept
+    assert "0 clips to make, 4 already there" in lumiere(*command, cwd=tmp_path).stdout
+
+
+def test_frames_that_the_levels_do_not_divide(tmp_path: Path) -> None:
+    refused(lumiere("generate", "a cat", "--frames", "7", "-o", "cat.mp4", cwd=tmp_path), "7 frames", "multiple")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(bundled_folder(MODEL), model)
+    assert damaged_files(model) == []
+    weights = weight_files(model)[0]
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    weights.write_bytes(content)
+    assert damaged_files(model) == [weights.relative_to(model).as_posix()]
+    refused(lumiere("generate", "a cat", *QUICK, "--model", model, "-o", tmp_path / "cat.mp4"), weights.name)
+    assert not (tmp_path / "cat.mp4").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's address space")
+def test_out_of_memory(tmp_path: Path) -> None:
+    done = lumiere(
+        "generate", "a cat", "--frames", "40000", "--steps", "1", "-o", "cat.mp4", cwd=tmp_path, memory=8 * 2**30
+    )
+    refused(done, "out of memory", "--frames")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interruption_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "openlumiere.cli", "generate", "a cat", "--frames", "8", "--steps", "900"]
+
+    def hear() -> None:  # a background job, as a test run may be, is born deaf to SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [*command, "-o", "cat.mp4"],
+        cwd=tmp_path,
+        env=_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear,
+    )
+    assert process.stderr is not None
+    seen = ""
+    while "denoising" not in seen:
+        seen += process.stderr.read(1)
+        assert process.poll() is None, seen
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert rest.strip().splitlines()[-1] == "lumiere: interrupted"
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
+    from PIL import Image
+
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:], duration=100)
+    done = lumiere("info", tmp_path / "x.gif")
+    assert done.returncode == 0
+    assert "3 frames of 20x10 pixels, 10 frames per second" in done.stdout
+    assert "no lumiere metadata" in done.stdout
+
+
+def test_doctor_and_models() -> None:
+    done = lumiere("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "clips can be made here" in done.stdout
+    for word in ("torch", "libx264", "text encoder", f"{MODEL}, ", "whole"):
+        assert word in done.stdout
+    assert MODEL in lumiere("models").stdout
