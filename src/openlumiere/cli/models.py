@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import textwrap
 from pathlib import Path
 
 from openlumiere.errors import LumiereError
@@ -52,6 +54,9 @@ def run_models(_args: argparse.Namespace) -> None:
         folder = bundled_folder(name)
         size = sum(path.stat().st_size for path in weight_files(folder)) / 1e6
         print(f"{name:<14} {size:6.1f} MB  {folder}")
+        subjects = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("subjects")
+        if subjects:
+            print(textwrap.fill(f"knows: {', '.join(subjects)}", 100, initial_indent="  ", subsequent_indent="  "))
 
 
 def run_inflate(args: argparse.Namespace) -> None:

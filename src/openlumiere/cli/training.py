@@ -37,7 +37,7 @@ def register(commands: Commands) -> None:
         more="The run may still be going on: the moving average of its newest checkpoint is taken.",
         example=["lumiere export runs/emoji-nano/t2v -o models/my-model --steps 25 --guidance 2"],
     )
-    export.add_argument("run", type=Path, help="output folder of a t2v run")
+    export.add_argument("training", metavar="RUN", type=Path, help="output folder of a t2v run")
     export.add_argument("-o", "--output", required=True, type=Path, help="folder for the model")
     export.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float16", help="of the file")
     export.add_argument("--steps", type=parsing.positive_int, help="the model's default, else the run's sample_steps")
@@ -93,7 +93,7 @@ def run_export(args: argparse.Namespace) -> None:
     from openlumiere.training.export import export
 
     target = export(
-        args.run,
+        args.training,
         args.output,
         dtype=getattr(torch, args.dtype),
         num_inference_steps=args.steps,

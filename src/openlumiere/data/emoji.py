@@ -186,10 +186,8 @@ def decode_loop(data: bytes, *, size: int, count: int | None = None) -> np.ndarr
     if count is None:
         count = max(round(clock * FPS), 1) if len(frames) > 1 else 1
     shown = np.searchsorted(np.asarray(ends), (np.arange(count) + 0.5) * clock / count)
-    resized = {
-        i: np.asarray(frames[i] if frames[i].size == (size, size) else frames[i].resize((size, size), Image.Resampling.LANCZOS))
-        for i in set(shown.tolist())
-    }
+    # The same size comes back unresampled.
+    resized = {i: np.asarray(frames[i].resize((size, size), Image.Resampling.LANCZOS)) for i in set(shown.tolist())}
     return np.stack([resized[i] for i in shown.tolist()])
 
 

@@ -115,7 +115,8 @@ def evaluate(
         clips: number of clips of each split; subjects go round in turn.
         num_inference_steps: None = the model's own default, as for `guidance_scale`.
         batch: clips made at a time.
-        subjects: ask only for these; the classifier still knows all of the data's.
+        subjects: ask only for these, by default for those that the model says it knows; the classifier still knows
+            all of the data's.
         judges: already loaded ones; None = those in `judges_folder`, trained there when absent.
         judges_folder: where the judges are kept; None = ``data/classifier``, or ``output/classifier`` where `data`
             is no folder.
@@ -167,7 +168,7 @@ def evaluate(
     return measure(
         make, atlases, judges, output,
         settings=settings, clips=clips, num_frames=num_frames, seed=seed, batch=batch, splits=splits,
-        subjects=subjects, progress=progress,
+        subjects=pipeline.config.subjects if subjects is None else subjects, progress=progress,
     )  # fmt: skip
 
 

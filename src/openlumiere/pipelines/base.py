@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -45,11 +45,12 @@ class LumierePipeline(DiffusionPipeline):
         text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
         max_text_length: tokens that the bundled models read.
         num_inference_steps, guidance_scale, guidance_rescale: the model's own defaults.
+        subjects: what a model of a small vocabulary was trained to show; None = not told.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
-    _optional_components = ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"]
-    _callback_tensor_inputs = ["latents"]
+    _optional_components: ClassVar = ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"]
+    _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class LumierePipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         guidance_rescale: float = 0.0,
+        subjects: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -84,6 +86,7 @@ class LumierePipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
+            subjects=subjects,
         )
 
     @classmethod
@@ -173,7 +176,7 @@ class LumierePipeline(DiffusionPipeline):
                 prediction = self._predict(latents, t, text, scale, rescale)
                 latents = self.scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
                 if callback_on_step_end is not None:
-                    tensors = {name: latents for name in callback_on_step_end_tensor_inputs}
+                    tensors = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
                     latents = (callback_on_step_end(self, i, t, tensors) or {}).get("latents", latents)
                 bar.update()
 

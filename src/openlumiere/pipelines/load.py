@@ -53,8 +53,8 @@ def resolve_model(model: str) -> str:
         return model  # a hub id
     else:
         raise LumiereError(
-            f"unknown model {model!r}: give a bundled one ({', '.join(bundled_models()) or 'none installed'}), a folder, "
-            "or a hub id such as owner/name"
+            f"unknown model {model!r}: give a bundled one ({', '.join(bundled_models()) or 'none installed'}), "
+            "a folder, or a hub id such as owner/name"
         )
     index = folder / "model_index.json"
     try:

@@ -140,7 +140,8 @@ def _warn_if_cut(prompts: list[str], tokenizer: Any, max_length: int) -> None:
     for prompt in prompts:
         ids = tokenizer(prompt).input_ids
         if len(ids) > max_length:
-            _log.warning("the prompt is longer than the model reads; cut: %r", tokenizer.decode(ids[max_length - 1 : -1]))
+            lost = tokenizer.decode(ids[max_length - 1 : -1])
+            _log.warning("the prompt is longer than the model reads; cut: %r", lost)
 
 
 @torch.no_grad()

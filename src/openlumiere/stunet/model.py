@@ -139,7 +139,9 @@ class STUNet(ModelMixin, ConfigMixin):
         samplers = len(self.spatial.down_blocks) - 1
         resampled = list(range(samplers)) if resampled_levels is None else sorted(resampled_levels)
         if any(not 0 <= level < samplers for level in resampled):
-            raise LumiereError(f"resampled_levels {resampled}: this U-Net's spatial down-samplers are 0 to {samplers - 1}")
+            raise LumiereError(
+                f"resampled_levels {resampled}: this U-Net's spatial down-samplers are 0 to {samplers - 1}"
+            )
         if temporal_init not in ("identity", "he"):
             raise LumiereError(f"temporal_init {temporal_init!r}: use 'identity' or 'he'")
         self.temporal = TemporalLayers(
@@ -157,9 +159,7 @@ class STUNet(ModelMixin, ConfigMixin):
         _share_text_between_frames(self.spatial)
 
     @classmethod
-    def from_unet(
-        cls, unet: UNet2DConditionModel, *, temporal: str | Path | None = None, **options: Any
-    ) -> STUNet:
+    def from_unet(cls, unet: UNet2DConditionModel, *, temporal: str | Path | None = None, **options: Any) -> STUNet:
         """Inflate a U-Net. Its modules are used, not copied.
 
         Args:
@@ -383,9 +383,7 @@ def _units(block: Any, inflations: nn.Module) -> Iterator[tuple[nn.Module, nn.Mo
 def _attend(attention: nn.Module, x: torch.Tensor, told: _Told, frames: int) -> torch.Tensor:
     """The T2I's own spatial (and text) attention on each frame."""
     if isinstance(attention, Transformer2DModel):
-        return attention(
-            x, encoder_hidden_states=told.text, encoder_attention_mask=told.mask, return_dict=False
-        )[0]
+        return attention(x, encoder_hidden_states=told.text, encoder_attention_mask=told.mask, return_dict=False)[0]
     if attention.added_kv_proj_dim is None:  # self-attention of blocks without text
         return attention(x, temb=told.embedding_for(frames))
     # DeepFloyd IF attends to pixels and text at once, so each frame needs the text beside it.

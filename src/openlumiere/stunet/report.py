@@ -90,9 +90,10 @@ def cost(net: STUNet, num_frames: int = 80) -> Cost:
         for row, block in zip(levels(net, num_frames), twin.spatial.down_blocks, strict=True)
     )
     finest = config["block_out_channels"][0] * num_frames * height * width
-    weights = sum(p.numel() for p in net.parameters())
     return Cost(
-        flops=counter.get_total_flops(), weight_bytes=weights * itemsize, activation_bytes=(skips + 4 * finest) * itemsize
+        flops=counter.get_total_flops(),
+        weight_bytes=sum(p.numel() for p in net.parameters()) * itemsize,
+        activation_bytes=(skips + 4 * finest) * itemsize,
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from openlumiere.bundled import write_checksums
 from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
 
 from . import state
 from .config import load
@@ -45,7 +48,8 @@ def export(
     with torch.no_grad():
         for name, value in load_file(found[-1] / "ema.safetensors").items():
             parameters[name].copy_(value)
-    pipe = new_pipeline(config, net.to(dtype))
+    # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
+    pipe = new_pipeline(config, cast(STUNet, nn.Module.to(net, dtype)))
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,

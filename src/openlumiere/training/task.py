@@ -81,6 +81,7 @@ def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
         max_text_length=config.text.max_length,
         num_inference_steps=config.sample_steps,
         guidance_scale=config.sample_guidance,
+        subjects=config.data.subjects,
     )
 
 
