@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import torch
     from shapes import Shape
 
-# Read by OpenMP when PyTorch loads, as `lumiere` sets it.
+# Read when PyTorch loads: by OpenMP, as `lumiere` sets it, and by the profiler, which would log its every start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 _NAMES = ("STUNet", "fixed-rate", "UNetMotionModel", "lumiere-pytorch")
 _MODES = ("forward", "training")

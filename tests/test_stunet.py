@@ -151,7 +151,7 @@ def test_sizes_that_spatial_levels_do_not_divide(name: str, size: tuple[int, int
     assert_close(run(net, given_), each_frame(t2i, given_))
 
 
-@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "deepfloyd-if", "deepfloyd-if-upscaler"])
+@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "deepfloyd-if"])
 def test_masked_tokens_are_masked_on_every_frame(name: str) -> None:
     net, t2i, given_ = inflated(name)
     given_["encoder_attention_mask"] = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])

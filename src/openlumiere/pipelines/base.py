@@ -16,7 +16,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.guidance import guide
-from openlumiere.diffusion.pixels import unfold
+from openlumiere.diffusion.pixels import fold, unfold
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
@@ -116,6 +116,16 @@ class LumierePipeline(DiffusionPipeline):
             unet=STUNet.from_unet(parts["unet"], **options), **{name: parts[name] for name in known if name in parts}
         )
 
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """As diffusers'; an encoder that `text_encoder_id` names is not written."""
+        carried = {"text_encoder": self.text_encoder, "tokenizer": self.tokenizer}
+        if self.config.text_encoder_id:
+            self.register_modules(text_encoder=None, tokenizer=None)
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.register_modules(**carried)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -145,29 +155,31 @@ class LumierePipeline(DiffusionPipeline):
             height, width: in pixels; the size that the network was trained at when None.
             num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
             generator: one, or a list with one for each clip; a clip then does not depend on its batch.
-            latents: the noise to start from, (B, C, F, h, w) as the network sees it.
+            latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
             output_type: see `LumierePipelineOutput`.
             callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``.
 
         Raises:
-            LumiereError: an empty prompt, a number of frames or a size that the network does not divide.
+            LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
+                `output_type`, another number of generators, negative prompts or latents than of clips.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
-        self._check(prompts, num_frames, steps, num_videos_per_prompt)
+        self._check(prompts, num_frames, steps, num_videos_per_prompt, output_type)
         shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
+        if isinstance(generator, list) and len(generator) != shape[0]:
+            raise LumiereError(f"{len(generator)} generators for {shape[0]} clips: give one, or one each")
         device = self._execution_device
 
         text = self._encode(prompts, negative_prompt, guided=scale > 1.0).repeat(num_videos_per_prompt)
         self.scheduler.set_timesteps(steps, device=device)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
-            latents = latents * self.scheduler.init_noise_sigma
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
-        latents = latents.to(device, self.unet.dtype)
+        latents = latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
         wanted = inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if "generator" in wanted else {}
 
@@ -184,7 +196,7 @@ class LumierePipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _check(self, prompts: list[str], num_frames: int, steps: int, num_videos: int) -> None:
+    def _check(self, prompts: list[str], num_frames: int, steps: int, num_videos: int, output_type: str) -> None:
         if not prompts or any(not isinstance(p, str) or not p.strip() for p in prompts):
             raise LumiereError("the prompt is empty: say what the clip should show")
         if num_frames < 1 or num_frames % self.unet.frame_multiple:
@@ -194,6 +206,8 @@ class LumierePipeline(DiffusionPipeline):
             )
         if steps < 1 or num_videos < 1:
             raise LumiereError("the number of steps and of clips must be at least 1")
+        if output_type not in ("np", "pt", "pil"):
+            raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
 
     @property
     def _pixels_per_position(self) -> int:
@@ -214,18 +228,32 @@ class LumierePipeline(DiffusionPipeline):
         w = trained_w if width is None else width // unit
         return self.unet.spatial.config["in_channels"], num_frames, h, w
 
-    def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
+    def encode_prompts(self, prompts: list[str]) -> TextConditions:
+        """Prompts as the network is told of them."""
         tokenizers = [t for t in (self.tokenizer, self.tokenizer_2) if t is not None]
         encoders = [e for e in (self.text_encoder, self.text_encoder_2) if e is not None]
         if not encoders:
             raise LumiereError("the pipeline has no text encoder; pass text_encoder= and tokenizer=")
-        length = self.config.max_text_length
-        text = encode(prompts, tokenizers, encoders, max_length=length)
+        return encode(prompts, tokenizers, encoders, max_length=self.config.max_text_length)
+
+    @torch.no_grad()
+    def encode_clips(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips as the network sees them, without noise: (B, 3, F, H, W) in [-1, 1] -> (B, C, F, h, w)."""
+        if self.vae is None:
+            return fold(clips, self.config.pixel_unshuffle)
+        frames = clips.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
+        latents = [self.vae.encode(part).latent_dist.mode() for part in frames.split(_DECODED_AT_ONCE)]
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        scaled = (torch.cat(latents) - shift) * self.vae.config.scaling_factor
+        return scaled.unflatten(0, (len(clips), -1)).transpose(1, 2)
+
+    def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
+        text = self.encode_prompts(prompts)
         if guided:
             against = [negative or ""] * len(prompts) if not isinstance(negative, list) else negative
             if len(against) != len(prompts):
                 raise LumiereError(f"{len(against)} negative prompts for {len(prompts)} prompts: give one, or one each")
-            nothing = encode(against, tokenizers, encoders, max_length=length)
+            nothing = self.encode_prompts(against)
             if self.text_encoder_2 is not None and negative is None:
                 # Stable Diffusion XL was trained with zeros, not with the empty prompt.
                 assert nothing.pooled is not None
@@ -241,16 +269,7 @@ class LumierePipeline(DiffusionPipeline):
         """The network's prediction, guided where the text holds both halves."""
         guided = len(text.hidden_states) == 2 * len(latents)
         sample = self.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, t)
-        added = None
-        if text.pooled is not None:
-            added = {"text_embeds": text.pooled, "time_ids": self._time_ids(sample)}
-        out = self.unet(
-            sample,
-            t,
-            text.hidden_states.to(sample.dtype),
-            encoder_attention_mask=text.mask,
-            added_cond_kwargs=added,
-        ).sample
+        out = self.call_network(self.unet, sample, t, text)
         # DeepFloyd IF also predicts a variance, in as many channels again.
         prediction, variance = out.split(latents.shape[1], dim=1) if out.shape[1] > latents.shape[1] else (out, None)
         if guided:
@@ -259,6 +278,15 @@ class LumierePipeline(DiffusionPipeline):
         if variance is not None and self.scheduler.config.get("variance_type") in ("learned", "learned_range"):
             prediction = torch.cat([prediction, variance[: len(latents)]], dim=1)
         return prediction
+
+    def call_network(
+        self, net: Callable[..., Any], sample: torch.Tensor, t: torch.Tensor, text: TextConditions
+    ) -> torch.Tensor:
+        """Evaluate `net`, this pipeline's network or a wrapper of it, with all that its family is told."""
+        added = None
+        if text.pooled is not None:
+            added = {"text_embeds": text.pooled, "time_ids": self._time_ids(sample)}
+        return net(sample, t, text.hidden_states.to(sample.dtype), added_cond_kwargs=added).sample
 
     def _time_ids(self, sample: torch.Tensor) -> torch.Tensor:
         """Stable Diffusion XL's size conditioning: original size, crop and target size, (B, 6)."""
@@ -273,6 +301,8 @@ class LumierePipeline(DiffusionPipeline):
         shift = getattr(self.vae.config, "shift_factor", None)
         if shift:
             frames = frames + shift
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.float()  # overflows in half precision
         pixels = [self.vae.decode(part.to(self.vae.dtype)).sample for part in frames.split(_DECODED_AT_ONCE)]
         return torch.cat(pixels).unflatten(0, (len(latents), -1)).transpose(1, 2)
 
@@ -282,8 +312,4 @@ class LumierePipeline(DiffusionPipeline):
         if output_type == "pt":
             return clips
         arrays: np.ndarray = clips.permute(0, 1, 3, 4, 2).cpu().numpy()
-        if output_type == "np":
-            return arrays
-        if output_type == "pil":
-            return [VaeImageProcessor.numpy_to_pil(clip) for clip in arrays]
-        raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
+        return arrays if output_type == "np" else [VaeImageProcessor.numpy_to_pil(clip) for clip in arrays]

@@ -5,13 +5,14 @@
 | BertModel (MiniLM)          | the bundled models              | tokens, zero beyond the prompt                     |
 | CLIPTextModel               | Stable Diffusion 1 and 2        | last hidden states, padded to 77                   |
 | CLIP x 2                    | Stable Diffusion XL             | penultimate hidden states side by side, and pooled |
-| T5EncoderModel              | DeepFloyd IF                    | last hidden states and their mask, padded to 77    |
+| T5EncoderModel              | DeepFloyd IF                    | last hidden states of lower case, padded to 77     |
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,10 @@ class TextConditions:
 
     Attributes:
         hidden_states: (B, L, D).
-        mask: (B, L), 1 = keep, or None.
         pooled: (B, P) of Stable Diffusion XL's second encoder, or None.
     """
 
     hidden_states: torch.Tensor
-    mask: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
 
     def repeat(self, times: int) -> TextConditions:
@@ -54,7 +53,7 @@ class TextConditions:
         return TextConditions(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]
 
     def _parts(self) -> tuple[torch.Tensor | None, ...]:
-        return self.hidden_states, self.mask, self.pooled
+        return self.hidden_states, self.pooled
 
 
 def load_text_encoder(name: str = MINILM) -> tuple[Any, Any]:
@@ -112,9 +111,9 @@ def encode(prompts: list[str], tokenizers: list[Any], encoders: list[Any], *, ma
     if isinstance(encoder, BertModel):
         return TextConditions(embed(prompts, tokenizer, encoder, max_length=max_length))
     if isinstance(encoder, T5EncoderModel):
-        tokens = _tokenize(prompts, tokenizer, encoder, _IF_MAX_LENGTH)
-        hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
-        return TextConditions(hidden, mask=tokens.attention_mask)
+        # DeepFloyd IF was trained on lower case, and its U-Net attends to the padding too.
+        tokens = _tokenize([p.lower().strip() for p in prompts], tokenizer, encoder, _IF_MAX_LENGTH)
+        return TextConditions(encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0])
     tokens = _tokenize(prompts, tokenizer, encoder, tokenizer.model_max_length)
     mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
     return TextConditions(encoder(tokens.input_ids, attention_mask=mask)[0])
@@ -160,22 +159,31 @@ def embed(prompts: list[str], tokenizer: Any, encoder: Any, *, max_length: int =
     return out
 
 
-class EmbeddingCache:
-    """Embeddings of the captions seen so far, in half precision; "" is the unconditional one."""
+class PromptCache:
+    """What a network is told of the prompts seen so far, in half precision; each prompt is encoded alone.
 
-    def __init__(self, tokenizer: Any, encoder: Any, *, max_length: int) -> None:
-        self.tokenizer, self.encoder, self.max_length = tokenizer, encoder, max_length
-        self._known: dict[str, torch.Tensor] = {}
+    Args:
+        encode: encodes one prompt.
+        max_prompts: how many are kept; the oldest go first.
+    """
 
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """Shape (B, max_length, width), float32, on the encoder's device."""
-        for prompt in prompts:
-            if prompt not in self._known:
-                embedding = embed([prompt], self.tokenizer, self.encoder, max_length=self.max_length)[0]
-                # Padding is zeros: keep the tokens alone.
-                length = int(embedding.abs().sum(-1).nonzero().max()) + 1
-                self._known[prompt] = embedding[:length].half()
-        out = torch.zeros(len(prompts), self.max_length, self.encoder.config.hidden_size, device=self.encoder.device)
-        for row, prompt in zip(out, prompts, strict=True):
-            row[: len(self._known[prompt])] = self._known[prompt].float()
-        return out
+    def __init__(self, encode: Callable[[str], TextConditions], *, max_prompts: int = 20_000) -> None:
+        self._encode, self._max_prompts = encode, max_prompts
+        self._known: dict[str, TextConditions] = {}
+
+    def __call__(self, prompts: list[str]) -> TextConditions:
+        """Conditions of B prompts, float32."""
+        parts = [self._get(prompt) for prompt in prompts]
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return TextConditions(
+            torch.cat([part.hidden_states for part in parts]).float(), torch.cat(pooled).float() if pooled else None
+        )
+
+    def _get(self, prompt: str) -> TextConditions:
+        if prompt not in self._known:
+            told = self._encode(prompt)
+            if len(self._known) >= self._max_prompts:
+                del self._known[next(iter(self._known))]
+            pooled = None if told.pooled is None else told.pooled.half()
+            self._known[prompt] = TextConditions(told.hidden_states.half(), pooled)
+        return self._known[prompt]

@@ -130,7 +130,9 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, *, head_dim: int, condition_dim: int | None = None) -> None:
         super().__init__()
-        self.num_heads = max(channels // head_dim, 1)
+        # Heads of at least head_dim channels, as many as divide the channels evenly.
+        most = max(channels // head_dim, 1)
+        self.num_heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = nn.LayerNorm(channels)
         self.condition = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
         self.to_qkv = nn.Linear(channels, 3 * channels)

@@ -142,6 +142,8 @@ class STUNet(ModelMixin, ConfigMixin):
             raise LumiereError(
                 f"resampled_levels {resampled}: this U-Net's spatial down-samplers are 0 to {samplers - 1}"
             )
+        if len(set(resampled)) < len(resampled):
+            raise LumiereError(f"resampled_levels {resampled}: name each level once")
         if temporal_init not in ("identity", "he"):
             raise LumiereError(f"temporal_init {temporal_init!r}: use 'identity' or 'he'")
         self.temporal = TemporalLayers(
@@ -229,7 +231,7 @@ class STUNet(ModelMixin, ConfigMixin):
         try:
             self.temporal.load_state_dict(weights)
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            reason = str(error).splitlines()[1].strip()[:200] if "\n" in str(error) else str(error)
             raise LumiereError(f"{path} is of a network of another shape: {reason}") from error
 
     def forward(
@@ -457,7 +459,8 @@ def _check_structure(unet: UNet2DConditionModel) -> None:
 
 
 def _time_embed_dim(unet: UNet2DConditionModel) -> int:
-    return int(unet.time_embedding.linear_2.out_features)
+    width = int(unet.time_embedding.linear_2.out_features)
+    return 2 * width if unet.config["class_embeddings_concat"] else width
 
 
 def _text_dim(unet: UNet2DConditionModel) -> int:

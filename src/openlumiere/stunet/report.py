@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -74,7 +76,6 @@ def cost(net: STUNet, num_frames: int = 80) -> Cost:
     text_dim = _text_dim(twin.spatial)
     inputs = torch.empty(1, config["in_channels"], num_frames, height, width, device="meta")
     text = torch.empty(1, 77, text_dim, device="meta")
-    labels = torch.empty(1, device="meta") if config["class_embed_type"] or config["num_class_embeds"] else None
     added = None
     if config["addition_embed_type"] == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
@@ -83,7 +84,7 @@ def cost(net: STUNet, num_frames: int = 80) -> Cost:
             "time_ids": torch.empty(1, 6, device="meta"),
         }
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(inputs, torch.empty(1, device="meta"), text, class_labels=labels, added_cond_kwargs=added)
+        twin(inputs, torch.empty(1, device="meta"), text, class_labels=_labels(config), added_cond_kwargs=added)
     itemsize = torch.empty(0, dtype=net.dtype).element_size()
     skips = sum(
         row.channels * row.frames * row.size**2 * (len(block.resnets) + 1)
@@ -118,6 +119,14 @@ def table(net: STUNet, num_frames: int = 80) -> str:
         f"in {str(net.dtype).removeprefix('torch.')}",
     ]
     return "\n".join(lines)
+
+
+def _labels(config: Mapping[str, Any]) -> torch.Tensor | None:
+    if config["class_embed_type"] in ("projection", "simple_projection"):
+        return torch.empty(1, config["projection_class_embeddings_input_dim"], device="meta")
+    if config["class_embed_type"] is not None:
+        return torch.empty(1, device="meta")
+    return torch.empty(1, dtype=torch.long, device="meta") if config["num_class_embeds"] else None
 
 
 def _count(modules: list[torch.nn.Module]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import load_file
@@ -12,12 +11,10 @@ from torch import nn
 
 from openlumiere.bundled import write_checksums
 from openlumiere.errors import LumiereError
-from openlumiere.stunet import STUNet
 
 from . import state
 from .config import load
-from .t2v import build_stunet
-from .task import new_pipeline
+from .t2v import build_pipeline
 
 
 def export(
@@ -43,13 +40,13 @@ def export(
     config = load(run / "config.yaml")
     if config.stage != "t2v":
         raise LumiereError(f"{run} is a run of stage {config.stage}; only t2v runs make clips")
-    net = build_stunet(config)
-    parameters = dict(net.named_parameters())
+    pipe = build_pipeline(config)
+    parameters = dict(pipe.unet.named_parameters())
     with torch.no_grad():
         for name, value in load_file(found[-1] / "ema.safetensors").items():
             parameters[name].copy_(value)
     # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
-    pipe = new_pipeline(config, cast(STUNet, nn.Module.to(net, dtype)))
+    nn.Module.to(pipe.unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,

@@ -172,7 +172,9 @@ def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, s
     processes = f" x {accelerator.num_processes}" if accelerator.num_processes > 1 else ""
     trained = sum(p.numel() for p in state.trainable(module).values())
     frozen = sum(p.numel() for p in module.parameters()) - trained
-    start = f"going on from checkpoint {step}" if step else "starting anew"
+    start = f"starting from {config.initial}" if config.initial is not None else "starting anew"
+    if step:
+        start = f"going on from checkpoint {step}"
     return (
         f"{config.stage} on {accelerator.device.type}{processes}: {trained / 1e6:.2f} M parameters to train, "
         f"{frozen / 1e6:.2f} M frozen; {start}, {config.optim.max_steps} steps of "

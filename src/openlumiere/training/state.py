@@ -121,7 +121,9 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
     index_of = {name: index for index, name in enumerate(own)}
     for path, value in moments.items():
         name, _, key = path.rpartition("/")
-        entries.setdefault(index_of[name], {})[key] = value
+        # In the weight's own memory layout: the fused optimizer walks through both element by element, as they lie.
+        laid_out = torch.empty_like(own[name]).copy_(value) if value.shape == own[name].shape else value
+        entries.setdefault(index_of[name], {})[key] = laid_out
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(state["step"])
 
@@ -131,7 +133,10 @@ def start_from(folder: Path, module: nn.Module, ema: EMA) -> None:
     found = checkpoints(folder)
     if not found:
         raise LumiereError(f"`initial`: {folder} holds no checkpoint to start from")
-    average = load_file(found[-1] / "ema.safetensors")
+    try:
+        average = load_file(found[-1] / "ema.safetensors")
+    except Exception as error:
+        raise LumiereError(f"`initial`: {found[-1]} is damaged ({error}); delete it to start from another") from error
     own = trainable(module)
     if {name: p.shape for name, p in own.items()} != {name: value.shape for name, value in average.items()}:
         raise LumiereError(f"`initial`: {found[-1]} is of another network than the configuration's")

@@ -11,19 +11,30 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
+from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
 
 from .config import TrainConfig
-from .task import DenoisingTask, set_gradient_checkpointing
+from .task import DenoisingTask, make_scheduler, new_pipeline, set_gradient_checkpointing
 
 
 class TextToImage(DenoisingTask):
     """Trains a UNet2DConditionModel from scratch."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        super().__init__(config, device, single_frame=True)
         model, channels = config.model, 3 * config.model.pixel_unshuffle**2
+        self.tokenizer, encoder = load_text_encoder(config.text.encoder)
+        self.encoder = encoder.to(device)
+        super().__init__(
+            config,
+            device,
+            single_frame=True,
+            scheduler=make_scheduler(config),
+            encode_prompt=lambda p: encode([p], [self.tokenizer], [self.encoder], max_length=config.text.max_length),
+            encode_clips=lambda clips: fold(clips, model.pixel_unshuffle),
+        )
         try:
             self.module = UNet2DConditionModel(
                 sample_size=model.size // model.pixel_unshuffle,
@@ -38,9 +49,9 @@ class TextToImage(DenoisingTask):
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
 
-        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             pictures = noisy[:, :, 0].contiguous(memory_format=torch.channels_last)
-            return module(pictures, timesteps, text).sample[:, :, None]
+            return module(pictures, timesteps, text.hidden_states).sample[:, :, None]
 
         return self.denoising_loss(batch, generator, predict)
 
@@ -52,7 +63,10 @@ class TextToImage(DenoisingTask):
         unet = STUNet.from_unet(twin.to(self.device, memory_format=torch.channels_last), resampled_levels=[])
         prompts = self.sample_prompts()
         generators = [torch.Generator(self.device).manual_seed(i) for i in range(len(prompts))]
-        frames = self.pipeline(unet.eval())(prompts, num_frames=1, generator=generators)[0][:, 0]
+        pipe = new_pipeline(self.config, unet.eval())
+        pipe.register_modules(text_encoder=self.encoder, tokenizer=self.tokenizer)
+        pipe.set_progress_bar_config(disable=True)
+        frames = pipe(prompts, num_frames=1, generator=generators)[0][:, 0]
         folder.mkdir(parents=True, exist_ok=True)
         _sheet(frames).save(folder / f"{step:07d}.png")
 

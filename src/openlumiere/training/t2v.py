@@ -6,62 +6,103 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.text import TextConditions, load_text_encoder
 from openlumiere.stunet import STUNet
 from openlumiere.video import write_clip
 
 from .config import TrainConfig
-from .task import DenoisingTask, new_pipeline, set_gradient_checkpointing
+from .task import DenoisingTask, make_scheduler, new_pipeline, set_gradient_checkpointing
 
 
 class TextToVideo(DenoisingTask):
     """Inflates a trained T2I and trains what inflation added."""
 
-    module: STUNet
-
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        super().__init__(config, device, single_frame=False)
-        self.module = build_stunet(config).to(device, memory_format=torch.channels_last)
+        self.pipe = build_pipeline(config).to(device)
+        if self.pipe.text_encoder is None:
+            tokenizer, encoder = load_text_encoder(config.text.encoder)
+            self.pipe.register_modules(text_encoder=encoder.to(device), tokenizer=tokenizer)
+        for name in ("text_encoder", "text_encoder_2", "vae"):
+            part = getattr(self.pipe, name)
+            if part is not None:
+                part.requires_grad_(False)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.module: STUNet = self.pipe.unet
+        self.module.to(memory_format=torch.channels_last)
         set_gradient_checkpointing(self.module, config)
+        schedule = make_scheduler(config) if config.scheduler else DDIMScheduler.from_config(self.pipe.scheduler.config)
+        super().__init__(
+            config,
+            device,
+            single_frame=False,
+            scheduler=schedule,
+            encode_prompt=lambda prompt: self.pipe.encode_prompts([prompt]),
+            encode_clips=self.pipe.encode_clips,
+        )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
-        return self.denoising_loss(batch, generator, lambda noisy, t, text: module(noisy, t, text).sample)
+
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
+            # DeepFloyd IF also predicts a variance, which the loss leaves alone.
+            return self.pipe.call_network(module, noisy, timesteps, text)[:, : noisy.shape[1]]
+
+        return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
         """A looping clip and a contact sheet for each prompt."""
-        pipe = self.pipeline(self.module)
+        data = self.config.data
         for i, prompt in enumerate(self.sample_prompts()):
             generator = torch.Generator(self.device).manual_seed(i)
-            clip = pipe(prompt, num_frames=self.config.data.num_frames, generator=generator)[0][0]
+            clip = self.pipe(
+                prompt,
+                num_frames=data.num_frames,
+                num_inference_steps=self.config.sample_steps,
+                guidance_scale=self.config.sample_guidance,
+                generator=generator,
+            )[0][0]
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in (".webp", ".png"):
-                write_clip(
-                    clip, folder / f"{step:07d}-{i:02d}{suffix}", fps=self.config.data.fps, metadata={"prompt": prompt}
-                )
+                path = folder / f"{step:07d}-{i:02d}{suffix}"
+                write_clip(clip, path, fps=data.fps, metadata={"prompt": prompt})
 
     def export(self, folder: Path) -> None:
         """The temporal weights alone in `temporal`, and a whole pipeline in `pipeline`."""
         self.module.save_temporal(folder / "temporal")
-        new_pipeline(self.config, self.module).save_pretrained(folder / "pipeline")
+        self.pipe.save_pretrained(folder / "pipeline")
 
 
-def build_stunet(config: TrainConfig) -> STUNet:
-    """The network that a configuration describes: its T2I, inflated."""
-    if config.model.t2i is None:
+def build_pipeline(config: TrainConfig) -> LumierePipeline:
+    """The pipeline that a configuration describes, its temporal layers untrained.
+
+    ``model.t2i`` may be what stage `t2i` exported, what `lumiere inflate` wrote, or any text-to-image pipeline of
+    diffusers, by folder or hub id; the latter two bring their own text encoders, schedule and VAE.
+    """
+    source = config.model.t2i
+    if source is None:
         raise LumiereError("stage t2v needs model.t2i: the folder that stage t2i exported, or another T2I's")
+    folder = Path(source)
     try:
-        unet = UNet2DConditionModel.from_pretrained(
-            config.model.t2i, subfolder="unet", local_files_only=Path(config.model.t2i).exists()
-        )
-    except (OSError, ValueError) as error:
-        raise LumiereError(
-            f"cannot read a U-Net from model.t2i = {config.model.t2i}; train it first: lumiere train t2i"
-        ) from error
-    try:
-        return STUNet.from_unet(unet, **config.model.temporal)
+        if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
+            unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
+            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal))
+        local = folder.exists()
+        if DiffusionPipeline.load_config(source, local_files_only=local)["_class_name"] != LumierePipeline.__name__:
+            t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)
+            return LumierePipeline.from_t2i(t2i, **config.model.temporal)
+        if config.model.temporal:
+            raise LumiereError(f"{source} is inflated already: leave model.temporal out")
+        return LumierePipeline.from_pretrained(source, local_files_only=local)
     except TypeError as error:
         raise LumiereError(f"model.temporal: {error}; see STUNet for what can be set") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, LumiereError):
+            raise
+        raise LumiereError(
+            f"cannot read a U-Net from model.t2i = {source}; train it first: lumiere train t2i"
+        ) from error

@@ -1,4 +1,4 @@
-"""What stages `t2i` and `t2v` share: data, captions to embeddings, the denoising loss."""
+"""What stages `t2i` and `t2v` share: data, prompts, the denoising loss, the pipeline around the network."""
 
 from __future__ import annotations
 
@@ -7,25 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import nn
 from torch.utils.data import Dataset
 
 from openlumiere.data.dataset import EmojiClips
-from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.base import LumierePipeline
-from openlumiere.pipelines.text import EmbeddingCache, load_text_encoder
+from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
 
 from .config import TrainConfig
 from .objective import diffusion_loss
 
+# (noisy clip, timesteps, text) -> prediction
+Predict = Callable[[torch.Tensor, torch.Tensor, TextConditions], torch.Tensor]
+
 
 class DenoisingTask:
-    """Base of the stages that denoise pixels, given text."""
+    """Base of the stages that denoise clips, given text.
 
-    def __init__(self, config: TrainConfig, device: torch.device, *, single_frame: bool) -> None:
+    Args:
+        scheduler: the noise schedule.
+        encode_prompt: one prompt to what the network is told.
+        encode_clips: pixels in [-1, 1] to what the network denoises.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        single_frame: bool,
+        scheduler: Any,
+        encode_prompt: Callable[[str], TextConditions],
+        encode_clips: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
         self.config, self.device = config, device
         if config.model.size % config.model.pixel_unshuffle:
             raise LumiereError(
@@ -33,21 +50,11 @@ class DenoisingTask:
                 f"{config.model.pixel_unshuffle}"
             )
         self.dataset = make_dataset(config, single_frame=single_frame)
-        try:
-            self.scheduler = DDIMScheduler(**config.scheduler)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise LumiereError(f"scheduler is not a DDIMScheduler's configuration: {error}") from error
-        tokenizer, encoder = load_text_encoder(config.text.encoder)
-        self.text = EmbeddingCache(tokenizer, encoder.to(device), max_length=config.text.max_length)
+        self.scheduler, self.encode_clips, self.text = scheduler, encode_clips, PromptCache(encode_prompt)
 
-    def denoising_loss(
-        self,
-        batch: dict[str, Any],
-        generator: torch.Generator,
-        predict: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        """Loss of one batch; `predict` maps (noisy clip, timesteps, text) to the network's prediction."""
-        clips = fold(batch["pixels"].to(self.device), self.config.model.pixel_unshuffle)
+    def denoising_loss(self, batch: dict[str, Any], generator: torch.Generator, predict: Predict) -> torch.Tensor:
+        """Loss of one batch."""
+        clips = self.encode_clips(batch["pixels"].to(self.device))
         drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
         captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
         text = self.text(captions)
@@ -59,23 +66,25 @@ class DenoisingTask:
             generator=generator,
         )
 
-    def pipeline(self, unet: STUNet) -> LumierePipeline:
-        """A pipeline around the network in training, sampling as the configuration says."""
-        pipe = new_pipeline(self.config, unet)
-        pipe.register_modules(text_encoder=self.text.encoder, tokenizer=self.text.tokenizer)
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
-
     def sample_prompts(self) -> list[str]:
         """The configuration's prompts, or the first captions of the data set."""
         return self.config.sample_prompts or [self.dataset[i]["caption"] for i in range(8)]
 
 
+def make_scheduler(config: TrainConfig) -> DDIMScheduler:
+    """The noise schedule that a configuration describes."""
+    try:
+        return DDIMScheduler(**config.scheduler)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise LumiereError(f"scheduler is not a DDIMScheduler's configuration: {error}") from error
+
+
 def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
-    """A pipeline around a network, with the configuration's defaults; the text encoder is named, not carried."""
+    """A pipeline around a network on pixels, with the configuration's defaults; the text encoder is named only."""
     return LumierePipeline(
         unet=unet,
-        scheduler=DDIMScheduler(**config.scheduler),
+        # The training schedule, sampled by DPM-Solver++ (Lu et al. 2022): 15 of its steps look like 25 of DDIM's.
+        scheduler=DPMSolverMultistepScheduler.from_config(make_scheduler(config).config),
         pixel_unshuffle=config.model.pixel_unshuffle,
         text_encoder_id=config.text.encoder,
         max_text_length=config.text.max_length,

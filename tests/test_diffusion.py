@@ -1,0 +1,74 @@
+"""Sampling mathematics: pixel folding and guidance."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openlumiere.diffusion.guidance import guide
+from openlumiere.diffusion.pixels import fold, unfold
+
+few = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**16)
+
+
+def noise(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@few
+@given(seeds, st.integers(1, 4), st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+def test_fold_and_unfold_are_inverse(seed: int, factor: int, batch: int, frames: int, h: int, w: int) -> None:
+    clip = noise(seed, batch, 3, frames, h * factor, w * factor)
+    folded = fold(clip, factor)
+    assert folded.shape == (batch, 3 * factor**2, frames, h, w)
+    assert torch.equal(unfold(folded, factor), clip)
+    assert torch.equal(fold(unfold(folded, factor), factor), folded)
+
+
+@few
+@given(seeds, st.integers(1, 3))
+def test_folding_keeps_frames_apart_and_neighbours_together(seed: int, factor: int) -> None:
+    clip = noise(seed, 1, 3, 4, 2 * factor, 2 * factor)
+    assert torch.equal(fold(clip[:, :, 1:2], factor), fold(clip, factor)[:, :, 1:2])
+    block = clip[0, :, 2, factor:, :factor]  # the pixels of the position below the first
+    assert torch.equal(fold(clip, factor)[0, :, 2, 1, 0].sort().values, block.flatten().sort().values)
+
+
+@few
+@given(seeds, st.floats(0, 10))
+def test_guidance_goes_from_the_unconditional_through_the_conditional(seed: int, scale: float) -> None:
+    conditional, unconditional = noise(seed, 2, 3, 4, 5, 5), noise(seed + 1, 2, 3, 4, 5, 5)
+    torch.testing.assert_close(guide(conditional, unconditional, 1.0), conditional)
+    torch.testing.assert_close(guide(conditional, unconditional, 0.0), unconditional)
+    guided = guide(conditional, unconditional, scale)
+    torch.testing.assert_close(guided - unconditional, scale * (conditional - unconditional), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(guide(conditional, conditional, scale), conditional, rtol=1e-4, atol=1e-4)
+
+
+@few
+@given(seeds, st.floats(1.5, 10))
+def test_full_rescaling_gives_the_conditionals_spread_and_part_of_it_lies_between(seed: int, scale: float) -> None:
+    conditional, unconditional = noise(seed, 3, 3, 4, 5, 5), noise(seed + 1, 3, 3, 4, 5, 5)
+    plain = guide(conditional, unconditional, scale)
+    full = guide(conditional, unconditional, scale, rescale=1.0)
+    spread = [x.flatten(1).std(dim=1) for x in (conditional, full, plain)]
+    torch.testing.assert_close(spread[1], spread[0], rtol=1e-4, atol=1e-4)
+    assert (spread[2] > spread[0]).all()  # what rescaling is against
+    half = guide(conditional, unconditional, scale, rescale=0.5)
+    torch.testing.assert_close(half, (plain + full) / 2, rtol=1e-4, atol=1e-4)
+
+
+@few
+@given(seeds)
+def test_rescaling_looks_at_each_clip_alone(seed: int) -> None:
+    conditional, unconditional = noise(seed, 2, 3, 4, 5, 5), noise(seed + 1, 2, 3, 4, 5, 5)
+    together = guide(conditional, unconditional, 5.0, rescale=0.7)
+    conditional[1] *= 10
+    torch.testing.assert_close(guide(conditional, unconditional, 5.0, rescale=0.7)[0], together[0])
+
+
+def test_rescaling_a_constant_prediction_stays_finite() -> None:
+    zeros = torch.zeros(1, 3, 2, 4, 4)
+    assert torch.equal(guide(zeros, zeros, 7.5, rescale=1.0), zeros)
