@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+import tiny
 from openlumiere import STUNet
 from openlumiere.stunet.report import cost, levels, table
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -19,6 +19,7 @@ from diffusers import (
 )
 from PIL import Image
 
+import tiny
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.inflate import inflate
@@ -374,8 +375,6 @@ def test_a_t2i_folder_is_not_loaded_as_a_clip_model(folders: dict[str, Path]) ->
 
 @pytest.mark.parametrize("damage", ["weights", "config", "index", "component"])
 def test_damaged_folders_are_refused_in_one_line(damage: str, clip_folders: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(clip_folders["deepfloyd-if"], folder)
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -388,7 +387,7 @@ def test_damaged_folders_are_refused_in_one_line(damage: str, clip_folders: dict
             (folder / "model_index.json").unlink()
         case "component":
             shutil.rmtree(folder / "text_encoder")
-    with pytest.raises(LumiereError, match="damaged|missing") as error:
+    with pytest.raises(LumiereError, match=r"damaged|missing") as error:
         load_pipeline(str(folder))
     assert one_line(error)
 

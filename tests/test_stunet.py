@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from diffusers import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import tiny
 from openlumiere import STUNet
 from openlumiere.errors import LumiereError
 from openlumiere.stunet.blocks import AttentionBlock, ConvolutionBlock, TemporalDownsample, TemporalUpsample

@@ -155,7 +155,7 @@ def wake(net: STUNet, seed: int = 1) -> STUNet:
 def inputs(
     t2i: UNet2DConditionModel, *, batch: int = 2, frames: int = 8, size: tuple[int, int] = (8, 8), seed: int = 2
 ):
-    """What `net(**inputs)` needs: a noisy clip (B, C, F, H, W), and conditions that differ in the batch."""
+    """What ``net(**inputs)`` needs: a noisy clip (B, C, F, H, W), and conditions that differ in the batch."""
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*shape: int) -> torch.Tensor:
