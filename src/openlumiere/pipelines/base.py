@@ -17,6 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.guidance import guide
 from openlumiere.diffusion.pixels import fold, unfold
+from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
@@ -45,6 +46,7 @@ class LumierePipeline(DiffusionPipeline):
         text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
         max_text_length: tokens that the bundled models read.
         num_inference_steps, guidance_scale, guidance_rescale: the model's own defaults.
+        timestep_shift: above 1 samples more at high noise, see `diffusion.timesteps`.
         subjects: what a model of a small vocabulary was trained to show; None = not told.
     """
 
@@ -67,6 +69,7 @@ class LumierePipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         guidance_rescale: float = 0.0,
+        timestep_shift: float = 1.0,
         subjects: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class LumierePipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
+            timestep_shift=timestep_shift,
             subjects=subjects,
         )
 
@@ -174,7 +178,7 @@ class LumierePipeline(DiffusionPipeline):
         device = self._execution_device
 
         text = self._encode(prompts, negative_prompt, guided=scale > 1.0).repeat(num_videos_per_prompt)
-        self.scheduler.set_timesteps(steps, device=device)
+        self._set_timesteps(steps, device)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         elif latents.shape != shape:
@@ -208,6 +212,19 @@ class LumierePipeline(DiffusionPipeline):
             raise LumiereError("the number of steps and of clips must be at least 1")
         if output_type not in ("np", "pt", "pil"):
             raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
+
+    def _set_timesteps(self, steps: int, device: torch.device) -> None:
+        shift = self.config.timestep_shift
+        if shift == 1.0:
+            self.scheduler.set_timesteps(steps, device=device)
+        elif "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters:
+            chosen = sampling_timesteps(steps, self.scheduler.config.num_train_timesteps, shift)
+            self.scheduler.set_timesteps(timesteps=chosen, device=device)
+        else:
+            raise LumiereError(
+                f"{type(self.scheduler).__name__} cannot sample at chosen timesteps, which this model needs; "
+                "use DPMSolverMultistepScheduler"
+            )
 
     @property
     def _pixels_per_position(self) -> int:

@@ -68,6 +68,7 @@ class OptimizerConfig:
     gradient_checkpointing: bool = False
     ema_decay: float = 0.999
     snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
+    timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
     compile: bool = False
 
     def __post_init__(self) -> None:

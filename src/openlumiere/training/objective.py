@@ -6,19 +6,24 @@ from typing import Any
 
 import torch
 
+from openlumiere.diffusion.timesteps import shifted
+
 
 def stratified_timesteps(
-    batch: int, num_train_timesteps: int, *, generator: torch.Generator, device: torch.device
+    batch: int, num_train_timesteps: int, *, generator: torch.Generator, device: torch.device, shift: float = 1.0
 ) -> torch.Tensor:
     """One timestep for each sample, spread evenly over the range with a common random offset, then shuffled.
 
     The loss at one timestep varies far more than between samples, so an even spread lowers the gradient's
     variance (Kingma et al. 2021, low-discrepancy sampler). Returns int64 of shape (batch,).
+
+    Args:
+        shift: above 1 leans towards high noise, see `diffusion.timesteps`.
     """
     offset = torch.rand((), generator=generator, device=device)
     spread = (torch.arange(batch, device=device) + offset) / batch
     order = torch.randperm(batch, generator=generator, device=device)
-    return (spread[order] * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
+    return (shifted(spread[order], shift) * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
 
 
 def loss_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -63,6 +68,7 @@ def diffusion_loss(
     *,
     gamma: float,
     generator: torch.Generator,
+    timestep_shift: float = 1.0,
 ) -> torch.Tensor:
     """Mean weighted squared error of one batch; a scalar.
 
@@ -71,7 +77,11 @@ def diffusion_loss(
         sample: clean, (B, ...), values in [-1, 1].
     """
     timesteps = stratified_timesteps(
-        len(sample), scheduler.config.num_train_timesteps, generator=generator, device=sample.device
+        len(sample),
+        scheduler.config.num_train_timesteps,
+        generator=generator,
+        device=sample.device,
+        shift=timestep_shift,
     )
     noise = torch.randn(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
     noisy = scheduler.add_noise(sample, noise, timesteps)

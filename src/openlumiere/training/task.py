@@ -64,6 +64,7 @@ class DenoisingTask:
             clips,
             gamma=self.config.optim.snr_gamma,
             generator=generator,
+            timestep_shift=self.config.optim.timestep_shift,
         )
 
     def sample_prompts(self) -> list[str]:
@@ -90,6 +91,7 @@ def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
         max_text_length=config.text.max_length,
         num_inference_steps=config.sample_steps,
         guidance_scale=config.sample_guidance,
+        timestep_shift=config.optim.timestep_shift,
         subjects=config.data.subjects,
     )
 
