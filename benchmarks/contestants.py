@@ -15,6 +15,7 @@ from torch import nn
 
 from openlumiere import STUNet
 
+_MOTION_FRAMES = 32  # that a default MotionAdapter has positions for
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -82,9 +83,13 @@ def _motion_model(name: str, shape: Shape, max_frames: int) -> Contestant:
         block_out_channels=tuple(config["block_out_channels"]),
         motion_layers_per_block=config["layers_per_block"],
         motion_norm_num_groups=config["norm_num_groups"],
-        motion_max_seq_length=max_frames,
+        motion_max_seq_length=max(max_frames, _MOTION_FRAMES),
     )
-    notes = [f"{name}: motion_max_seq_length raised from 32 to {max_frames}, without which it takes 32 frames at most"]
+    notes = []
+    if max_frames > _MOTION_FRAMES:
+        notes.append(
+            f"{name}: motion_max_seq_length raised to {max_frames}; as it comes, it takes {_MOTION_FRAMES} frames"
+        )
     # It knows neither of these options of the T2I, and would fail in its forward pass; both cost next to nothing.
     dropped = {"encoder_hid_dim": None, "encoder_hid_dim_type": None, "addition_embed_type": None}
     if any(config[key] for key in dropped) or config["resnet_time_scale_shift"] != "default":

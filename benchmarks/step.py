@@ -134,7 +134,8 @@ def _measure(args: argparse.Namespace, shape: Shape, device: torch.device, rows:
                 bench.step()
                 forget_gradients(net)
                 row["layout"], row["weight_bytes"] = bench.layout, weight_bytes(net)
-                row["peak_bytes"] = row["weight_bytes"] + peak_bytes(bench.step, device)
+                row["work_bytes"] = peak_bytes(bench.step, device)
+                row["peak_bytes"] = row["weight_bytes"] + row["work_bytes"]
             except Exception as error:  # out of memory, above all: told, not raised
                 row["failed"] = missing[f"{name}, {frames} frames, {mode}"] = _why("step", error)
             else:
@@ -168,7 +169,7 @@ def _spatial(rows: Rows) -> list[Row]:
 
 
 _COLUMNS = [("GFLOPs", "flops", 1e9), ("min s", "seconds_min", 1), ("median s", "seconds_median", 1),
-            ("peak MiB", "peak_bytes", 2**20)]  # fmt: skip
+            ("peak MiB", "peak_bytes", 2**20), ("work MiB", "work_bytes", 2**20)]  # fmt: skip
 
 
 def _print(
@@ -186,7 +187,7 @@ def _print(
         if chosen:
             told = "forward" if mode == "forward" else "forward + backward, temporal layers alone trained"
             head = [f"{frames} frames"] + [text for name, *_ in columns for text in (name, "x")]
-            head += ["weights MiB", "convolutions"] if len(columns) > 1 else []
+            head += ["convolutions"] if len(columns) > 1 else []
             cells = [_cells(row, chosen[0], columns) for row in chosen]
             print(f"{shape.name}, {told}\n{report.table(head, cells)}\n")
     if len(args.frames) > 1:
@@ -194,13 +195,14 @@ def _print(
     print("x: how many times the first row's. GFLOPs: a multiply-add is two.")
     if len(columns) > 1:
         full = f"{shape.size} x {shape.size}"
-        print("peak: weights, activations and gradients, without an optimizer's state.")
+        print("peak: weights and work; work: activations and gradients, without an optimizer's state.")
         print(f"FLOPs counted at {full} positions, time and memory measured at {size} x {size}." if size != shape.size
               else f"All at {full} positions.")  # fmt: skip
     for row in spatial:
+        fixed, resampled = (_figure(row[key] / 1e9) for key in ("fixed_rate_flops", "resampled_flops"))
         print(
-            f"the T2I's layers alone, forward, {row['frames']} frames: {row['fixed_rate_flops'] / 1e9:.4g} GFLOPs at a "
-            f"fixed frame rate, {row['resampled_flops'] / 1e9:.4g} with time resampled: {row['ratio']:.2f} times fewer"
+            f"the T2I's layers alone, forward, {row['frames']} frames: {fixed} GFLOPs at a fixed frame rate, "
+            f"{resampled} with time resampled: {row['ratio']:.2f} times fewer"
         )
     for note in notes:
         print(f"note: {note}")
@@ -212,11 +214,15 @@ def _cells(row: Row, first: Row, columns: list[tuple[str, str, float]]) -> list[
     cells = [row["contestant"]]
     for _, key, unit in columns:
         known = key in row
-        cells.append(f"{row[key] / unit:.4g}" if known else "-")
+        cells.append(_figure(row[key] / unit) if known else "-")
         cells.append(f"{row[key] / first[key]:.2f}" if known and key in first else "-")
     if len(columns) > 1:
-        cells += [f"{row['weight_bytes'] / 2**20:.4g}" if "weight_bytes" in row else "-", row.get("layout", "-")]
+        cells.append(row.get("layout", "-"))
     return cells
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _print_growth(args: argparse.Namespace, rows: Rows, columns: list[tuple[str, str, float]]) -> None:
@@ -228,7 +234,7 @@ def _print_growth(args: argparse.Namespace, rows: Rows, columns: list[tuple[str,
                 continue
             body = [
                 [str(frames)] + [
-                    f"{row[key] / unit:.4g}" if key in (row := rows.get((frames, mode, name), {})) else "-"
+                    _figure(row[key] / unit) if key in (row := rows.get((frames, mode, name), {})) else "-"
                     for name in names
                 ]
                 for frames in args.frames

@@ -37,6 +37,7 @@ from openlumiere.cli import main
 from openlumiere.data import emoji as builder
 from openlumiere.data.emoji import build
 from openlumiere.data.scenes import vocabulary
+from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
 from openlumiere.training import state
 from openlumiere.training.config import OptimizerConfig, as_dict, load
@@ -102,11 +103,14 @@ def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
     assert load(path, ["seed=11"]).seed == 11
     known = set(vocabulary()["subjects"])
     assert set(config.data.subjects or ()) <= known
-    alpha_bar = DDIMScheduler(**config.scheduler).alphas_cumprod
-    assert float(alpha_bar[-1]) == pytest.approx(0, abs=1e-6)  # plain backgrounds are decided there
-    assert (alpha_bar.diff() < 0).all()
-    if config.stage == "t2v":
-        assert config.model.t2i in {load(other).output + "/export" for other in CONFIGS}
+    if config.scheduler:  # otherwise the T2I's own
+        alpha_bar = DDIMScheduler(**config.scheduler).alphas_cumprod
+        assert float(alpha_bar[-1]) == pytest.approx(0, abs=1e-6)  # plain backgrounds are decided there
+        assert (alpha_bar.diff() < 0).all()
+    outputs = {load(other).output for other in CONFIGS}
+    for needed in (config.initial, config.model.t2i):
+        if needed and needed.startswith("runs/"):  # made by another recipe
+            assert needed.removesuffix("/export") in outputs - {config.output}
 
 
 def test_overrides_change_what_they_name(config_file: Path) -> None:
@@ -240,6 +244,25 @@ def test_timesteps_cover_the_range_evenly(batch: int, seed: int) -> None:
         assert math.floor(k * 1000 / batch) - 1 <= timestep <= math.ceil((k + 1) * 1000 / batch)
     assert drawn.min() >= 0
     assert drawn.max() < 1000
+
+
+@SOME
+@given(batch=st.integers(1, 64), shift=st.floats(1, 20))
+def test_shifted_timesteps_lean_towards_noise_and_reach_as_far(batch: int, shift: float) -> None:
+    def drawn(shift: float) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(batch)
+        return stratified_timesteps(batch, 1000, generator=generator, device=torch.device("cpu"), shift=shift)
+
+    plain, leaning = drawn(1.0).double(), drawn(shift).double()
+    assert (leaning >= plain - 1).all()
+    expected = shift * (plain / 1000) / (1 + (shift - 1) * plain / 1000) * 1000
+    assert (leaning - expected).abs().max() <= shift + 1  # a timestep's rounding, magnified
+    sampled = sampling_timesteps(batch, 1000, shift)
+    assert sampled[0] == 999  # pure noise, where sampling starts
+    assert sampled == sorted(set(sampled), reverse=True)
+    assert sampled[-1] >= 0
+    if shift == 1:
+        assert len(sampled) == batch
 
 
 def test_timesteps_come_in_any_order_and_reach_both_ends() -> None:
@@ -756,13 +779,16 @@ sys.exit(code)
 
 
 def launch(*arguments: str) -> str:
-    """`accelerate launch` on two CPU processes; returns what they printed."""
+    """`accelerate launch` on two processes; returns what they printed.
+
+    ACCELERATE_USE_CPU, which `runs` sets, puts them on the CPU with gloo: with --cpu Accelerate starts a single one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     done = subprocess.run(
         [
-            str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2",
+            str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2",
             "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
             "--main_process_port", str(port), *arguments,
         ],

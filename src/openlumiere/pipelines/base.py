@@ -292,7 +292,7 @@ class LumierePipeline(DiffusionPipeline):
         if guided:
             conditional, unconditional = prediction.chunk(2)
             prediction = guide(conditional, unconditional, scale, rescale=rescale)
-        if variance is not None and self.scheduler.config.get("variance_type") in ("learned", "learned_range"):
+        if variance is not None and self._takes_variance:
             prediction = torch.cat([prediction, variance[: len(latents)]], dim=1)
         return prediction
 
@@ -304,6 +304,12 @@ class LumierePipeline(DiffusionPipeline):
         if text.pooled is not None:
             added = {"text_embeds": text.pooled, "time_ids": self._time_ids(sample)}
         return net(sample, t, text.hidden_states.to(sample.dtype), added_cond_kwargs=added).sample
+
+    @property
+    def _takes_variance(self) -> bool:
+        # A scheduler made from another's config remembers options that it doesn't have: ask its constructor too.
+        known = inspect.signature(type(self.scheduler).__init__).parameters
+        return "variance_type" in known and self.scheduler.config.variance_type in ("learned", "learned_range")
 
     def _time_ids(self, sample: torch.Tensor) -> torch.Tensor:
         """Stable Diffusion XL's size conditioning: original size, crop and target size, (B, 6)."""

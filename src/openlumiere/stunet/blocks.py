@@ -71,24 +71,52 @@ class TemporalConditioning(nn.Module):
 
     Not in the paper. Its T2I is large enough to carry any word of the prompt through its frozen features; a small
     one drops the words that no single picture shows, such as a direction.
+
+    Prompt and noise level choose the coefficients of a short Fourier series over the clip, so that a path in time can
+    be told at once: "left" is one coefficient.
     """
 
-    _HARMONICS = 8
+    _HARMONICS = 6
 
     def __init__(self, text_dim: int, dim: int, num_heads: int = 8) -> None:
         super().__init__()
         self.text = TextTimeEmbedding(text_dim, dim, num_heads)
-        self.place = nn.Linear(2 * self._HARMONICS, dim)
-        self.mix = nn.Linear(dim, dim)
+        self.noise_level = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))
+        self.coefficients = nn.Linear(dim, (1 + 2 * self._HARMONICS) * dim)
 
     def forward(self, text: torch.Tensor, time_embedding: torch.Tensor, num_frames: int) -> torch.Tensor:
         """text (B, L, text_dim), time_embedding (B, dim) -> (B, F, dim)."""
+        told = F.silu(self.text(text) + self.noise_level(time_embedding))
+        coefficients = self.coefficients(told).unflatten(-1, (1 + 2 * self._HARMONICS, -1))
         # Place as a fraction of the clip, so that another number of frames stretches the motion over it.
         fraction = (torch.arange(num_frames, device=text.device, dtype=torch.float32) + 0.5) / num_frames
         angles = fraction[:, None] * math.pi * torch.arange(1, self._HARMONICS + 1, device=text.device)
-        place = self.place(torch.cat([angles.sin(), angles.cos()], dim=1).to(text.dtype))
-        told = self.text(text) + time_embedding
-        return self.mix(F.silu(told[:, None] + place[None]))
+        series = torch.cat([torch.ones_like(angles[:, :1]), angles.sin(), angles.cos()], dim=1)
+        return series.to(text.dtype) @ coefficients  # (F, terms) @ (B, terms, dim)
+
+
+class Modulation(nn.Module):
+    """Scales and shifts features by what `TemporalConditioning` tells, per channel; the shift also varies in space.
+
+    Shifts are low-order polynomials of the position in the frame, so that "left" at "the end of the clip" can be said
+    at once, where convolutions would have to work out positions from the frame's borders.
+    """
+
+    _TERMS = 6
+
+    def __init__(self, condition_dim: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(condition_dim, (1 + self._TERMS) * channels)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """x (B * F, H, W, C), condition (B, F, condition_dim) -> (B * F, H, W, C)."""
+        n, height, width, channels = x.shape
+        told = self.linear(condition).reshape(n, 1 + self._TERMS, channels)
+        row = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(height, width)
+        column = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(height, width)
+        terms = torch.stack([torch.ones_like(row), column, row, column**2, row**2, column * row], dim=-1)
+        shift = terms.reshape(-1, self._TERMS) @ told[:, 1:]  # (B * F, H * W, C)
+        return x * (1 + told[:, :1, None]) + shift.reshape(n, height, width, channels)
 
 
 class ConvolutionBlock(nn.Module):
@@ -104,7 +132,7 @@ class ConvolutionBlock(nn.Module):
         self.spatial_norm = nn.GroupNorm(math.gcd(groups, width), width)
         self.temporal_conv = TemporalConv(width)
         self.temporal_norm = nn.GroupNorm(math.gcd(groups, width), width)
-        self.condition = nn.Linear(condition_dim, 2 * width) if condition_dim else None
+        self.modulation = Modulation(condition_dim, width) if condition_dim else None
         self.projection = nn.Conv2d(width, channels, kernel_size=1)
 
     def init_zero(self) -> None:
@@ -114,9 +142,8 @@ class ConvolutionBlock(nn.Module):
     def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
         """(B * F, C, H, W), condition (B, F, condition_dim) -> (B * F, C, H, W)."""
         h = self.spatial_norm(self.spatial_conv(x))
-        if self.condition is not None and condition is not None:
-            scale, shift = self.condition(condition).flatten(0, 1)[:, :, None, None].chunk(2, dim=1)
-            h = h * (1 + scale) + shift
+        if self.modulation is not None and condition is not None:
+            h = self.modulation(h.permute(0, 2, 3, 1), condition).permute(0, 3, 1, 2)
         h = self.temporal_conv(F.silu(h), num_frames)
         return x + self.projection(F.silu(self.temporal_norm(h)))
 
@@ -134,7 +161,7 @@ class AttentionBlock(nn.Module):
         most = max(channels // head_dim, 1)
         self.num_heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = nn.LayerNorm(channels)
-        self.condition = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
+        self.modulation = Modulation(condition_dim, channels) if condition_dim else None
         self.to_qkv = nn.Linear(channels, 3 * channels)
         self.projection = nn.Linear(channels, channels)
 
@@ -145,10 +172,10 @@ class AttentionBlock(nn.Module):
     def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
         """(B * F, C, H, W), condition (B, F, condition_dim) -> (B * F, C, H, W)."""
         n, channels, height, width = x.shape
-        h = self.norm(x.permute(0, 2, 3, 1)).reshape(n // num_frames, num_frames, height * width, channels)
-        if self.condition is not None and condition is not None:
-            scale, shift = self.condition(condition)[:, :, None].chunk(2, dim=-1)
-            h = h * (1 + scale) + shift
+        h = self.norm(x.permute(0, 2, 3, 1))
+        if self.modulation is not None and condition is not None:
+            h = self.modulation(h, condition)
+        h = h.reshape(n // num_frames, num_frames, height * width, channels)
         tokens = h.transpose(1, 2).reshape(-1, num_frames, channels)
         qkv = self.to_qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (B * H * W, heads, F, head_dim) each

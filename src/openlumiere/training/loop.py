@@ -90,6 +90,8 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
 
     def checkpoint() -> None:
         accelerator.wait_for_everyone()
+        if writer:
+            writer.flush()  # the curves up to here outlive a kill too
         if accelerator.is_main_process:
             state.save(output, step, stage.module, optimizer, ema, keep=config.keep_checkpoints, config=as_dict(config))
 
