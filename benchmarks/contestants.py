@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,13 @@ def _motion_model(name: str, shape: Shape, max_frames: int) -> Contestant:
     net.freeze_unet2d_params()
 
     def predict(x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        last = net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled() and x.device.type == "cpu" and last and math.prod(x.shape[2:]) <= 1024:
+            # native_group_norm_backward, when its input, as that of the first motion module, needs no gradient.
+            raise CannotRunError(
+                "PyTorch's group norm crashes in the backward pass of so few positions, channels last; "
+                "take more frames or --layout channels-first"
+            )
         # As diffusers' AnimateDiffPipeline does.
         return net(x, t, text.repeat_interleave(x.shape[2], dim=0)).sample
 

@@ -1,6 +1,6 @@
 """A clip from a prompt, in a few lines of Python.
 
-    python examples/text_to_clip.py "a red heart growing on a white background" heart.webp
+python examples/text_to_clip.py "a red heart growing on a white background" heart.webp
 """
 
 import sys

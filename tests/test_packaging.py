@@ -65,7 +65,9 @@ def test_installed_wheel_lists_its_own_models(wheel: Path, tmp_path: Path) -> No
         [str(python.with_name("lumiere")), "models"], cwd=tmp_path, env={}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    listed = {line.split()[0]: Path(line.split()[-1]) for line in done.stdout.splitlines()}
+    # Indented lines tell more of the model above them.
+    lines = [line.split() for line in done.stdout.splitlines() if not line.startswith(" ")]
+    listed = {words[0]: Path(words[-1]) for words in lines}
     assert set(listed) == {path.parent.name for path in (ROOT / "models").glob("*/model_index.json")}
     for name, folder in listed.items():
         assert folder.is_relative_to(site)

@@ -98,6 +98,7 @@ class _Stack(nn.ModuleList):
         return x
 
 
+# Saved pipelines name this module, and diffusers looks for `ModelMixin` beside the class: both must stay here.
 class STUNet(ModelMixin, ConfigMixin):
     """Space-time U-Net.
 

@@ -81,7 +81,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     )
     batches = iter(loader)
     # Curves that a killed run drew beyond its last checkpoint are hidden.
-    writer = SummaryWriter(str(output / "tensorboard"), purge_step=step) if accelerator.is_main_process else None
+    writer = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1) if accelerator.is_main_process else None
     bar = tqdm(
         total=optim.max_steps, initial=step, desc=config.stage, unit="step", disable=not accelerator.is_main_process
     )
