@@ -731,6 +731,13 @@ def test_bad_settings_are_told_in_one_line(
     assert message in line
 
 
+def test_training_leaves_the_callers_arithmetic_as_it_was(runs: Runs, tmp_path: Path) -> None:
+    for flushing in (True, False):
+        torch.set_flush_denormal(flushing)
+        assert main(runs.arguments(tmp_path / "out", "data.kind=films")) == 2
+        assert ((torch.tensor(1e-38) * 1e-3).item() == 0) == flushing
+
+
 def test_t2v_needs_a_t2i(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(runs.arguments(tmp_path / "out", stage="t2v")) == 2
     assert "stage t2v needs model.t2i" in capsys.readouterr().err

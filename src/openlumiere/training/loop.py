@@ -6,6 +6,7 @@ the moving average and the step number are the whole state, and a resumed run eq
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -28,6 +29,18 @@ from .config import OptimizerConfig, TrainConfig, as_dict
 from .stage import Stage
 
 
+@contextlib.contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Denormals in the optimizer's moments slow CPU arithmetic several times; the caller's setting is put back."""
+    already = not (torch.tensor(1e-38) * 1e-3).item()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
+
+
+@_denormals_flushed()
 def train(config: TrainConfig, *, resume: bool = True) -> Path:
     """Run a stage to its last step or to its time budget; returns the folder of the exported weights.
 
@@ -35,8 +48,6 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
         resume: go on from the newest checkpoint in ``config.output``, if there is one.
     """
     started = time.monotonic()
-    # Denormals in the optimizer's moments slow CPU arithmetic several times.
-    torch.set_flush_denormal(True)
     optim = config.optim
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
