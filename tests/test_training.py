@@ -732,6 +732,8 @@ def test_bad_settings_are_told_in_one_line(
 
 
 def test_training_leaves_the_callers_arithmetic_as_it_was(runs: Runs, tmp_path: Path) -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor always keeps denormals")
     for flushing in (True, False):
         torch.set_flush_denormal(flushing)
         assert main(runs.arguments(tmp_path / "out", "data.kind=films")) == 2
