@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from shapes import Shape
 from torch import nn
 
 from openlumiere import STUNet
+from shapes import Shape
 
 _MOTION_FRAMES = 32  # that a default MotionAdapter has positions for
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

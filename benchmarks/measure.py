@@ -17,9 +17,10 @@ from statistics import median
 from typing import Literal
 
 import torch
-from contestants import Contestant
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+
+from contestants import Contestant
 
 Mode = Literal["forward", "training"]
 _LAYOUTS = {"channels-first": torch.contiguous_format, "channels-last": torch.channels_last}

@@ -22,6 +22,7 @@ import report
 
 if TYPE_CHECKING:
     import torch
+
     from shapes import Shape
 
 # Read when PyTorch loads: by OpenMP, as `lumiere` sets it, and by the profiler, which would log its every start.
@@ -45,9 +46,9 @@ def main() -> int:
     args = _arguments()
     import torch
     from diffusers.utils import logging
-    from shapes import load_shape
 
     from openlumiere.errors import LumiereError
+    from shapes import load_shape
 
     logging.set_verbosity_error()  # of casts, and of options that a peer ignores: the notes name them
     device = torch.device(args.device)
@@ -89,6 +90,7 @@ Rows = dict[tuple[int, str, str], Row]
 def _count(args: argparse.Namespace, shape: Shape, missing: dict[str, str], notes: dict[str, None]) -> Rows:
     """FLOPs of every contestant, at the T2I's full size."""
     import torch
+
     from contestants import CannotRunError, build
     from measure import count_flops
 
@@ -116,6 +118,7 @@ def _count(args: argparse.Namespace, shape: Shape, missing: dict[str, str], note
 def _measure(args: argparse.Namespace, shape: Shape, device: torch.device, rows: Rows, missing: dict[str, str]) -> None:
     """Time and memory, the contestants taking turns."""
     import torch
+
     from contestants import build
     from measure import Bench, faster_layout, forget_gradients, peak_bytes, seconds, stepper, summary, weight_bytes
 

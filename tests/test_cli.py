@@ -21,14 +21,14 @@ import openlumiere
 from openlumiere.bundled import bundled_folder, damaged_files, fingerprint, weight_files
 from openlumiere.cli import build_parser, jobs, main
 from openlumiere.cli.failures import explain
-from openlumiere.cli.recipe import Recipe
+from openlumiere.cli.recipe import GenerateRecipe, Recipe, UpscaleRecipe
 from openlumiere.errors import LumiereError
 
 MODEL = "emoji-nano"
 QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
-    ["generate"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"], ["data", "folder"],
-    ["train"], ["evaluate"], ["evaluate", "emoji"],
+    ["generate"], ["upscale"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"],
+    ["data", "folder"], ["train"], ["export"], ["evaluate"], ["evaluate", "emoji"], ["evaluate", "seams"],
 )  # fmt: skip
 
 
@@ -168,22 +168,25 @@ def test_slug_is_a_plain_file_name(prompt: str) -> None:
     assert not name.startswith("-")
 
 
+RECIPE = {
+    "prompt": text,
+    "negative_prompt": st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+    "seed": st.integers(0, 2**63 - 1),
+    "num_inference_steps": st.integers(1, 1000),
+    "guidance_scale": st.floats(0, 50).map(lambda x: round(x, 3)),
+    "fps": st.floats(0.1, 240).map(lambda x: round(x, 3)),
+    "model": st.just("emoji-nano"),
+    "weights": st.just(""),
+    "device": st.sampled_from(["cpu", "cuda"]),
+    "dtype": st.sampled_from(["float32", "bfloat16"]),
+    "loop": st.booleans(),
+}
+
+
 @settings(deadline=None)
 @given(
-    st.builds(
-        Recipe,
-        prompt=text,
-        negative_prompt=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
-        seed=st.integers(0, 2**63 - 1),
-        num_inference_steps=st.integers(1, 1000),
-        guidance_scale=st.floats(0, 50).map(lambda x: round(x, 3)),
-        num_frames=st.integers(1, 1000),
-        fps=st.floats(0.1, 240).map(lambda x: round(x, 3)),
-        model=st.just("emoji-nano"),
-        weights=st.just(""),
-        device=st.sampled_from(["cpu", "cuda"]),
-        dtype=st.sampled_from(["float32", "bfloat16"]),
-    )
+    st.builds(GenerateRecipe, num_frames=st.integers(1, 1000), upscale_steps=st.integers(0, 100), **RECIPE)
+    | st.builds(UpscaleRecipe, source=text, noise_level=st.integers(0, 999), **RECIPE)
 )
 def test_recipe_survives_metadata_and_the_shell(recipe: Recipe) -> None:
     assert Recipe.from_metadata(json.loads(json.dumps(recipe.metadata()))) == recipe
@@ -191,9 +194,15 @@ def test_recipe_survives_metadata_and_the_shell(recipe: Recipe) -> None:
     assert words[0] == "lumiere"
     args = build_parser().parse_args(words[1:])
     assert (args.prompt, args.negative, args.output) == (recipe.prompt, recipe.negative_prompt, "clip.mp4")
-    assert (args.seed, args.steps, args.frames) == (recipe.seed, recipe.num_inference_steps, recipe.num_frames)
-    assert (args.guidance, args.fps) == (recipe.guidance_scale, recipe.fps)
+    assert (args.seed, args.steps, args.guidance) == (recipe.seed, recipe.num_inference_steps, recipe.guidance_scale)
     assert (args.model, args.device, args.dtype) == (recipe.model, recipe.device, recipe.dtype)
+    assert args.loop == recipe.loop
+    match recipe:
+        case GenerateRecipe():
+            assert (args.frames, args.fps) == (recipe.num_frames, recipe.fps)
+            assert (args.upscale_steps or 0, args.no_upscale) == (recipe.upscale_steps, not recipe.upscale_steps)
+        case UpscaleRecipe():
+            assert (args.clip, args.noise_level) == (recipe.source, recipe.noise_level)
 
 
 def test_prompts_file_names_and_seeds_hang_on_the_place_alone(tmp_path: Path) -> None:

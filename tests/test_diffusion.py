@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openlumiere.diffusion.guidance import guide
+from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.pixels import fold, unfold
 
 few = settings(max_examples=25, deadline=None)
@@ -34,6 +36,34 @@ def test_folding_keeps_frames_apart_and_neighbours_together(seed: int, factor: i
     assert torch.equal(fold(clip[:, :, 1:2], factor), fold(clip, factor)[:, :, 1:2])
     block = clip[0, :, 2, factor:, :factor]  # the pixels of the position below the first
     assert torch.equal(fold(clip, factor)[0, :, 2, 1, 0].sort().values, block.flatten().sort().values)
+
+
+@few
+@given(seeds, st.floats(0.0, 1.0))
+def test_correlated_noise_is_standard_normal_on_every_frame(seed: int, correlation: float) -> None:
+    white = noise(seed, 1, 4, 12, 40, 40)
+    frames = correlate(white, correlation)
+    spread = frames.std(dim=(0, 1, 3, 4))  # of 6400 numbers each
+    assert (spread - 1).abs().max() < 0.07
+    neighbours = (frames[:, :, 1:] * frames[:, :, :-1]).mean(dim=(0, 1, 3, 4))
+    assert (neighbours - correlation).abs().max() < 0.09
+    far = (frames[:, :, 10:] * frames[:, :, :-10]).mean()
+    assert abs(far - correlation**10) < 0.07
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8])
+def test_noise_around_a_loop_is_standard_normal_and_wraps(frames: int) -> None:
+    looped = correlate(noise(1, 1, 4, frames, 60, 60), 0.8, loop=True)
+    step = torch.arange(frames)
+    for lag in range(frames):
+        measured = (looped * looped[:, :, (step + lag) % frames]).mean(dim=(0, 1, 3, 4))
+        assert (measured - 0.8 ** min(lag, frames - lag)).abs().max() < 0.06
+
+
+def test_noise_without_correlation_is_left_alone_and_full_correlation_repeats() -> None:
+    white = noise(0, 2, 3, 5, 4, 4)
+    assert torch.equal(correlate(white, 0.0), white)
+    assert torch.equal(correlate(white, 1.0), white[:, :, :1].expand_as(white))
 
 
 @few

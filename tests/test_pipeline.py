@@ -282,6 +282,53 @@ def test_a_pixel_network_of_folded_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(make(back), frames, atol=1e-4)
 
 
+# --- Longer than the network's window ---------------------------------------------------------------------------------
+
+
+def test_one_window_that_covers_the_clip_is_one_pass(pipe: LumierePipeline) -> None:
+    whole = make(pipe, num_frames=8)
+    for window in (8, 40):
+        assert np.array_equal(make(pipe, num_frames=8, window_frames=window), whole)
+
+
+def test_long_clips_of_any_length_are_made_in_windows(pipe: LumierePipeline) -> None:
+    pipe.register_to_config(window_frames=8)
+    seen: list[int] = []
+    pipe.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[2]))
+    frames = make(pipe, num_frames=21)  # no multiple of anything
+    assert frames.shape[1] == 21
+    assert set(seen) == {8}
+    same = make(pipe, num_frames=21, window_batch_size=3, devices=["cpu", "cpu"], offload_frames=True)
+    np.testing.assert_allclose(same, frames, atol=1e-4)
+    assert np.abs(make(pipe, num_frames=21, window_overlap=1) - frames).max() > 1e-3
+    with pytest.raises(LumiereError, match="7 frames: choose a multiple of 4"):
+        make(pipe, num_frames=7)
+    with pytest.raises(LumiereError, match="windows of 6 frames"):
+        make(pipe, num_frames=12, window_frames=6)
+
+
+def test_a_loop_has_no_first_frame(pipe: LumierePipeline) -> None:
+    """Turning the noise turns the clip, by multiples of the temporal stride: the seam is no special place."""
+    noise = torch.randn(1, 4, 16, 8, 8, generator=seeded(2))
+    loop = make(pipe, num_frames=16, latents=noise, loop=True, window_frames=8)
+    turned = make(pipe, num_frames=16, latents=noise.roll(4, 2), loop=True, window_frames=8)
+    np.testing.assert_allclose(np.roll(loop, 4, axis=1), turned, atol=1e-4)
+    assert np.abs(make(pipe, num_frames=16, latents=noise, window_frames=8) - loop).max() > 1e-3
+
+
+def test_noise_is_correlated_as_the_model_was_trained(pipe: LumierePipeline) -> None:
+    given: list[torch.Tensor] = []
+    pipe.register_to_config(noise_correlation=0.9)
+    pipe.unet.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    for loop in (False, True):
+        given.clear()
+        make(pipe, num_frames=40, loop=loop, guidance_scale=1.0)
+        noise = given[0][0]
+        together = (noise[:, 1:] * noise[:, :-1]).mean() / noise.square().mean()
+        assert together.item() == pytest.approx(0.9, abs=0.03)
+        assert ((noise[:, 0] * noise[:, -1]).mean().item() > 0.6) == loop
+
+
 # --- Inflation, to and from the disk ----------------------------------------------------------------------------------
 
 

@@ -353,6 +353,22 @@ def test_a_net_that_learned_on_8_frames_runs_on_24() -> None:
     assert out.std().item() == pytest.approx(run(net, tiny.inputs(t2i, frames=8)).std().item(), rel=0.25)
 
 
+def test_frames_know_their_place_in_the_clip() -> None:
+    net, _, given_ = inflated("bundled", temporal_conditioning=True)
+    tiny.wake(net)
+    whole = run(net, given_)
+    evenly = ((torch.arange(8) + 0.5) / 8).expand(2, -1)
+    assert_close(run(net, given_ | {"frame_positions": evenly}), whole)
+    later = run(net, given_ | {"frame_positions": evenly / 2 + 0.5})
+    assert (later - whole).abs().max() > 1e-3
+    # The T2I's own embedding is steered too: without any other temporal layer the place still tells.
+    for module in net.temporal.modules():
+        if isinstance(module, (AttentionBlock, ConvolutionBlock)):
+            module.init_zero()
+    steered = run(net, given_ | {"frame_positions": evenly / 2 + 0.5}) - run(net, given_)
+    assert steered.abs().max() > 1e-4
+
+
 def test_attention_sees_the_order_of_frames() -> None:
     torch.manual_seed(0)
     block = AttentionBlock(8, head_dim=8)

@@ -1,4 +1,4 @@
-"""Training: configurations, objective and state by themselves, then real runs on a few hand-drawn loops."""
+"""Training: real runs, in processes of their own, on a few hand-drawn loops."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -17,7 +18,6 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,394 +25,27 @@ import pytest
 import torch
 import yaml
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
+import tiny
 from openlumiere import LumierePipeline
 from openlumiere.cli import main
 from openlumiere.data import emoji as builder
 from openlumiere.data.emoji import build
-from openlumiere.data.scenes import vocabulary
-from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.training import state
-from openlumiere.training.config import OptimizerConfig, as_dict, load
-from openlumiere.training.loop import _IndexBatches, learning_rate
-from openlumiere.training.objective import diffusion_loss, loss_weights, stratified_timesteps, target_of
+from openlumiere.training.config import load
+from openlumiere.training.loop import learning_rate
 from openlumiere.video import read_clip
+from test_training_parts import trained_once
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SOME = settings(max_examples=30, deadline=None)
-
-TINY = {
-    "stage": "t2i",
-    "seed": 3,
-    "model": {
-        "size": 16,
-        "unet": {
-            "block_out_channels": [8, 16],
-            "layers_per_block": 1,
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-            "norm_num_groups": 4,
-            "attention_head_dim": 4,
-            "cross_attention_dim": 16,
-            "encoder_hid_dim": 384,
-            "encoder_hid_dim_type": "text_proj",
-        },
-    },
-    "scheduler": {
-        "beta_schedule": "squaredcos_cap_v2",
-        "prediction_type": "v_prediction",
-        "rescale_betas_zero_snr": True,
-        "timestep_spacing": "trailing",
-    },
-    "data": {"subjects": ["tiger", "heart"], "pool": 12, "num_frames": 8},
-    "optim": {"lr": 2e-3, "warmup_steps": 4, "max_steps": 40, "batch_size": 4, "ema_decay": 0.9, "snr_gamma": 0.0},
-    "checkpoint_every": 8,
-    "sample_every": 20,
-    "sample_steps": 2,
-    "sample_prompts": ["a tiger on a green background", "a red heart on a blue background"],
-    "log_every": 2,
-}
-
-
-# Configurations
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(TINY | {"output": str(tmp_path / "run")}), encoding="utf-8")
-    return path
-
-
-def test_there_are_recipes() -> None:
-    assert CONFIGS
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
-def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
-    config = load(path)
-    assert config.stage in ("t2i", "t2v")
-    assert load(path, ["seed=11"]).seed == 11
-    known = set(vocabulary()["subjects"])
-    assert set(config.data.subjects or ()) <= known
-    if config.scheduler:  # otherwise the T2I's own
-        alpha_bar = DDIMScheduler(**config.scheduler).alphas_cumprod
-        assert float(alpha_bar[-1]) == pytest.approx(0, abs=1e-6)  # plain backgrounds are decided there
-        assert (alpha_bar.diff() < 0).all()
-    outputs = {load(other).output for other in CONFIGS}
-    for needed in (config.initial, config.model.t2i):
-        if needed and needed.startswith("runs/"):  # made by another recipe
-            assert needed.removesuffix("/export") in outputs - {config.output}
-
-
-def test_overrides_change_what_they_name(config_file: Path) -> None:
-    config = load(config_file, ["optim.lr=1e-4", "optim.betas=[0.8, 0.95]", "data.subjects=[cat]", "seed=7",
-                                "model.temporal.attention_layers=3", "data.subjects=null", "stage=t2v"])  # fmt: skip
-    assert config.optim.lr == 1e-4
-    assert config.optim.betas == (0.8, 0.95)
-    assert config.data.subjects is None
-    assert config.model.temporal == {"attention_layers": 3}
-    assert (config.seed, config.stage) == (7, "t2v")
-    plain = load(config_file)
-    assert replace(config, optim=plain.optim, data=plain.data, model=plain.model, seed=3, stage="t2i") == plain
-
-
-def test_numbers_that_yaml_takes_for_text_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("stage: t2i\noutput: run\noptim: {lr: 1e-4, weight_decay: 0}\n", encoding="utf-8")
-    assert (load(path).optim.lr, load(path).optim.weight_decay) == (1e-4, 0.0)
-
-
-def test_a_configuration_survives_its_own_yaml(config_file: Path, tmp_path: Path) -> None:
-    config = load(config_file)
-    again = tmp_path / "again.yaml"
-    again.write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
-    assert load(again) == config
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("optim.learning_rate=1", "unknown key 'learning_rate'; known: lr, betas"),
-        ("colour=1", "unknown key 'colour'; known: stage"),
-        ("optim.lr=fast", "optim: lr: expected float, got 'fast'"),
-        ("optim.max_steps=2.5", "max_steps: expected int, got 2.5"),
-        ("optim.batch_size=true", "batch_size: expected int, got True"),
-        ("optim.betas=[0.9]", r"betas: expected tuple.*, got \[0.9\]"),
-        ("data.subjects=cat", "subjects: expected list.*, got 'cat'"),
-        ("data=emoji", "data: expected a section with keys, got 'emoji'"),
-        ("seed.x=1", "seed is not a section"),
-        ("optim.lr", "cannot read the override 'optim.lr'; write KEY=VALUE"),
-        ("sample_prompts=[a", r"cannot read the value '\[a'"),
-        ("optim.batch_size=0", "optim.batch_size must be 1 or more, not 0"),
-        ("optim.gradient_accumulation=3", "batch_size, 4, must be a multiple of optim.gradient_accumulation, 3"),
-        ("checkpoint_every=0", "checkpoint_every must be 1 or more"),
-        ("mixed_precision=int8", "mixed_precision 'int8': use no, bf16 or fp16"),
-    ],
-)
-def test_what_does_not_fit_is_refused_in_one_line(config_file: Path, override: str, message: str) -> None:
-    with pytest.raises(LumiereError, match=message) as told:
-        load(config_file, [override])
-    assert "\n" not in str(told.value)
-
-
-def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
-    broken = {"a: [": "is not valid YAML", "- a\n- b": "holds no configuration", "seed: 1": "missing 2 required"}
-    for text, message in broken.items():
-        (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(LumiereError, match=message):
-            load(tmp_path / "config.yaml")
-    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00stage")
-    with pytest.raises(LumiereError, match="is not valid YAML"):
-        load(tmp_path / "config.yaml")
-    with pytest.raises(LumiereError, match=r"cannot read the configuration .*: No such file"):
-        load(tmp_path / "nothing.yaml")
-
-
-# Schedule, data order, average
-
-
-@SOME
-@given(warmup=st.integers(0, 50), rest=st.integers(1, 400), ratio=st.floats(0, 1))
-def test_the_learning_rate_warms_up_and_decays(warmup: int, rest: int, ratio: float) -> None:
-    optim = OptimizerConfig(lr=2e-3, warmup_steps=warmup, max_steps=warmup + rest, final_lr_ratio=ratio)
-    rates = np.array([learning_rate(optim, step) for step in range(optim.max_steps + 1)])
-    assert (np.diff(rates[: warmup + 1]) >= -1e-15).all()
-    assert (np.diff(rates[warmup:]) <= 1e-15).all()
-    assert rates.min() >= 0
-    assert rates.max() == pytest.approx(2e-3)
-    assert rates[-1] == pytest.approx(2e-3 * ratio, abs=1e-12)
-
-
-@SOME
-@given(size=st.integers(1, 5), world=st.integers(1, 4), start=st.integers(0, 20), length=st.integers(0, 20))
-def test_processes_share_the_data_and_a_late_start_goes_on_where_it_was(
-    size: int, world: int, start: int, length: int
-) -> None:
-    def order(first: int) -> list[list[list[int]]]:
-        return [list(_IndexBatches(first, 20 + length, size, rank, world)) for rank in range(world)]
-
-    whole, late = order(0), order(start)
-    assert sorted(i for batches in whole for batch in batches for i in batch) == list(
-        range((20 + length) * size * world)
-    )
-    assert late == [batches[start:] for batches in whole]
-
-
-@SOME
-@given(values=st.lists(st.floats(-5, 5), min_size=1, max_size=30), decay=st.floats(0, 0.999))
-def test_the_average_is_its_closed_form(values: list[float], decay: float) -> None:
-    module = nn.Linear(1, 1, bias=False).double()
-    with torch.no_grad():
-        module.weight.fill_(1.5)
-    ema = state.EMA(module, decay)
-    for value in values:
-        with torch.no_grad():
-            module.weight.fill_(value)
-        ema.update(module)
-    decays = np.array([min(decay, (1 + n) / (10 + n)) for n in range(len(values))])
-    remaining = np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)  # what later updates leave of each
-    expected = 1.5 * decays.prod() + ((1 - decays) * remaining * values).sum()
-    assert float(ema.average["weight"]) == pytest.approx(expected, abs=1e-9)
-    ema.swap(module)
-    assert module.weight.item() == pytest.approx(expected, abs=1e-9)
-    ema.swap(module)
-    assert module.weight.item() == values[-1]
-
-
-# Objective
-
-
-def scheduler(prediction_type: str) -> DDIMScheduler:
-    return DDIMScheduler(**(TINY["scheduler"] | {"prediction_type": prediction_type}))  # type: ignore[operator]
-
-
-@SOME
-@given(batch=st.integers(1, 100), seed=st.integers(0, 2**31))
-def test_timesteps_cover_the_range_evenly(batch: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = stratified_timesteps(batch, 1000, generator=generator, device=torch.device("cpu"))
-    for k, timestep in enumerate(sorted(drawn.tolist())):
-        assert math.floor(k * 1000 / batch) - 1 <= timestep <= math.ceil((k + 1) * 1000 / batch)
-    assert drawn.min() >= 0
-    assert drawn.max() < 1000
-
-
-@SOME
-@given(batch=st.integers(1, 64), shift=st.floats(1, 20))
-def test_shifted_timesteps_lean_towards_noise_and_reach_as_far(batch: int, shift: float) -> None:
-    def drawn(shift: float) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(batch)
-        return stratified_timesteps(batch, 1000, generator=generator, device=torch.device("cpu"), shift=shift)
-
-    plain, leaning = drawn(1.0).double(), drawn(shift).double()
-    assert (leaning >= plain - 1).all()
-    expected = shift * (plain / 1000) / (1 + (shift - 1) * plain / 1000) * 1000
-    assert (leaning - expected).abs().max() <= shift + 1  # a timestep's rounding, magnified
-    sampled = sampling_timesteps(batch, 1000, shift)
-    assert sampled[0] == 999  # pure noise, where sampling starts
-    assert sampled == sorted(set(sampled), reverse=True)
-    assert sampled[-1] >= 0
-    if shift == 1:
-        assert len(sampled) == batch
-
-
-def test_timesteps_come_in_any_order_and_reach_both_ends() -> None:
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack(
-        [stratified_timesteps(4, 1000, generator=generator, device=torch.device("cpu")) for _ in range(2000)]
-    )
-    assert drawn.min() < 5
-    assert drawn.max() > 994
-    assert (drawn.float().mean(0) - 499.5).abs().max() < 30  # each place in the batch sees all of the range
-
-
-@SOME
-@given(seed=st.integers(0, 2**31), timestep=st.integers(0, 999))
-def test_targets_give_back_what_was_mixed(seed: int, timestep: int) -> None:
-    torch.manual_seed(seed)
-    sample, noise, t = torch.rand(2, 3, 1, 4, 4) * 2 - 1, torch.randn(2, 3, 1, 4, 4), torch.tensor([timestep] * 2)
-    velocity = scheduler("v_prediction")
-    noisy, v = velocity.add_noise(sample, noise, t), target_of(velocity, sample, noise, t)
-    a, s = velocity.alphas_cumprod[timestep].sqrt(), (1 - velocity.alphas_cumprod[timestep]).sqrt()
-    torch.testing.assert_close(a * noisy - s * v, sample, atol=1e-5, rtol=0)
-    torch.testing.assert_close(s * noisy + a * v, noise, atol=1e-5, rtol=0)
-    assert target_of(scheduler("epsilon"), sample, noise, t) is noise
-    assert target_of(scheduler("sample"), sample, noise, t) is sample
-
-
-@pytest.mark.parametrize("gamma", [0.0, 2.0, 10.0])
-def test_weights_cap_the_loss_at_low_noise(gamma: float) -> None:
-    t = torch.arange(20, 999, 7)
-    alpha_bar = scheduler("epsilon").alphas_cumprod[t].double()
-    snr = alpha_bar / (1 - alpha_bar)
-    of_sample = (snr + 1).clamp(max=gamma)
-    expected = {"v_prediction": of_sample / (snr + 1), "epsilon": of_sample / snr, "sample": of_sample}
-    for kind, weights in expected.items():
-        wanted = weights if gamma else torch.ones(len(t), dtype=torch.float64)
-        torch.testing.assert_close(loss_weights(scheduler(kind), t, gamma).double(), wanted, atol=1e-4, rtol=1e-3)
-    # At zero SNR, where subject and background are decided, nothing is lost.
-    assert float(loss_weights(scheduler("v_prediction"), torch.tensor([999]), gamma)) == pytest.approx(1.0, abs=1e-6)
-    assert torch.isfinite(loss_weights(scheduler("epsilon"), torch.tensor([0, 999]), gamma)).all()
-
-
-def test_a_perfect_network_has_no_loss_and_a_silent_one_the_targets_power() -> None:
-    sample, plan = torch.rand(64, 3, 1, 4, 4) * 2 - 1, scheduler("v_prediction")
-
-    def knowing(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        a, s = (x.sqrt().view(-1, 1, 1, 1, 1) for x in (plan.alphas_cumprod[t], 1 - plan.alphas_cumprod[t]))
-        noise = (noisy - a * sample) / s.clamp(min=1e-6)
-        return a * noise - s * sample
-
-    def loss(denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], seed: int = 0) -> float:
-        generator = torch.Generator().manual_seed(seed)
-        return float(diffusion_loss(denoise, plan, sample, gamma=0.0, generator=generator))
-
-    assert loss(knowing) < 1e-6
-    silent = loss(lambda noisy, _: torch.zeros_like(noisy))
-    assert silent == pytest.approx((1 + 1 / 3) / 2, rel=0.1)  # half noise, half uniform pixels
-    assert loss(lambda noisy, _: torch.zeros_like(noisy)) == silent
-    assert loss(lambda noisy, _: torch.zeros_like(noisy), seed=1) != silent
-
-
-# Checkpoints
-
-
-def trained_once(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer, state.EMA]:
-    torch.manual_seed(width)
-    module = nn.Sequential(nn.Linear(width, width), nn.Linear(width, 1))
-    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-    ema = state.EMA(module, 0.9)
-    module(torch.ones(2, width)).sum().backward()
-    optimizer.step()
-    ema.update(module)
-    return module, optimizer, ema
-
-
-def test_only_the_newest_checkpoints_are_kept_and_abandoned_ones_go(tmp_path: Path) -> None:
-    parts = trained_once()
-    for step in (10, 20, 30):
-        state.save(tmp_path, step, *parts, keep=2, config={})
-    assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000020", "checkpoint-0000030"]
-    # Started anew: what the former run left must not be gone on from.
-    state.save(tmp_path, 5, *parts, keep=2, config={})
-    assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000005"]
-
-
-def test_a_restored_optimizer_goes_on_to_the_bit(tmp_path: Path) -> None:
-    """Convolutions in channels-last too, whose moments lie in memory as the weights do."""
-
-    def step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
-        torch.manual_seed(seed)
-        module(torch.randn(2, 6, 5, 5)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def fresh(seed: int) -> tuple[nn.Module, torch.optim.Optimizer, state.EMA]:
-        torch.manual_seed(seed)
-        module = nn.Conv2d(6, 8, 3).to(memory_format=torch.channels_last)
-        return module, torch.optim.AdamW(module.parameters(), lr=1e-2, fused=True), state.EMA(module, 0.9)
-
-    module, optimizer, ema = fresh(0)
-    for seed in range(3):
-        step(module, optimizer, seed)
-    saved = state.save(tmp_path, 3, module, optimizer, ema, keep=1, config={})
-    other, other_optimizer, other_ema = fresh(1)
-    state.restore(saved, other, other_optimizer, other_ema)
-    for seed in range(3, 6):
-        step(module, optimizer, seed)
-        step(other, other_optimizer, seed)
-    assert torch.equal(module.weight, other.weight)
-
-
-def test_what_is_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
-    parts = trained_once()
-    whole = state.save(tmp_path, 10, *parts, keep=2, config={})
-    shutil.copytree(whole, tmp_path / "checkpoint-0000020.partial")
-    shutil.copytree(whole, tmp_path / "checkpoint-0000030")
-    (tmp_path / "checkpoint-0000030" / "state.json").unlink()  # as a kill within a removal leaves it
-    assert state.checkpoints(tmp_path) == [whole]
-    state.save(tmp_path, 20, *parts, keep=2, config={})
-    assert not list(tmp_path.glob("*.partial"))
-
-
-def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
-    found = state.save(tmp_path, 10, *trained_once(4), keep=2, config={})
-    module, optimizer, ema = trained_once(5)
-    before = [p.clone() for p in module.parameters()]
-    with pytest.raises(LumiereError, match="is of another network than the configuration's; choose another `output`"):
-        state.restore(found, module, optimizer, ema)
-    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
-
-
-def _save_for_ever(folder: Path) -> None:
-    parts = trained_once(700)
-    for step in range(1, 100_000):
-        state.save(folder, step, *parts, keep=2, config={})
-
-
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path, runs: Runs) -> None:
-    process = runs.context.Process(target=_save_for_ever, args=(tmp_path,))
-    process.start()
-    wait_for(lambda: len(state.checkpoints(tmp_path)) == 2, process)
-    wait_for(lambda: any(tmp_path.glob("*.partial/ema*")), process)
-    process.kill()
-    process.join()
-    module, optimizer, ema = trained_once(700)
-    found = state.checkpoints(tmp_path)
-    assert found
-    assert state.restore(found[-1], module, optimizer, ema) == int(found[-1].name[-7:])
-
-
-# Real runs
 
 
 def wait_for(condition: Callable[[], bool], process: multiprocessing.process.BaseProcess) -> None:
@@ -440,7 +73,7 @@ class Runs:
             ["pytest", "hypothesis", "openlumiere.cli", "openlumiere.training.loop", "openlumiere.training.t2i",
              "openlumiere.training.t2v", "transformers.models.bert.modeling_bert", "webdataset"]
         )  # fmt: skip
-        (folder / "config.yaml").write_text(yaml.safe_dump(TINY | {"output": "-"}), encoding="utf-8")
+        (folder / "config.yaml").write_text(yaml.safe_dump(tiny.TRAINING | {"output": "-"}), encoding="utf-8")
 
     def arguments(self, output: Path, *overrides: str, stage: str = "t2i") -> list[str]:
         return [
@@ -541,6 +174,32 @@ def t2v(runs: Runs, t2v_overrides: list[str]) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def ssr_overrides() -> list[str]:
+    return [
+        "model.size=32", "model.scale=2", "model.pixel_unshuffle=2", "model.max_noise_level=100",
+        "optim.max_steps=12", "checkpoint_every=6", "sample_every=12",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ssr_image(runs: Runs, ssr_overrides: list[str]) -> Path:
+    output = runs.folder / "ssr-image"
+    code, log = runs.run(output, *ssr_overrides, stage="ssr-image")
+    assert code == 0, log
+    return output
+
+
+@pytest.fixture(scope="module")
+def ssr(runs: Runs, ssr_image: Path, ssr_overrides: list[str]) -> Path:
+    """The folder of a whole run on windows of 4 frames out of 8."""
+    output = runs.folder / "ssr"
+    more = [f"model.t2i={ssr_image / 'export'}", "model.unet={}", "data.window=4", "optim.batch_size=2"]
+    code, log = runs.run(output, *ssr_overrides, *more, stage="ssr")
+    assert code == 0, log
+    return output
+
+
 def scalars(output: Path, name: str) -> dict[int, float]:
     events = EventAccumulator(str(output / "tensorboard")).Reload()
     return {event.step: event.value for event in events.Scalars(name)}
@@ -607,6 +266,74 @@ def test_t2v_trains_the_temporal_layers_alone(t2i: Path, t2v: Path) -> None:
     frozen = UNet2DConditionModel.from_pretrained(t2i / "export", subfolder="unet").state_dict()
     spatial = pipe.unet.spatial.state_dict()
     assert all(torch.equal(spatial[name], value) for name, value in frozen.items())
+
+
+def test_ssr_trains_the_temporal_layers_alone_and_shows_what_it_does(ssr_image: Path, ssr: Path) -> None:
+    for run in (ssr_image, ssr):
+        assert all(math.isfinite(value) for value in scalars(run, "loss").values())
+        with Image.open(run / "samples" / "0000012.png") as picture:
+            assert picture.size == (6 * 32, 3 * 32)  # enlarged, sharpened, real
+    before = load_file(ssr_image / "export" / "unet" / "diffusion_pytorch_model.safetensors")
+    after = load_file(ssr / "export" / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(after[f"spatial.{name}"], value) for name, value in before.items())
+    assert any(after[name].any() for name in after if name.endswith("projection.weight") and "temporal" in name)
+    pipe = LumiereSuperResolutionPipeline.from_pretrained(ssr / "export" / "pipeline")
+    assert (pipe.config.window_frames, pipe.config.scale, pipe.config.noise_level) == (4, 2, 25)
+
+
+def test_both_stages_are_exported_as_one_model_and_make_one_clip(t2v: Path, ssr: Path, tmp_path: Path) -> None:
+    model, clip = tmp_path / "model", tmp_path / "clip.webp"
+    arguments = ["export", str(t2v), "--super-resolution", str(ssr), "-o", str(model), "--upscale-steps", "1"]
+    assert main(arguments) == 0
+    pipe = LumierePipeline.from_pretrained(model)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(4)
+    options = {"num_frames": 8, "num_inference_steps": 2}
+    frames = pipe("a tiger", generator=generator, **options).frames
+    assert frames.shape == (1, 8, 32, 32, 3)
+    # Each stage alone, one after the other, gives the same.
+    generator = torch.Generator().manual_seed(4)
+    base = pipe("a tiger", generator=generator, upscale=False, **options).frames
+    assert base.shape == (1, 8, 16, 16, 3)
+    assert pipe.super_resolution is not None
+    sharp = pipe.super_resolution(base, "a tiger", generator=generator, num_inference_steps=1).frames
+    np.testing.assert_allclose(sharp, frames, atol=1e-5)
+
+    command = ["generate", "a tiger", "--model", str(model), "--frames", "8", "--steps", "2", "--seed", "4"]
+    assert main([*command, "-o", str(clip)]) == 0
+    assert read_clip(clip).frames.shape[:3] == (8, 128, 128)  # enlarged to be looked at
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.webp", "model"]  # the base clip is gone
+
+
+def test_a_clip_whose_sharpening_fails_is_kept_and_picked_up(
+    t2v: Path, ssr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert main(["export", str(t2v), "--super-resolution", str(ssr), "-o", str(model), "--upscale-steps", "1"]) == 0
+
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    command = ["generate", "a tiger", "--model", str(model), "--frames", "8", "--steps", "2", "--seed", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(LumiereSuperResolutionPipeline, "__call__", broken)
+        assert main([*command, "-o", str(tmp_path / "clip.webp")]) == 2
+    told = capsys.readouterr().err
+    assert "out of memory" in told
+    again = told.partition("sharpen it with: ")[2].splitlines()[0]
+    assert main([*shlex.split(again)[1:], "--seed", "4"]) == 0
+    assert read_clip(tmp_path / "clip.webp").frames.shape[0] == 8
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "clip.webp")]) == 0
+    told = capsys.readouterr().out
+    assert "a tiger" in told  # read off the base clip
+    assert "lumiere upscale" in told
+    assert main(shlex.split(told.strip().splitlines()[-1])[1:]) == 0
+
+    without = tmp_path / "without"
+    assert main(["export", str(t2v), "-o", str(without)]) == 0
+    assert main(["upscale", str(tmp_path / "clip.base.webp"), "--model", str(without)]) == 2
+    assert "no super-resolution stage" in capsys.readouterr().err
 
 
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(runs: Runs, t2i: Path, tmp_path: Path) -> None:
@@ -830,3 +557,22 @@ def test_the_command_runs_under_accelerate_launch(runs: Runs, t2v_overrides: lis
     assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000003"]
     assert (tmp_path / "export" / "temporal" / "temporal.safetensors").exists()
     assert log.count("t2v on cpu x 2") == 1
+
+
+def _save_for_ever(folder: Path) -> None:
+    parts = trained_once(700)
+    for step in range(1, 100_000):
+        state.save(folder, step, *parts, keep=2, config={})
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path, runs: Runs) -> None:
+    process = runs.context.Process(target=_save_for_ever, args=(tmp_path,))
+    process.start()
+    wait_for(lambda: len(state.checkpoints(tmp_path)) == 2, process)
+    wait_for(lambda: any(tmp_path.glob("*.partial/ema*")), process)
+    process.kill()
+    process.join()
+    module, optimizer, ema = trained_once(700)
+    found = state.checkpoints(tmp_path)
+    assert found
+    assert state.restore(found[-1], module, optimizer, ema) == int(found[-1].name[-7:])

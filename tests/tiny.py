@@ -14,6 +14,7 @@ from diffusers import (
     DiffusionPipeline,
     EulerDiscreteScheduler,
     IFPipeline,
+    IFSuperResolutionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -264,9 +265,7 @@ def stable_diffusion_xl(folder: Path) -> StableDiffusionXLPipeline:
     )
 
 
-def deepfloyd_if(folder: Path) -> IFPipeline:
-    """Pixels, T5, a learned variance."""
-    torch.manual_seed(0)
+def _t5(folder: Path) -> dict[str, Any]:
     tokenizer = t5_tokenizer(folder / "tokenizer-files")
     config = T5Config(
         vocab_size=len(tokenizer),
@@ -278,13 +277,35 @@ def deepfloyd_if(folder: Path) -> IFPipeline:
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
     )
+    return {"text_encoder": T5EncoderModel(config).eval(), "tokenizer": tokenizer}
+
+
+def _if_scheduler(**options: Any) -> DDPMScheduler:
+    return DDPMScheduler(beta_schedule="squaredcos_cap_v2", thresholding=True, sample_max_value=1.5, **options)
+
+
+def deepfloyd_if(folder: Path) -> IFPipeline:
+    """Pixels, T5, a learned variance."""
+    torch.manual_seed(0)
     return IFPipeline(
         unet=unet("deepfloyd-if"),
-        text_encoder=T5EncoderModel(config).eval(),
-        tokenizer=tokenizer,
-        scheduler=DDPMScheduler(
-            variance_type="learned_range", beta_schedule="squaredcos_cap_v2", thresholding=True, sample_max_value=1.5
-        ),
+        **_t5(folder),
+        scheduler=_if_scheduler(variance_type="learned_range"),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+
+
+def deepfloyd_if_upscaler(folder: Path) -> IFSuperResolutionPipeline:
+    """DeepFloyd IF stage II."""
+    torch.manual_seed(0)
+    return IFSuperResolutionPipeline(
+        unet=unet("deepfloyd-if-upscaler"),
+        **_t5(folder),
+        scheduler=_if_scheduler(variance_type="learned_range"),
+        image_noising_scheduler=_if_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         watermarker=None,
@@ -301,4 +322,38 @@ PIPELINES = {
     "stable-diffusion": stable_diffusion,
     "stable-diffusion-xl": stable_diffusion_xl,
     "deepfloyd-if": deepfloyd_if,
+}
+
+
+# A configuration of `lumiere train`: seconds on one core.
+TRAINING: dict[str, Any] = {
+    "stage": "t2i",
+    "seed": 3,
+    "model": {
+        "size": 16,
+        "unet": {
+            "block_out_channels": [8, 16],
+            "layers_per_block": 1,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+            "norm_num_groups": 4,
+            "attention_head_dim": 4,
+            "cross_attention_dim": 16,
+            "encoder_hid_dim": 384,
+            "encoder_hid_dim_type": "text_proj",
+        },
+    },
+    "scheduler": {
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+    },
+    "data": {"subjects": ["tiger", "heart"], "pool": 12, "num_frames": 8},
+    "optim": {"lr": 2e-3, "warmup_steps": 4, "max_steps": 40, "batch_size": 4, "ema_decay": 0.9, "snr_gamma": 0.0},
+    "checkpoint_every": 8,
+    "sample_every": 20,
+    "sample_steps": 2,
+    "sample_prompts": ["a tiger on a green background", "a red heart on a blue background"],
+    "log_every": 2,
 }

@@ -10,7 +10,13 @@ from openlumiere.errors import LumiereError
 _OUT_OF_MEMORY = (
     "out of memory; close other programs, or ask for less: fewer --frames, a smaller --model, --dtype bfloat16"
 )
-_EXTRAS = {"emoji": "train", "tensorboard": "train", "webdataset": "train", "lumiere_pytorch": "bench"}
+_EXTRAS = {
+    "emoji": "train",
+    "tensorboard": "train",
+    "webdataset": "train",
+    "matplotlib": "train",
+    "lumiere_pytorch": "bench",
+}
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import time
-import warnings
+import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openlumiere.errors import LumiereError
 
-from . import jobs, parsing
+from . import jobs, parsing, sampling
 from .jobs import Job
 from .parsing import Commands, add_command
-from .recipe import Recipe
-from .stages import Stopwatch, bar
+from .recipe import GenerateRecipe
+from .stages import Stopwatch
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from openlumiere.pipelines.base import LumierePipeline
-
-DEFAULT_MODEL = "emoji-nano"
-# Players blur tiny clips: those of the smallest models are enlarged by whole pixels.
-_MIN_SIDE = 128
+    from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 
 def register(commands: Commands) -> None:
@@ -47,24 +45,20 @@ def register(commands: Commands) -> None:
         help=".mp4 (H.264), .webp or .gif (looping), .png (contact sheet), no suffix: a folder of frames; "
         "default: a new .mp4 named after the prompt; with --prompts: the folder for the clips",
     )
-    parser.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
-    parser.add_argument("--fps", type=parsing.positive_float, default=16.0, help="frames per second, default: 16")
-    parser.add_argument("--seed", type=parsing.seed, help="default: a random one, which is printed")
-    parser.add_argument("--steps", type=parsing.positive_int, help="denoising steps, default: the model's")
-    parser.add_argument("--guidance", type=parsing.guidance, help="how closely to follow, default: the model's")
-    parser.add_argument("--negative", default="", metavar="PROMPT", help="what to keep away from")
-    parser.add_argument("--num", type=parsing.positive_int, default=1, help="clips of each prompt, with rising seeds")
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}"
+        "--frames", type=parsing.positive_int, default=80, help="default: 80; longer clips are made in windows"
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument("--fps", type=parsing.positive_float, default=16.0, help="frames per second, default: 16")
+    parser.add_argument("--num", type=parsing.positive_int, default=1, help="clips of each prompt, with rising seeds")
+    parser.add_argument("--no-upscale", action="store_true", help="leave out the super-resolution stage")
+    parser.add_argument("--upscale-steps", type=parsing.positive_int, help="its denoising steps, default: the model's")
     parser.add_argument(
         "--prompts",
         metavar="FILE",
         help='one prompt a line, or JSON such as {"prompt": ..., "seed": 1, "output": "a.webp"}; '
         "clips that are there are skipped",
     )
+    sampling.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,13 +66,16 @@ def run(args: argparse.Namespace) -> None:
     planned = _plan(args)
     if not planned:
         return
-    _check_model(args.model)
-    pipe = _load(args, watch)
-    model, weights = _identify(args.model)
+    sampling.check_model(args.model)
+    pipe = sampling.load(args, watch)
+    model, weights = sampling.identify(args.model)
+    stage = None if args.no_upscale else pipe.super_resolution
+    if stage is None and args.upscale_steps:
+        raise LumiereError("--upscale-steps: there is no super-resolution stage to take them")
     for number, job in enumerate(planned, 1):
         if len(planned) > 1:
             print(f"clip {number} of {len(planned)}: {job.prompt}", flush=True)
-        recipe = Recipe(
+        recipe = GenerateRecipe(
             prompt=job.prompt,
             negative_prompt=job.negative_prompt,
             seed=job.seed,
@@ -86,13 +83,17 @@ def run(args: argparse.Namespace) -> None:
             guidance_scale=pipe.config.guidance_scale if args.guidance is None else args.guidance,
             num_frames=args.frames,
             fps=args.fps,
+            loop=args.loop,
+            upscale_steps=0 if stage is None else args.upscale_steps or stage.config.num_inference_steps,
             model=model,
             weights=weights,
             device=pipe.device.type,
             dtype=str(pipe.unet.dtype).removeprefix("torch."),
         )
-        frames = _denoise(pipe, recipe, watch)
-        _write(frames, job.output, recipe, watch)
+        frames = _base(pipe, recipe, args, watch)
+        if stage is not None:
+            frames = _sharpened(stage, frames, recipe, job.output, args, watch)
+        sampling.write(frames, job.output, recipe.fps, recipe.metadata(), watch)
         print(f"wrote {job.output} (seed {job.seed})", flush=True)
     print(watch.report())
 
@@ -125,90 +126,58 @@ def _plan(args: argparse.Namespace) -> list[Job]:
     return planned
 
 
-def _check_model(name: str) -> None:
-    """Refuse a model that is nowhere, before PyTorch is imported."""
-    from openlumiere.bundled import bundled_models
-
-    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if name not in bundled_models() and not Path(name).is_dir() and not is_hub_id:
-        known = ", ".join(bundled_models()) or "none"
-        raise LumiereError(f"unknown model {name!r}: give a bundled one ({known}), a folder, or a hub id")
-
-
-def _load(args: argparse.Namespace, watch: Stopwatch) -> LumierePipeline:
-    with watch.stage("load"), bar("loading", 3, "part") as progress:
-        logging.getLogger("diffusers").setLevel(logging.ERROR)
-        if not args.debug:
-            warnings.simplefilter("ignore")  # of libraries, about themselves
-        import torch  # noqa: F401
-
-        progress.update()
-        from diffusers.utils.logging import disable_progress_bar
-
-        from openlumiere.pipelines.load import load_pipeline
-
-        disable_progress_bar()  # one bar at a time
-
-        progress.update()
-        pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
-        progress.update()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def _base(pipe: LumierePipeline, recipe: GenerateRecipe, args: argparse.Namespace, watch: Stopwatch) -> np.ndarray:
+    """The base model's clip, (frames, height, width, 3) in [0, 1]."""
+    with sampling.watched(pipe, "denoise", recipe.num_inference_steps, watch) as advance:
+        return pipe(
+            recipe.prompt,
+            negative_prompt=recipe.negative_prompt or None,
+            num_frames=recipe.num_frames,
+            num_inference_steps=recipe.num_inference_steps,
+            guidance_scale=recipe.guidance_scale,
+            generator=_generator(recipe),
+            upscale=False,
+            loop=recipe.loop,
+            window_batch_size=args.batch,
+            offload_frames=args.offload,
+            callback_on_step_end=advance,
+        )[0][0]
 
 
-def _identify(name: str) -> tuple[str, str]:
-    """The model's name as another working folder would find it, and its weights' fingerprint where they are local."""
-    from openlumiere.bundled import bundled_folder, bundled_models, fingerprint
+def _sharpened(
+    stage: LumiereSuperResolutionPipeline,
+    frames: np.ndarray,
+    recipe: GenerateRecipe,
+    output: str,
+    args: argparse.Namespace,
+    watch: Stopwatch,
+) -> np.ndarray:
+    """The second stage's clip. The base clip lies beside the output until it is done."""
+    base = Path(output.rstrip("/")).with_suffix(".base.webp")
+    unsharp = replace(recipe, upscale_steps=0)
+    sampling.write(frames, str(base), recipe.fps, unsharp.metadata(), watch, lossless=True)
+    try:
+        with sampling.watched(stage, "sharpen", recipe.upscale_steps, watch) as advance:
+            sharp = stage(
+                frames,
+                recipe.prompt,
+                num_inference_steps=recipe.upscale_steps,
+                generator=_generator(recipe),
+                loop=recipe.loop,
+                window_batch_size=args.batch,
+                offload_frames=args.offload,
+                callback_on_step_end=advance,
+            )[0][0]
+    except BaseException:
+        again = shlex.join(["lumiere", "upscale", str(base), "-o", output, "--model", args.model])
+        print(f"the base clip is kept in {base}; sharpen it with: {again}", file=sys.stderr)
+        raise
+    base.unlink()
+    return sharp
 
-    if name in bundled_models():
-        return name, fingerprint(bundled_folder(name))
-    if Path(name).is_dir():
-        return str(Path(name).resolve()), fingerprint(Path(name))
-    return name, ""
 
-
-def _denoise(pipe: LumierePipeline, recipe: Recipe, watch: Stopwatch) -> np.ndarray:
-    """One clip, (frames, height, width, 3) in [0, 1]."""
+def _generator(recipe: GenerateRecipe) -> torch.Generator:
     import torch
 
     # On the CPU whatever the device, so that a seed means the same noise everywhere.
-    generator = torch.Generator("cpu").manual_seed(recipe.seed)
-    progress = bar("denoising", recipe.num_inference_steps, "step")
-    times = [time.perf_counter()]
-
-    def begin(*_: object) -> None:
-        # Text is encoded by the time that the network is first called.
-        times.append(time.perf_counter())
-        progress.reset(len(pipe.scheduler.timesteps))
-        hook.remove()
-
-    def advance(_pipe: object, _step: int, _timestep: object, tensors: dict) -> dict:
-        progress.update()
-        return tensors
-
-    hook = pipe.unet.register_forward_pre_hook(begin)
-    try:
-        with progress:
-            frames = pipe(
-                recipe.prompt,
-                negative_prompt=recipe.negative_prompt or None,
-                num_frames=recipe.num_frames,
-                num_inference_steps=recipe.num_inference_steps,
-                guidance_scale=recipe.guidance_scale,
-                generator=generator,
-                callback_on_step_end=advance,
-            )[0][0]
-    finally:
-        hook.remove()
-    times.append(time.perf_counter())
-    watch.add("text", times[1] - times[0])
-    watch.add("denoise", times[2] - times[1])
-    return frames
-
-
-def _write(frames: np.ndarray, output: str, recipe: Recipe, watch: Stopwatch) -> None:
-    from openlumiere.video import write_clip
-
-    with watch.stage("write"), bar("writing", len(frames), "frame") as progress:
-        write_clip(frames, output, fps=recipe.fps, metadata=recipe.metadata(), min_side=_MIN_SIDE)
-        progress.update(len(frames))
+    return torch.Generator("cpu").manual_seed(recipe.seed)

@@ -72,6 +72,11 @@ def guidance(text: str) -> float:
     return _number(text, float, lambda value: value >= 0, "a number, 0 or more")
 
 
+def timestep(text: str) -> int:
+    """A timestep of the noise schedule."""
+    return _number(text, int, lambda value: 0 <= value < 1000, "a whole number from 0 to 999")
+
+
 def seed(text: str) -> int:
     """A seed that torch.Generator takes."""
     return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")

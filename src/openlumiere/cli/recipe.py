@@ -5,34 +5,37 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Self
 
 import openlumiere
 from openlumiere.errors import LumiereError
 
-_VERSION = "openlumiere"  # the key that tells our metadata from others'
+_VERSION, _COMMAND = "openlumiere", "command"  # the keys that tell our metadata from others', and our commands apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that decides a clip's pixels, in diffusers' words; `weights` is the bundled.fingerprint of local ones."""
 
+    name: ClassVar[str]
+
     prompt: str
     negative_prompt: str
     seed: int
     num_inference_steps: int
     guidance_scale: float
-    num_frames: int
     fps: float
     model: str
     weights: str
     device: str
     dtype: str
+    loop: bool = False
     version: str = openlumiere.__version__
 
     def metadata(self) -> dict[str, str | int | float]:
         """What `openlumiere.video.write_clip` puts into the file."""
         data = asdict(self)
-        return {_VERSION: data.pop("version"), **data}
+        return {_VERSION: data.pop("version"), _COMMAND: self.name, **data}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> Recipe | None:
@@ -43,31 +46,72 @@ class Recipe:
         """
         if _VERSION not in metadata:
             return None
-        data = {**metadata, "version": metadata[_VERSION]}
-        kinds = {"str": str, "int": int, "float": float}
+        kinds = {kind.name: kind for kind in (GenerateRecipe, UpscaleRecipe)}
         try:
-            return cls(**{field.name: kinds[str(field.type)](data[field.name]) for field in fields(cls)})
+            return kinds[str(metadata.get(_COMMAND, GenerateRecipe.name))]._read(metadata)
         except (KeyError, TypeError, ValueError) as error:
             raise LumiereError(
                 f"the clip's metadata, by openlumiere {metadata[_VERSION]}, can't be read ({error}); "
                 "read it with that version"
             ) from error
 
+    @classmethod
+    def _read(cls, metadata: Mapping[str, object]) -> Self:
+        data = {**metadata, "version": metadata[_VERSION]}
+        kinds = {"str": str, "int": int, "float": float, "bool": bool}
+        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in fields(cls)})
+
     def command(self, output: str) -> str:
         """The command, quoted for a shell, that makes the clip again as `output`."""
+        words = self._words()
         options = [
             *("-o", output if not output.startswith("-") else f"./{output}"),
             *("--model", self.model),
             *("--seed", str(self.seed)),
-            *("--frames", str(self.num_frames)),
-            *("--fps", f"{self.fps:.10g}"),
             *("--steps", str(self.num_inference_steps)),
             *("--guidance", f"{self.guidance_scale:.10g}"),
             *((f"--negative={self.negative_prompt}",) if self.negative_prompt else ()),
+            *(("--loop",) if self.loop else ()),
+            *self._options(),
             *("--device", self.device),
             *("--dtype", self.dtype),
         ]
         # A prompt that starts with a dash would pass for an option.
-        prompt = ["--", self.prompt] if self.prompt.startswith("-") else [self.prompt]
-        words = [*options, *prompt] if len(prompt) > 1 else [*prompt, *options]
-        return shlex.join(["lumiere", "generate", *words])
+        dashed = any(word.startswith("-") for word in words)
+        return shlex.join(["lumiere", self.name, *([*options, "--", *words] if dashed else [*words, *options])])
+
+    def _words(self) -> list[str]:
+        return [self.prompt]
+
+    def _options(self) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRecipe(Recipe):
+    """Of `lumiere generate`; `upscale_steps` is 0 where the second stage was left out."""
+
+    name: ClassVar[str] = "generate"
+
+    num_frames: int
+    upscale_steps: int = 0
+
+    def _options(self) -> list[str]:
+        upscale = ["--upscale-steps", str(self.upscale_steps)] if self.upscale_steps else ["--no-upscale"]
+        return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *upscale]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleRecipe(Recipe):
+    """Of `lumiere upscale`; `source` is the soft clip's path as it was given."""
+
+    name: ClassVar[str] = "upscale"
+
+    source: str
+    noise_level: int
+
+    def _words(self) -> list[str]:
+        return [self.source, self.prompt] if self.prompt else [self.source]
+
+    def _options(self) -> list[str]:
+        return ["--noise-level", str(self.noise_level)]

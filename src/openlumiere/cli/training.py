@@ -16,7 +16,7 @@ def register(commands: Commands) -> None:
         commands,
         "train",
         run_train,
-        help="train a text-to-image model (t2i), or the temporal layers on top of one (t2v)",
+        help="train a text-to-image model (t2i) and the temporal layers on top of it (t2v); likewise super-resolution",
         more="A run that was stopped goes on from its last checkpoint.",
         example=[
             "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
             "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
         ],
     )
-    train.add_argument("stage", choices=["t2i", "t2v"])
+    train.add_argument("stage", choices=["t2i", "t2v", "ssr-image", "ssr"])
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
     train.add_argument("--config", required=True, metavar="FILE", help="YAML, see configs/")
     train.add_argument("--no-resume", action="store_true", help="start anew, whatever checkpoints there are")
@@ -35,7 +35,10 @@ def register(commands: Commands) -> None:
         run_export,
         help="turn a training run into a model that generate can use",
         more="The run may still be going on: the moving average of its newest checkpoint is taken.",
-        example=["lumiere export runs/emoji-nano/t2v -o models/my-model --steps 25 --guidance 2"],
+        example=[
+            "lumiere export runs/emoji-nano/t2v -o models/my-model --steps 25 --guidance 2",
+            "lumiere export runs/emoji-nano/t2v --super-resolution runs/emoji-nano/ssr -o models/my-model",
+        ],
     )
     export.add_argument("training", metavar="RUN", type=Path, help="output folder of a t2v run")
     export.add_argument("-o", "--output", required=True, type=Path, help="folder for the model")
@@ -43,6 +46,9 @@ def register(commands: Commands) -> None:
     export.add_argument("--steps", type=parsing.positive_int, help="the model's default, else the run's sample_steps")
     export.add_argument("--guidance", type=parsing.guidance, help="the model's default, else the run's")
     export.add_argument("--rescale", type=float, metavar="0..1", help="guidance rescaling, the model's default")
+    export.add_argument("--super-resolution", metavar="RUN", type=Path, help="output folder of an ssr run to add")
+    export.add_argument("--upscale-steps", type=parsing.positive_int, help="its default, else the run's sample_steps")
+    export.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="its default, else the run's")
 
     evaluate = add_command(
         commands,
@@ -75,6 +81,23 @@ def register(commands: Commands) -> None:
     emoji.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     emoji.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
 
+    seams = add_command(
+        protocols,
+        "seams",
+        run_evaluate_seams,
+        help="say whether the windows of the super-resolution stage show",
+        more="Differences between adjacent frames, with MultiDiffusion, without, and of the real clip; and a plot.",
+        example=["lumiere evaluate seams --model emoji-nano --data data/emoji -o runs/seams"],
+    )
+    seams.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    seams.add_argument("--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote")
+    seams.add_argument("-o", "--output", required=True, type=Path, help="folder for the report")
+    seams.add_argument("--clips", type=parsing.positive_int, default=12, help="default: 12")
+    seams.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
+    seams.add_argument("--seed", type=parsing.seed, default=0)
+    seams.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    seams.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+
 
 def run_train(args: argparse.Namespace) -> None:
     from openlumiere.training.config import load
@@ -82,9 +105,13 @@ def run_train(args: argparse.Namespace) -> None:
     config = load(args.config, args.overrides)
     if config.stage != args.stage:
         raise LumiereError(f"{args.config} is for stage {config.stage}: say lumiere train {config.stage}")
+    from accelerate import PartialState
+
     from openlumiere.training.loop import train
 
-    print(f"wrote {train(config, resume=not args.no_resume)}")
+    exported = train(config, resume=not args.no_resume)
+    if PartialState().is_main_process:
+        print(f"wrote {exported}")
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -99,6 +126,9 @@ def run_export(args: argparse.Namespace) -> None:
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
         guidance_rescale=args.rescale,
+        super_resolution=args.super_resolution,
+        upscale_steps=args.upscale_steps,
+        noise_level=args.noise_level,
     )
     print(f"wrote {target}; try it: lumiere generate PROMPT --model {target}")
 
@@ -120,4 +150,22 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
         dtype=args.dtype,
     )
     print(summary(report))
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_seams(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.seams import evaluate_seams
+    from openlumiere.pipelines.load import load_pipeline
+
+    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    if pipe.super_resolution is None:
+        raise LumiereError(f"{args.model} has no super-resolution stage; choose another --model")
+    report = evaluate_seams(
+        pipe.super_resolution, args.data, args.output,
+        clips=args.clips, num_frames=args.frames, subjects=pipe.config.subjects, seed=args.seed,
+    )  # fmt: skip
+    print("difference between adjacent frames, at window borders against elsewhere:")
+    for name, ratio in report["ratio_at_borders"].items():
+        print(f"  {name:<20} {ratio:.3f}")
     print(f"wrote {args.output}")

@@ -28,15 +28,15 @@ class EmojiClips(Dataset[Sample]):
         subjects: keys of the vocabulary; None = all of them.
         size: height and width in pixels.
         num_frames: length of a clip.
-        single_frame: give one random frame of each clip, with F = 1.
+        window: give this many consecutive frames of each clip, at a random place; 0 = all of them.
         pool, with_motion: see `SceneSampler`.
     """
 
     def __init__(
-        self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, single_frame: bool = False,
+        self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, window: int = 0,
         seed: int = 0, pool: int = 0, with_motion: float = 1.0,
     ) -> None:  # fmt: skip
-        self.size, self.num_frames, self.single_frame, self.seed = size, num_frames, single_frame, seed
+        self.size, self.num_frames, self.window, self.seed = size, num_frames, window, seed
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         self.atlases = load_atlases(folder, chosen, side=2 * size)
         names = {key: atlas.names for key, atlas in self.atlases.items()}
@@ -45,8 +45,9 @@ class EmojiClips(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         scene = self.scenes(index)
         frames = None
-        if self.single_frame:
+        if self.window:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-            frames = [int(torch.randint(self.num_frames, (), generator=generator))]
+            start = int(torch.randint(self.num_frames - self.window + 1, (), generator=generator))
+            frames = list(range(start, start + self.window))
         rgb, _ = draw(scene, self.atlases[scene.subject], size=self.size, num_frames=self.num_frames, frames=frames)
         return {"pixels": rgb, "caption": scene.caption}

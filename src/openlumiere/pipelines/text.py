@@ -52,6 +52,10 @@ class TextConditions:
         pairs = zip(self._parts(), other._parts(), strict=True)
         return TextConditions(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]
 
+    def to(self, device: torch.device) -> TextConditions:
+        """On a device."""
+        return TextConditions(*(None if x is None else x.to(device) for x in self._parts()))  # type: ignore[arg-type]
+
     def _parts(self) -> tuple[torch.Tensor | None, ...]:
         return self.hidden_states, self.pooled
 

@@ -76,23 +76,34 @@ class TemporalConditioning(nn.Module):
     be told at once: "left" is one coefficient.
     """
 
-    _HARMONICS = 6
+    _HARMONICS = 8  # a clip of four bounces needs the eighth
 
     def __init__(self, text_dim: int, dim: int, num_heads: int = 8) -> None:
         super().__init__()
         self.text = TextTimeEmbedding(text_dim, dim, num_heads)
         self.noise_level = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))
         self.coefficients = nn.Linear(dim, (1 + 2 * self._HARMONICS) * dim)
+        self.steering = nn.Linear(dim, dim)
 
-    def forward(self, text: torch.Tensor, time_embedding: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """text (B, L, text_dim), time_embedding (B, dim) -> (B, F, dim)."""
+    def init_zero(self) -> None:
+        """Leave the T2I's own embedding alone."""
+        _zero(self.steering)
+
+    def forward(
+        self, text: torch.Tensor, time_embedding: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """text (B, L, text_dim), time_embedding (B, dim) -> for the temporal layers, and for the T2I: (B, F, dim) each.
+
+        Positions are fractions of the clip, (B, F), so that another number of frames stretches the motion over it. The
+        second is the T2I's embedding of timestep and prompt, steered from frame to frame: a T2I that can show its
+        subject left and right so puts it there in turn.
+        """
         told = F.silu(self.text(text) + self.noise_level(time_embedding))
         coefficients = self.coefficients(told).unflatten(-1, (1 + 2 * self._HARMONICS, -1))
-        # Place as a fraction of the clip, so that another number of frames stretches the motion over it.
-        fraction = (torch.arange(num_frames, device=text.device, dtype=torch.float32) + 0.5) / num_frames
-        angles = fraction[:, None] * math.pi * torch.arange(1, self._HARMONICS + 1, device=text.device)
-        series = torch.cat([torch.ones_like(angles[:, :1]), angles.sin(), angles.cos()], dim=1)
-        return series.to(text.dtype) @ coefficients  # (F, terms) @ (B, terms, dim)
+        angles = positions[..., None] * math.pi * torch.arange(1, self._HARMONICS + 1, device=text.device)
+        series = torch.cat([torch.ones_like(angles[..., :1]), angles.sin(), angles.cos()], dim=-1)
+        condition = series.to(text.dtype) @ coefficients  # (B, F, terms) @ (B, terms, dim)
+        return condition, time_embedding[:, None] + self.steering(condition)
 
 
 class Modulation(nn.Module):

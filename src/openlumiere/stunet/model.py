@@ -195,10 +195,11 @@ class STUNet(ModelMixin, ConfigMixin):
         for module in self.temporal.modules():
             if isinstance(module, (TemporalDownsample, TemporalUpsample)):
                 module.init_he() if self.config["temporal_init"] == "he" else module.init_identity()
+            elif isinstance(module, TemporalConditioning):
+                module.init_zero()
+                _init_pooling(module)
             elif isinstance(module, (ConvolutionBlock, AttentionBlock)):
                 module.init_zero()
-            elif isinstance(module, TemporalConditioning):
-                _init_pooling(module)
 
     def freeze_spatial(self) -> None:
         """Train the temporal layers alone, as the paper does."""
@@ -245,6 +246,7 @@ class STUNet(ModelMixin, ConfigMixin):
         timestep_cond: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         added_cond_kwargs: dict[str, torch.Tensor] | None = None,
+        frame_positions: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> STUNetOutput | tuple[torch.Tensor]:
         """Predict the noise, or v, of a noisy clip.
@@ -256,6 +258,8 @@ class STUNet(ModelMixin, ConfigMixin):
             class_labels: (B,), for T2Is with a class embedding, such as the noise level of DeepFloyd IF stage II.
             encoder_attention_mask: (B, L), 1 = keep.
             added_cond_kwargs: as UNet2DConditionModel's, such as SDXL's `text_embeds` and `time_ids`.
+            frame_positions: (B, F), where in the clip each frame is, 0 = start, 1 = end, for `temporal_conditioning`;
+                None = `sample` is the whole clip.
 
         Raises:
             LumiereError: if the temporal levels don't divide the number of frames.
@@ -272,9 +276,11 @@ class STUNet(ModelMixin, ConfigMixin):
         mask = None
         if encoder_attention_mask is not None:
             mask = (1 - encoder_attention_mask.to(sample.dtype))[:, None] * -10000.0
-        condition = None
+        condition, embedding = None, embedding[:, None].expand(-1, frames, -1)
         if self.temporal.conditioning is not None:
-            condition = self.temporal.conditioning(encoder_hidden_states, embedding, frames)
+            condition, embedding = self.temporal.conditioning(
+                encoder_hidden_states, embedding[:, 0], _spread(frame_positions, sample)
+            )
         told = _Told(embedding, text, mask, condition, frames)
         if t2i.config["center_input_sample"]:
             sample = 2 * sample - 1.0
@@ -355,7 +361,7 @@ class _Told:
     """Conditioning of one forward pass, at any frame rate of the levels.
 
     Attributes:
-        embedding: of timestep, class and added conditions, (B, D).
+        embedding: of timestep, class and added conditions, (B, F, D).
         text: (B, L, D'), not repeated for the frames.
         mask: bias of attention to text, (B, 1, L).
         condition: of the temporal layers, (B, F, D).
@@ -370,11 +376,23 @@ class _Told:
 
     def embedding_for(self, frames: int) -> torch.Tensor:
         """(B * frames, D)."""
-        return self.embedding.repeat_interleave(frames, dim=0)
+        return self._at(self.embedding, frames).flatten(0, 1)
 
     def condition_for(self, frames: int) -> torch.Tensor | None:
         """(B, frames, D): the finest level's, at the coarser level's rate."""
-        return None if self.condition is None else self.condition[:, :: self.frames // frames]
+        return None if self.condition is None else self._at(self.condition, frames)
+
+    def _at(self, told: torch.Tensor, frames: int) -> torch.Tensor:
+        return told[:, :: self.frames // frames]
+
+
+def _spread(positions: torch.Tensor | None, sample: torch.Tensor) -> torch.Tensor:
+    """Where in the clip each frame is, (B, F): evenly from start to end where it is not told."""
+    batch, _, frames, *_ = sample.shape
+    if positions is None:
+        evenly = (torch.arange(frames, device=sample.device, dtype=torch.float32) + 0.5) / frames
+        return evenly.expand(batch, -1)
+    return positions.to(sample.device, torch.float32)
 
 
 def _units(block: Any, inflations: nn.Module) -> Iterator[tuple[nn.Module, nn.Module | None, nn.Module]]:

@@ -24,6 +24,7 @@ class DataConfig:
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
     num_frames: int = 80
+    window: int = 0  # consecutive frames of each clip that are shown, chosen at random; 0 = all
     fps: float = 16.0
     workers: int = 0
 
@@ -42,7 +43,7 @@ class ModelConfig:
     """The network that trains.
 
     `unet` holds the arguments of diffusers' UNet2DConditionModel (stage t2i); `temporal` those of
-    `STUNet.from_unet` (stage t2v); `t2i` the folder that the T2I is read from (stage t2v).
+    `STUNet.from_unet` (stages t2v and ssr); `t2i` the folder that the frozen spatial half is read from.
     """
 
     size: int = 32  # height and width of a frame in pixels
@@ -50,6 +51,8 @@ class ModelConfig:
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
+    scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
+    max_noise_level: int = 300  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +72,15 @@ class OptimizerConfig:
     ema_decay: float = 0.999
     snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
     timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
+    noise_correlation: float = 0.0  # of adjacent frames, see diffusion/noise.py
     compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
+        if not 0 <= self.noise_correlation <= 1:
+            raise LumiereError(f"optim.noise_correlation must be between 0 and 1, not {self.noise_correlation}")
         if self.batch_size % self.gradient_accumulation:
             raise LumiereError(
                 f"optim.batch_size, {self.batch_size}, must be a multiple of optim.gradient_accumulation, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -11,48 +12,58 @@ from torch import nn
 
 from openlumiere.bundled import write_checksums
 from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
 
 from . import state
-from .config import load
+from .config import TrainConfig, load
+from .ssr import build_super_resolution
 from .t2v import build_pipeline
+
+# What the second stage is told by the pipeline that carries it.
+_SECOND_STAGE = (
+    "pixel_unshuffle", "scale", "num_inference_steps", "guidance_scale", "timestep_shift", "noise_correlation",
+    "window_frames", "window_overlap", "noise_level",
+)  # fmt: skip
 
 
 def export(
     run: Path,
     out: Path,
     *,
+    super_resolution: Path | None = None,
     dtype: torch.dtype = torch.float16,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     guidance_rescale: float | None = None,
+    upscale_steps: int | None = None,
+    noise_level: int | None = None,
 ) -> Path:
     """Write the moving average of a `t2v` run's newest checkpoint as a `LumierePipeline`.
 
     Args:
         run: the run's output folder.
         out: folder to write; weights of an older export in it are replaced, a README.md beside them stays.
+        super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
         num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
+        upscale_steps, noise_level: likewise of the second stage.
     """
-    found = state.checkpoints(run)
-    if not found:
-        raise LumiereError(f"{run} holds no checkpoint; give the output folder of a training run")
-    config = load(run / "config.yaml")
-    if config.stage != "t2v":
-        raise LumiereError(f"{run} is a run of stage {config.stage}; only t2v runs make clips")
+    config = _config(run, "t2v")
     pipe = build_pipeline(config)
-    parameters = dict(pipe.unet.named_parameters())
-    with torch.no_grad():
-        for name, value in load_file(found[-1] / "ema.safetensors").items():
-            parameters[name].copy_(value)
-    # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
-    nn.Module.to(pipe.unet, dtype)
+    _take_average(run, pipe.unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
         "guidance_rescale": guidance_rescale,
     }
-    pipe.register_to_config(**{name: value for name, value in defaults.items() if value is not None})
+    pipe.register_to_config(**_given(defaults))
+    if super_resolution is not None:
+        second = build_super_resolution(_config(super_resolution, "ssr"))
+        _take_average(super_resolution, second.unet, dtype)
+        pipe.register_modules(sr_unet=second.unet, sr_scheduler=second.scheduler)
+        options = {key: second.config[key] for key in _SECOND_STAGE}
+        options |= _given({"num_inference_steps": upscale_steps, "noise_level": noise_level})
+        pipe.register_to_config(super_resolution=options)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial)
@@ -64,3 +75,25 @@ def export(
         shutil.rmtree(out)
     partial.rename(out)
     return out
+
+
+def _config(run: Path, stage: str) -> TrainConfig:
+    if not state.checkpoints(run):
+        raise LumiereError(f"{run} holds no checkpoint; give the output folder of a training run")
+    config = load(run / "config.yaml")
+    if config.stage != stage:
+        raise LumiereError(f"{run} is a run of stage {config.stage}; a run of stage {stage} is needed")
+    return config
+
+
+def _take_average(run: Path, unet: STUNet, dtype: torch.dtype) -> None:
+    parameters = dict(unet.named_parameters())
+    with torch.no_grad():
+        for name, value in load_file(state.checkpoints(run)[-1] / "ema.safetensors").items():
+            parameters[name].copy_(value)
+    # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
+    nn.Module.to(unet, dtype)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -176,8 +176,16 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
             from .t2v import TextToVideo
 
             return TextToVideo(config, device)
+        case "ssr-image":
+            from .ssr import SuperResolutionImage
+
+            return SuperResolutionImage(config, device)
+        case "ssr":
+            from .ssr import SuperResolution
+
+            return SuperResolution(config, device)
         case _:
-            raise LumiereError(f"unknown stage {config.stage!r}; use t2i or t2v")
+            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, ssr-image or ssr")
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.timesteps import shifted
 
 
@@ -69,12 +70,14 @@ def diffusion_loss(
     gamma: float,
     generator: torch.Generator,
     timestep_shift: float = 1.0,
+    noise_correlation: float = 0.0,
 ) -> torch.Tensor:
     """Mean weighted squared error of one batch; a scalar.
 
     Args:
         denoise: ``(noisy sample, timesteps) -> prediction``, of the sample's shape.
-        sample: clean, (B, ...), values in [-1, 1].
+        sample: clean, (B, C, F, H, W), values in [-1, 1].
+        noise_correlation: of adjacent frames, see `diffusion.noise`.
     """
     timesteps = stratified_timesteps(
         len(sample),
@@ -84,6 +87,7 @@ def diffusion_loss(
         shift=timestep_shift,
     )
     noise = torch.randn(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+    noise = correlate(noise, noise_correlation)
     noisy = scheduler.add_noise(sample, noise, timesteps)
     error = (denoise(noisy, timesteps).float() - target_of(scheduler, sample, noise, timesteps).float()).square()
     weights = loss_weights(scheduler, timesteps, gamma)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from PIL import Image
 from torch import nn
 
 from openlumiere.diffusion.pixels import fold
@@ -17,6 +15,7 @@ from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
 
 from .config import TrainConfig
+from .pictures import sheet
 from .task import DenoisingTask, make_scheduler, new_pipeline, set_gradient_checkpointing
 
 
@@ -68,19 +67,9 @@ class TextToImage(DenoisingTask):
         pipe.set_progress_bar_config(disable=True)
         frames = pipe(prompts, num_frames=1, generator=generators)[0][:, 0]
         folder.mkdir(parents=True, exist_ok=True)
-        _sheet(frames).save(folder / f"{step:07d}.png")
+        sheet(frames).save(folder / f"{step:07d}.png")
 
     def export(self, folder: Path) -> None:
         """diffusers' folders `unet` and `scheduler`."""
         self.module.save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
-
-
-def _sheet(pictures: np.ndarray, columns: int = 8, zoom: int = 3) -> Image.Image:
-    """Pictures (B, H, W, 3) in [0, 1] side by side, enlarged."""
-    tiles = (pictures * 255).round().astype(np.uint8)
-    height, width = tiles.shape[1:3]
-    sheet = Image.new("RGB", (min(columns, len(tiles)) * width, -(-len(tiles) // columns) * height))
-    for i, tile in enumerate(tiles):
-        sheet.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
-    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)

@@ -65,6 +65,7 @@ class DenoisingTask:
             gamma=self.config.optim.snr_gamma,
             generator=generator,
             timestep_shift=self.config.optim.timestep_shift,
+            noise_correlation=self.config.optim.noise_correlation,
         )
 
     def sample_prompts(self) -> list[str]:
@@ -92,6 +93,8 @@ def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
         num_inference_steps=config.sample_steps,
         guidance_scale=config.sample_guidance,
         timestep_shift=config.optim.timestep_shift,
+        noise_correlation=config.optim.noise_correlation,
+        window_frames=config.data.num_frames,
         subjects=config.data.subjects,
     )
 
@@ -103,15 +106,14 @@ def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
         case "emoji":
             return EmojiClips(
                 Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames,
-                single_frame=single_frame, seed=config.seed, pool=data.pool, with_motion=data.with_motion,
+                window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
+                with_motion=data.with_motion,
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder
 
-            return ClipFolder(
-                Path(data.folder), num_frames=1 if single_frame else data.num_frames, fps=data.fps, size=size,
-                seed=config.seed,
-            )  # fmt: skip
+            num_frames = 1 if single_frame else data.window or data.num_frames
+            return ClipFolder(Path(data.folder), num_frames=num_frames, fps=data.fps, size=size, seed=config.seed)
         case _:
             raise LumiereError(f"data.kind {data.kind!r}: use emoji or folder")
 

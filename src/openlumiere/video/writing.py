@@ -11,9 +11,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -80,6 +81,7 @@ def write_clip(
     fps: float = 16,
     metadata: Mapping[str, str | int | float] | None = None,
     min_side: int = 0,
+    lossless: bool = False,
 ) -> Path:
     """Write a clip in the format that the suffix names, beside its place first, then renamed.
 
@@ -96,6 +98,7 @@ def write_clip(
         metadata: kept in the file, see `read_metadata`.
         min_side: enlarge clips whose shorter side (pixels) is below this by a whole factor with nearest
             neighbour, as players blur tiny clips.
+        lossless: keep every pixel whatever the size, where the format can: WebP and frames.
 
     Returns:
         The path written.
@@ -115,9 +118,12 @@ def write_clip(
         pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     # ASCII alone passes through every container.
     note = json.dumps({"fps": float(fps), "num_frames": len(pixels), "metadata": dict(metadata or {})})
-    write = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif, ".png": _write_sheet, "": _write_folder}
-    with _beside(path) as partial:
-        write[suffix](pixels, partial, float(fps), note)
+    webp = partial(_write_webp, lossless=lossless or max(pixels.shape[1:3]) <= _LOSSLESS_WEBP_SIDE)
+    write: dict[str, Callable[[np.ndarray, Path, float, str], None]] = {
+        ".mp4": _write_mp4, ".webp": webp, ".gif": _write_gif, ".png": _write_sheet, "": _write_folder
+    }  # fmt: skip
+    with _beside(path) as unfinished:
+        write[suffix](pixels, unfinished, float(fps), note)
     return path
 
 
@@ -201,11 +207,11 @@ def _write_mp4(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
         container.mux(stream.encode(None))
 
 
-def _write_webp(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
+def _write_webp(pixels: np.ndarray, path: Path, fps: float, note: str, *, lossless: bool) -> None:
     pictures = [Image.fromarray(frame) for frame in pixels]
     pictures[0].save(
         path, "WEBP", save_all=True, append_images=pictures[1:], duration=_delays(len(pixels), fps, 1000), loop=0,
-        lossless=max(pixels.shape[1:3]) <= _LOSSLESS_WEBP_SIDE, quality=90, method=4, xmp=_XMP.format(escape(note)),
+        lossless=lossless, quality=90, method=4, xmp=_XMP.format(escape(note)),
     )  # fmt: skip
 
 

@@ -1,0 +1,151 @@
+"""Temporal MultiDiffusion: a clip of any length, denoised in overlapping windows of frames.
+
+At every denoising step each window is denoised by itself, and what the windows say of a frame is averaged. That is
+Lumiere's answer to ``argmin_J' sum_i || J'|_i - Phi(J_i) ||^2`` (its equation 1; Bar-Tal et al. 2023): the objective
+falls apart into one least-squares problem a frame, whose solution is the mean over the windows that see the frame, a
+weighted mean if the squares are weighted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import torch
+
+from openlumiere.errors import LumiereError
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over a clip, and how much each counts at each of its frames.
+
+    Attributes:
+        frames: int64, (W, L): the frames that each window sees, in its order.
+        weights: float32, (W, L), positive; those of one frame sum to 1 over the windows that see it.
+        num_frames: of the clip.
+    """
+
+    frames: torch.Tensor
+    weights: torch.Tensor
+    num_frames: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def plan_windows(
+    num_frames: int, length: int, overlap: int = 2, *, loop: bool = False, tapered: bool = False
+) -> Windows:
+    """Windows of `length` frames that overlap by `overlap` frames at least and together cover the clip.
+
+    The last window is shifted back into the clip rather than padded, and so overlaps by more. A clip that one window
+    covers gets one window, of the clip's own length.
+
+    Args:
+        num_frames: of the clip.
+        length: T' in the paper.
+        overlap: frames that neighbours share, below `length`; 2 in the paper.
+        loop: the clip's end flows into its start: windows wrap around, evenly spaced, two of them at least.
+        tapered: weigh a window's frames less towards its ends, linearly, rather than all alike.
+    """
+    if num_frames < 1 or length < 1:
+        raise LumiereError(f"windows of {length} frames over a clip of {num_frames}: both must be 1 or more")
+    if not 0 <= overlap < length:
+        raise LumiereError(f"windows of {length} frames cannot overlap by {overlap}: choose 0 to {length - 1}")
+    length = min(length, num_frames)
+    step = max(length - overlap, 1)
+    if loop:
+        count = max(-(-num_frames // step), 2)
+        starts = torch.arange(count) * num_frames // count
+    elif length == num_frames:
+        starts = torch.zeros(1, dtype=torch.int64)
+    else:
+        count = -(-(num_frames - length) // step) + 1
+        starts = (torch.arange(count) * step).clamp(max=num_frames - length)
+    frames = (starts[:, None] + torch.arange(length)) % num_frames
+    weights = _taper(length).expand(len(frames), -1) if tapered else torch.ones(frames.shape)
+    total = torch.zeros(num_frames).index_add_(0, frames.flatten(), weights.flatten())
+    return Windows(frames, weights / total[frames], num_frames)
+
+
+def _taper(length: int) -> torch.Tensor:
+    """A triangle, positive at its ends."""
+    place = torch.arange(length, dtype=torch.float32)
+    return torch.minimum(place + 1, length - place)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network on one device.
+
+    Attributes:
+        predict: called with some windows of each of B clips, (B * w, C, L, H, W), clips outermost, and the windows'
+            frames, (w, L); returns the prediction for each, (B * w, C', L, H', W').
+        device: where `predict` wants the windows; None = wherever the clip is.
+    """
+
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    device: torch.device | None = None
+
+    def __call__(self, clip: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Predict some windows of a clip, (B, C, F, H, W) -> (B, C', w, L, H', W'), on the clip's device."""
+        parts = clip[:, :, frames.to(clip.device)].transpose(1, 2).flatten(0, 1)
+        out = self.predict(parts if self.device is None else parts.to(self.device), frames)
+        return out.to(clip.device).unflatten(0, (len(clip), -1)).transpose(1, 2)
+
+
+def denoise_in_windows(
+    denoisers: Sequence[Denoiser], clip: torch.Tensor, windows: Windows, *, batch_size: int = 1
+) -> torch.Tensor:
+    """One step's prediction for a whole clip: (B, C, F, H, W) -> (B, C', F, H', W'), on the clip's own device.
+
+    Deterministic solvers take steps that are affine in the prediction, so averaging predictions averages what the
+    steps lead to.
+
+    Args:
+        denoisers: one, or one on each of several devices, which then share the windows. A clip kept on the CPU never
+            lies on any of them as a whole.
+        batch_size: windows that a denoiser gets at once: more are faster, fewer take less memory.
+    """
+    if clip.shape[2] != windows.num_frames:
+        raise LumiereError(f"windows over {windows.num_frames} frames do not fit a clip of {clip.shape[2]}")
+    merged: torch.Tensor | None = None
+    for frames, weights, out in _predictions(denoisers, clip, windows, batch_size):
+        if len(windows) == 1:
+            return out[:, :, 0]
+        out = out * weights.to(out)[:, :, None, None]
+        if merged is None:
+            merged = out.new_zeros(*out.shape[:2], windows.num_frames, *out.shape[4:])
+        merged.index_add_(2, frames.flatten().to(clip.device), out.flatten(2, 3))
+    assert merged is not None
+    return merged
+
+
+def _predictions(
+    denoisers: Sequence[Denoiser], clip: torch.Tensor, windows: Windows, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Frames, weights and prediction of each batch of windows, in order whoever made them, so that sums are too."""
+    batches = list(zip(windows.frames.split(batch_size), windows.weights.split(batch_size), strict=True))
+    if len(denoisers) == 1:
+        for frames, weights in batches:
+            yield frames, weights, denoisers[0](clip, frames)
+        return
+    idle: SimpleQueue[Denoiser] = SimpleQueue()
+    for denoiser in denoisers:
+        idle.put(denoiser)
+    grad = torch.is_grad_enabled()  # which threads don't inherit
+
+    def predict(frames: torch.Tensor) -> torch.Tensor:
+        denoiser = idle.get()
+        try:
+            with torch.set_grad_enabled(grad):
+                return denoiser(clip, frames)
+        finally:
+            idle.put(denoiser)
+
+    with ThreadPoolExecutor(len(denoisers)) as pool:
+        for (frames, weights), out in zip(batches, pool.map(predict, [f for f, _ in batches]), strict=True):
+            yield frames, weights, out

@@ -1,0 +1,270 @@
+"""What the pipelines on clips share: prompts, guidance, denoising in windows, pixels and latents."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+
+from openlumiere.diffusion.guidance import guide
+from openlumiere.diffusion.pixels import fold, unfold
+from openlumiere.diffusion.timesteps import sampling_timesteps
+from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows
+from openlumiere.errors import LumiereError
+
+from .text import TextConditions, encode, load_text_encoder
+
+_DECODED_AT_ONCE = 8  # frames; decoding all 80 with a VAE would take more memory than denoising them
+
+
+@dataclass
+class LumierePipelineOutput(BaseOutput):
+    """`frames`: (B, F, H, W, 3) float32 in [0, 1] for "np", (B, F, 3, H, W) for "pt", or lists of PIL images."""
+
+    frames: Any
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a network is given beside the noisy clip.
+
+    Attributes:
+        channels: concatenated to the clip's own, (B, C, F, h, w).
+        class_labels: (B,), such as the noise level of a super-resolution network.
+    """
+
+    channels: torch.Tensor
+    class_labels: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a whole clip is denoised with.
+
+    Attributes:
+        text: of the B clips, and then of what they are guided away from; without guidance the first half alone.
+        num_frames: of the clip.
+        guidance_scale, guidance_rescale: see `diffusion.guidance`.
+        beside: given to the network beside the clip.
+    """
+
+    text: TextConditions
+    num_frames: int
+    guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0
+    beside: Beside | None = None
+
+
+class ClipPipeline(DiffusionPipeline):
+    """Base of the pipelines on clips; their constructors register the modules and options that are used here."""
+
+    _callback_tensor_inputs: ClassVar = ["latents"]
+
+    # What only some families have.
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
+    vae: Any = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """As diffusers'; also loads the text encoder that the folder names but does not carry."""
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if pipe.text_encoder is None and pipe.config.text_encoder_id:
+            tokenizer, encoder = load_text_encoder(pipe.config.text_encoder_id)
+            pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder.to(pipe.unet.dtype))
+        return pipe
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """As diffusers'; an encoder that `text_encoder_id` names is not written."""
+        carried = {"text_encoder": self.text_encoder, "tokenizer": self.tokenizer}
+        if self.config.text_encoder_id:
+            self.register_modules(text_encoder=None, tokenizer=None)
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.register_modules(**carried)
+
+    def _denoise(
+        self,
+        latents: torch.Tensor,
+        conditions: Conditions,
+        windows: Windows,
+        *,
+        num_inference_steps: int,
+        window_batch_size: int = 1,
+        devices: Sequence[str | torch.device] | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        callback: Callable[..., dict[str, Any]] | None = None,
+        callback_tensor_inputs: tuple[str, ...] = ("latents",),
+    ) -> torch.Tensor:
+        """From noise to a clip, (B, C, F, h, w), in windows merged at every step, on the device of `latents`."""
+        own = self._execution_device
+        places = [own] if devices is None else [torch.device(device) for device in devices]
+        nets = [self.unet if place == own else copy.deepcopy(self.unet).to(place) for place in places]
+        self._set_timesteps(num_inference_steps, latents.device)
+        latents = latents * self.scheduler.init_noise_sigma
+        wanted = inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if "generator" in wanted else {}
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            for i, t in enumerate(self.scheduler.timesteps):
+                denoisers = [
+                    Denoiser(partial(self._predict, net, conditions, t.to(place)), place)
+                    for net, place in zip(nets, places, strict=True)
+                ]
+                scaled = self.scheduler.scale_model_input(latents, t)
+                prediction = denoise_in_windows(denoisers, scaled, windows, batch_size=window_batch_size)
+                latents = self.scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
+                if callback is not None:
+                    tensors = dict.fromkeys(callback_tensor_inputs, latents)
+                    latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
+                bar.update()
+        return latents
+
+    def _set_timesteps(self, steps: int, device: torch.device) -> None:
+        shift = self.config.timestep_shift
+        if shift == 1.0:
+            self.scheduler.set_timesteps(steps, device=device)
+        elif "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters:
+            chosen = sampling_timesteps(steps, self.scheduler.config.num_train_timesteps, shift)
+            self.scheduler.set_timesteps(timesteps=chosen, device=device)
+        else:
+            raise LumiereError(
+                f"{type(self.scheduler).__name__} cannot sample at chosen timesteps, which this model needs; "
+                "use DPMSolverMultistepScheduler"
+            )
+
+    @property
+    def _pixels_per_position(self) -> int:
+        """Pixels of the frame along one side of a position of the network's input."""
+        if self.vae is None:
+            return self.config.pixel_unshuffle
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def encode_prompts(self, prompts: list[str]) -> TextConditions:
+        """Prompts as the network is told of them."""
+        tokenizers = [t for t in (self.tokenizer, self.tokenizer_2) if t is not None]
+        encoders = [e for e in (self.text_encoder, self.text_encoder_2) if e is not None]
+        if not encoders:
+            raise LumiereError("the pipeline has no text encoder; pass text_encoder= and tokenizer=")
+        return encode(prompts, tokenizers, encoders, max_length=self.config.max_text_length)
+
+    @torch.no_grad()
+    def encode_clips(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips as the network sees them, without noise: (B, 3, F, H, W) in [-1, 1] -> (B, C, F, h, w)."""
+        if self.vae is None:
+            return fold(clips, self.config.pixel_unshuffle)
+        frames = clips.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
+        latents = [self.vae.encode(part).latent_dist.mode() for part in frames.split(_DECODED_AT_ONCE)]
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        scaled = (torch.cat(latents) - shift) * self.vae.config.scaling_factor
+        return scaled.unflatten(0, (len(clips), -1)).transpose(1, 2)
+
+    def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
+        text = self.encode_prompts(prompts)
+        if guided:
+            against = [negative or ""] * len(prompts) if not isinstance(negative, list) else negative
+            if len(against) != len(prompts):
+                raise LumiereError(f"{len(against)} negative prompts for {len(prompts)} prompts: give one, or one each")
+            nothing = self.encode_prompts(against)
+            if self.text_encoder_2 is not None and negative is None:
+                # Stable Diffusion XL was trained with zeros, not with the empty prompt.
+                assert nothing.pooled is not None
+                nothing = TextConditions(
+                    torch.zeros_like(nothing.hidden_states), pooled=torch.zeros_like(nothing.pooled)
+                )
+            text = text.beside(nothing)
+        return text
+
+    def _predict(
+        self,
+        net: Callable[..., Any],
+        conditions: Conditions,
+        t: torch.Tensor,
+        sample: torch.Tensor,
+        frames: torch.Tensor,
+    ) -> torch.Tensor:
+        """The prediction for windows of each of B clips, (B * w, C, L, h, w), guided where the text holds both halves.
+
+        Args:
+            frames: (w, L), the frames of the clip that the windows see.
+        """
+        count, device = len(frames), sample.device
+        channels, clips = sample.shape[1], len(sample) // count
+        guided = len(conditions.text.hidden_states) == 2 * clips
+        copies = 2 if guided else 1
+        given, labels = sample, None
+        if conditions.beside is not None:
+            parts = conditions.beside.channels[:, :, frames.to(conditions.beside.channels.device)]
+            given = torch.cat([sample, parts.transpose(1, 2).flatten(0, 1).to(sample)], dim=1)
+            if conditions.beside.class_labels is not None:
+                labels = conditions.beside.class_labels.to(device).repeat_interleave(count).repeat(copies)
+        place = ((frames + 0.5) / conditions.num_frames).to(device).repeat(clips * copies, 1)
+        out = self.call_network(
+            net, given.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
+            class_labels=labels, frame_positions=place,
+        )  # fmt: skip
+        # DeepFloyd IF also predicts a variance, in as many channels again.
+        prediction, variance = out.split(channels, dim=1) if out.shape[1] > channels else (out, None)
+        if guided:
+            conditional, unconditional = prediction.chunk(2)
+            prediction = guide(
+                conditional, unconditional, conditions.guidance_scale, rescale=conditions.guidance_rescale
+            )
+        if variance is not None and self._takes_variance:
+            prediction = torch.cat([prediction, variance[: len(sample)]], dim=1)
+        return prediction
+
+    def call_network(
+        self, net: Callable[..., Any], sample: torch.Tensor, t: torch.Tensor, text: TextConditions, **given: Any
+    ) -> torch.Tensor:
+        """Evaluate `net`, this pipeline's network or a wrapper of it, with all that its family is told.
+
+        Args:
+            given: further arguments of `STUNet.forward`.
+        """
+        added = None
+        if text.pooled is not None:
+            added = {"text_embeds": text.pooled, "time_ids": self._time_ids(sample)}
+        return net(sample, t, text.hidden_states.to(sample.dtype), added_cond_kwargs=added, **given).sample
+
+    @property
+    def _takes_variance(self) -> bool:
+        # A scheduler made from another's config remembers options that it doesn't have: ask its constructor too.
+        known = inspect.signature(type(self.scheduler).__init__).parameters
+        return "variance_type" in known and self.scheduler.config.variance_type in ("learned", "learned_range")
+
+    def _time_ids(self, sample: torch.Tensor) -> torch.Tensor:
+        """Stable Diffusion XL's size conditioning: original size, crop and target size, (B, 6)."""
+        size = [sample.shape[-2] * self._pixels_per_position, sample.shape[-1] * self._pixels_per_position]
+        return torch.tensor([[*size, 0, 0, *size]], device=sample.device, dtype=sample.dtype).repeat(len(sample), 1)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """To pixels: (B, C, F, h, w) -> (B, 3, F, H, W) in [-1, 1]."""
+        if self.vae is None:
+            return unfold(latents, self.config.pixel_unshuffle)
+        frames = latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor
+        shift = getattr(self.vae.config, "shift_factor", None)
+        if shift:
+            frames = frames + shift
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.float()  # overflows in half precision
+        pixels = [self.vae.decode(part.to(self.vae.dtype)).sample for part in frames.split(_DECODED_AT_ONCE)]
+        return torch.cat(pixels).unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    @staticmethod
+    def _to_user(clips: torch.Tensor, output_type: str) -> Any:
+        clips = ((clips.float() + 1) / 2).clamp(0, 1).transpose(1, 2)
+        if output_type == "pt":
+            return clips
+        arrays: np.ndarray = clips.permute(0, 1, 3, 4, 2).cpu().numpy()
+        return arrays if output_type == "np" else [VaeImageProcessor.numpy_to_pil(clip) for clip in arrays]

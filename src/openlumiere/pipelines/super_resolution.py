@@ -1,0 +1,257 @@
+"""A clip to a sharper one: a super-resolution STUNet over short windows of frames, merged by MultiDiffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+
+from openlumiere.diffusion.enlarging import corrupt, enlarge
+from openlumiere.diffusion.noise import correlate
+from openlumiere.diffusion.pixels import fold
+from openlumiere.diffusion.windows import plan_windows
+from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
+
+from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
+
+
+class LumiereSuperResolutionPipeline(ClipPipeline):
+    """Sharpens clips by a space-time U-Net that sees the noisy sharp clip beside the enlarged soft one.
+
+    See `diffusion.enlarging` for what it is given.
+
+    Args:
+        unet: the network; it takes twice the channels of a clip.
+        scheduler, text_encoder, tokenizer, pixel_unshuffle, text_encoder_id, max_text_length, num_inference_steps,
+            guidance_scale, guidance_rescale, timestep_shift, noise_correlation: as `LumierePipeline`'s.
+        image_noising_scheduler: schedule of the soft clip's noise; None = the scheduler's own.
+        scale: how many times larger the sharp clip is.
+        align_corners: how the soft clip is enlarged, as `torch.nn.functional.interpolate` means it.
+        window_frames, window_overlap: of the windows, T' and 2 in the paper.
+        noise_level: timestep of the soft clip's noise.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet"
+    _optional_components: ClassVar = ["text_encoder", "tokenizer", "image_noising_scheduler"]
+
+    def __init__(
+        self,
+        unet: STUNet,
+        scheduler: Any,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        image_noising_scheduler: Any = None,
+        pixel_unshuffle: int = 1,
+        scale: int = 4,
+        align_corners: bool = False,
+        text_encoder_id: str | None = None,
+        max_text_length: int = 24,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 1.0,
+        guidance_rescale: float = 0.0,
+        timestep_shift: float = 1.0,
+        noise_correlation: float = 0.0,
+        window_frames: int = 16,
+        window_overlap: int = 2,
+        noise_level: int = 0,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            image_noising_scheduler=image_noising_scheduler,
+        )
+        self.register_to_config(
+            pixel_unshuffle=pixel_unshuffle,
+            scale=scale,
+            align_corners=align_corners,
+            text_encoder_id=text_encoder_id,
+            max_text_length=max_text_length,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            timestep_shift=timestep_shift,
+            noise_correlation=noise_correlation,
+            window_frames=window_frames,
+            window_overlap=window_overlap,
+            noise_level=noise_level,
+        )
+
+    @classmethod
+    def from_t2i(cls, t2i: DiffusionPipeline, **options: Any) -> LumiereSuperResolutionPipeline:
+        """Inflate a picture super-resolution pipeline such as DeepFloyd IF stage II.
+
+        Args:
+            options: of `STUNet.from_unet`.
+        """
+        parts = t2i.components
+        if parts.get("unet") is None or parts["unet"].config["class_embed_type"] is None:
+            raise LumiereError(
+                f"{type(t2i).__name__} has no super-resolution U-Net that is told the noise level of its input"
+            )
+        known = ("text_encoder", "tokenizer", "scheduler", "image_noising_scheduler")
+        return cls(
+            unet=STUNet.from_unet(parts["unet"], **options),
+            align_corners=True,  # as diffusers' pipeline enlarges
+            noise_level=250,  # its default
+            **{name: parts[name] for name in known if name in parts},
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        clip: torch.Tensor | np.ndarray | list[Any],
+        prompt: str | list[str] = "",
+        *,
+        negative_prompt: str | list[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        noise_level: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        loop: bool = False,
+        merge_windows: bool = True,
+        tapered_windows: bool = False,
+        window_frames: int | None = None,
+        window_overlap: int | None = None,
+        window_batch_size: int = 1,
+        devices: Sequence[str | torch.device] | None = None,
+        offload_frames: bool = False,
+        output_type: Literal["np", "pt", "pil"] = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+    ) -> LumierePipelineOutput | tuple[Any]:
+        """Sharpen clips of any length and size; each frame comes back `scale` times as wide and high.
+
+        Args:
+            clip: one clip or a batch, in any of the forms of `LumierePipelineOutput`; it may have alpha, not
+                premultiplied, which is enlarged smoothly beside it.
+            prompt: what it shows, one for each clip or one for all; may be empty.
+            num_inference_steps, guidance_scale, guidance_rescale, noise_level: the model's own when None.
+            generator, latents, loop, devices, offload_frames, output_type, callback_on_step_end: as
+                `LumierePipeline`'s.
+            merge_windows: False denoises each window by itself, without overlap, which is what MultiDiffusion is
+                measured against.
+            tapered_windows: let a window's frames count less towards its ends, rather than all alike.
+            window_frames, window_overlap: the model's own when None.
+            window_batch_size: windows denoised at once.
+
+        Raises:
+            LumiereError: a clip without frames or of another shape, windows that the network does not divide,
+                another number of prompts than of clips.
+        """
+        config = self.config
+        steps = num_inference_steps or config.num_inference_steps
+        scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        rescale = config.guidance_rescale if guidance_rescale is None else guidance_rescale
+        level = config.noise_level if noise_level is None else noise_level
+        if output_type not in ("np", "pt", "pil"):
+            raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
+        soft, alpha = _over_gray(as_clips(clip))
+        prompts = [prompt] * len(soft) if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(soft):
+            raise LumiereError(f"{len(prompts)} prompts for {len(soft)} clips: give one, or one each")
+        device = self._execution_device
+        kept_on = torch.device("cpu") if offload_frames else device
+
+        count, height, width = soft.shape[2:]
+        soft = self._padded(soft)
+        length = min(window_frames or config.window_frames, soft.shape[2])
+        if length % self.unet.frame_multiple:
+            raise LumiereError(f"windows of {length} frames: choose a multiple of {self.unet.frame_multiple}")
+        overlap = min(config.window_overlap if window_overlap is None else window_overlap, length - 1)
+        if not merge_windows:
+            overlap = 0
+        windows = plan_windows(soft.shape[2], length, overlap, loop=loop, tapered=tapered_windows)
+
+        text = self._encode(prompts, negative_prompt, guided=scale > 1.0)
+        enlarged = enlarge(soft.to(kept_on, self.unet.dtype), config.scale, align_corners=config.align_corners)
+        enlarged = fold(enlarged, config.pixel_unshuffle)
+        shape = (len(soft), enlarged.shape[1], *enlarged.shape[2:])
+        if latents is None:
+            latents = self._noise(shape, generator, kept_on, loop=loop)
+        elif latents.shape != shape:
+            raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        levels = torch.full((len(soft),), level, device=kept_on)
+        schedule = self.image_noising_scheduler or self.scheduler
+        noisy = corrupt(enlarged, self._noise(shape, generator, kept_on, loop=loop), schedule.alphas_cumprod, levels)
+        sharp = self._denoise(
+            latents.to(kept_on, self.unet.dtype),
+            Conditions(text, soft.shape[2], scale, rescale, Beside(noisy, class_labels=levels)),
+            windows,
+            num_inference_steps=steps,
+            window_batch_size=window_batch_size,
+            devices=devices,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        pixels = self._decode(sharp)[:, :, :count, : height * config.scale, : width * config.scale]
+        if alpha is not None:
+            pixels = _off_gray(pixels, enlarge(alpha, config.scale).to(pixels))
+        frames = self._to_user(pixels, output_type)
+        self.maybe_free_model_hooks()
+        return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _noise(self, shape: tuple[int, ...], generator: Any, device: torch.device, *, loop: bool) -> torch.Tensor:
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+        return correlate(noise, self.config.noise_correlation, loop=loop)
+
+    def _padded(self, clips: torch.Tensor) -> torch.Tensor:
+        """Repeat edges, and the last frame of clips too short for one window, up to what the network divides."""
+        unit = self.config.pixel_unshuffle * 2 ** (len(self.unet.spatial.down_blocks) - 1)
+        frames, *sides = clips.shape[2:]
+        # The sharp clip must be divided: the soft one's side times `scale`.
+        wanted = [next(s for s in range(side, side + unit + 1) if s * self.config.scale % unit == 0) for side in sides]
+        more = -frames % self.unet.frame_multiple if frames < self.config.window_frames else 0
+        padding = (0, wanted[1] - sides[1], 0, wanted[0] - sides[0], 0, more)
+        return F.pad(clips, padding, mode="replicate") if any(padding) else clips
+
+
+def as_clips(clip: torch.Tensor | np.ndarray | list[Any]) -> torch.Tensor:
+    """What a user has, one clip or a batch, as (B, 3 or 4, F, H, W) in [-1, 1].
+
+    Args:
+        clip: a tensor, (F, 3, H, W) or (B, F, 3, H, W), or an array, (F, H, W, 3) or (B, F, H, W, 3), in [0, 1] or of
+            uint8, or the same with alpha as a fourth colour; or a list of PIL images, or of such lists.
+    """
+    if isinstance(clip, list):
+        if not clip:
+            raise LumiereError("the clip has no frames")
+        if isinstance(clip[0], (list, np.ndarray, torch.Tensor)):
+            return torch.cat([as_clips(each) for each in clip])
+        clip = np.stack([np.asarray(frame.convert("RGBA" if "A" in frame.getbands() else "RGB")) for frame in clip])
+    if isinstance(clip, np.ndarray):
+        clip = torch.from_numpy(np.ascontiguousarray(clip)).movedim(-1, -3)
+    if clip.dtype == torch.uint8:
+        clip = clip.float() / 255
+    if clip.ndim == 4:
+        clip = clip[None]
+    if clip.ndim != 5 or clip.shape[2] not in (3, 4) or 0 in clip.shape:
+        raise LumiereError(
+            f"a clip of shape {tuple(clip.shape)} cannot be read: frames of 3 colours, or 4 with alpha, are wanted"
+        )
+    return clip.transpose(1, 2).float() * 2 - 1
+
+
+def _over_gray(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Colours over gray, which is 0, and alpha, (B, 1, F, H, W) in [0, 1]; None where there is none."""
+    if clips.shape[1] == 3:
+        return clips, None
+    alpha = (clips[:, 3:] + 1) / 2
+    return clips[:, :3] * alpha, alpha
+
+
+def _off_gray(clips: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """The inverse of `_over_gray`; colours hardly seen are left as they are."""
+    return torch.cat([(clips / alpha.clamp(min=0.1)).clamp(-1, 1), alpha * 2 - 1], dim=1)
