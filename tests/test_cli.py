@@ -315,7 +315,18 @@ def test_damaged_weights(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's address space")
 def test_out_of_memory(tmp_path: Path) -> None:
     done = lumiere(
-        "generate", "a cat", "--frames", "40000", "--steps", "1", "-o", "cat.mp4", cwd=tmp_path, memory=8 * 2**30
+        "generate",
+        "a cat",
+        "--frames",
+        "40000",
+        "--batch",
+        "1000",
+        "--steps",
+        "1",
+        "-o",
+        "cat.mp4",
+        cwd=tmp_path,
+        memory=8 * 2**30,
     )
     refused(done, "out of memory", "--frames")
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ import sys
 from openlumiere.errors import LumiereError
 
 _OUT_OF_MEMORY = (
-    "out of memory; close other programs, or ask for less: fewer --frames, a smaller --model, --dtype bfloat16"
+    "out of memory; close other programs, or ask for less: a smaller --batch, fewer --frames, a smaller --model, "
+    "--dtype bfloat16"
 )
 _EXTRAS = {
     "emoji": "train",
