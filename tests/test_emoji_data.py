@@ -291,23 +291,26 @@ def test_a_damaged_shard_is_told(built: tuple[Path, BuildReport], tmp_path: Path
         load_atlases(tmp_path / "data", ["tiger", "heart"])
 
 
-def test_clips_of_the_data_set_are_a_function_of_seed_and_index(built: tuple[Path, BuildReport]) -> None:
-    def clips(seed: int, *, single_frame: bool) -> EmojiClips:
-        return EmojiClips(
-            built[0], subjects=["tiger", "lion"], size=16, num_frames=8, single_frame=single_frame, seed=seed
-        )
+@pytest.mark.parametrize("window", [1, 3, 8])
+def test_clips_of_the_data_set_are_a_function_of_seed_and_index(built: tuple[Path, BuildReport], window: int) -> None:
+    def clips(seed: int, window: int = 0) -> EmojiClips:
+        return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, window=window, seed=seed)
 
-    whole, single = clips(1, single_frame=False), clips(1, single_frame=True)
     for index in (0, 7, 10**6):
-        clip, frame = whole[index], single[index]
+        clip, part = clips(1)[index], clips(1, window)[index]
         assert clip["pixels"].shape == (3, 8, 16, 16)
-        assert frame["pixels"].shape == (3, 1, 16, 16)
-        assert clip["caption"] == frame["caption"]
-        again = clips(1, single_frame=True)[index]
-        assert torch.equal(again["pixels"], frame["pixels"])
-        # A picture is a frame of the clip with the same index.
-        assert (clip["pixels"] - frame["pixels"]).abs().amax((0, 2, 3)).min() < 1e-5
-    assert clips(2, single_frame=False)[0]["caption"] != whole[0]["caption"]
+        assert part["pixels"].shape == (3, window, 16, 16)
+        assert clip["caption"] == part["caption"]
+        assert torch.equal(clips(1, window)[index]["pixels"], part["pixels"])
+        # A window is some consecutive frames of the clip with the same index.
+        starts = clip["pixels"].unfold(1, window, 1).permute(1, 0, 4, 2, 3)
+        assert (starts - part["pixels"]).abs().amax((1, 2, 3, 4)).min() < 1e-5
+    assert clips(2)[0]["caption"] != clips(1)[0]["caption"]
+
+
+def test_a_window_longer_than_the_clip_is_refused(built: tuple[Path, BuildReport]) -> None:
+    with pytest.raises(LumiereError, match="9 frames of clips of 8"):
+        EmojiClips(built[0], subjects=["tiger"], size=16, num_frames=8, window=9)
 
 
 def test_a_single_picture_is_one_frame() -> None:

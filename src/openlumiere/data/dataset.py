@@ -8,6 +8,8 @@ from typing import TypedDict
 import torch
 from torch.utils.data import Dataset
 
+from openlumiere.errors import LumiereError
+
 from .compose import draw
 from .emoji import load_atlases
 from .scenes import SceneSampler, vocabulary
@@ -36,6 +38,8 @@ class EmojiClips(Dataset[Sample]):
         self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, window: int = 0,
         seed: int = 0, pool: int = 0, with_motion: float = 1.0,
     ) -> None:  # fmt: skip
+        if not 0 <= window <= num_frames:
+            raise LumiereError(f"a window of {window} frames of clips of {num_frames}: choose 0 to {num_frames}")
         self.size, self.num_frames, self.window, self.seed = size, num_frames, window, seed
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         self.atlases = load_atlases(folder, chosen, side=2 * size)
