@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
 
 import tiny
-from openlumiere import STUNet
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.seams import (
@@ -24,7 +22,6 @@ from openlumiere.evaluation.seams import (
     evaluate_seams,
     window_borders,
 )
-from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 
 def test_a_jump_at_every_border_is_seen_and_steady_motion_is_not() -> None:
@@ -41,28 +38,10 @@ def test_borders_of_overlapping_windows_are_where_a_window_begins_or_ends() -> N
     assert not window_borders(8, 8, 2).any()
 
 
-def stage() -> LumiereSuperResolutionPipeline:
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=16, in_channels=24, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384, class_embed_type="timestep",
-    )  # fmt: skip
-    from openlumiere.pipelines.text import load_text_encoder
-
-    tokenizer, encoder = load_text_encoder()
-    pipe = LumiereSuperResolutionPipeline(
-        unet=tiny.wake(STUNet.from_unet(unet)), text_encoder=encoder, tokenizer=tokenizer, pixel_unshuffle=2, scale=2,
-        scheduler=DPMSolverMultistepScheduler(prediction_type="v_prediction"), num_inference_steps=2, window_frames=8,
-    )  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:
     frames = torch.randint(0, 255, (6, 4, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     atlases = {key: Atlas(key, [key], frames) for key in ("tiger", "heart")}
-    pipe = stage()
+    pipe = tiny.second_stage()
     report = evaluate_seams(pipe, atlases, tmp_path, clips=2, num_frames=24, size=32, progress=False)
     assert json.loads((tmp_path / "seams.json").read_text()) == report
     assert set(report["ratio_at_borders"]) == {MERGED, ALONE, REAL}

@@ -331,9 +331,21 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", greys([0, 80, 160, 240]), times=[0, 0.1, 0.7, 0.9])
     frames = list(iter_frames(path))
     assert [frame.start for frame in frames] == pytest.approx([0, 0.1, 0.7, 0.9], abs=1e-3)
-    assert read_clip(path).fps == pytest.approx(4 / frames[-1].end, rel=0.01)
+    clip = read_clip(path)  # brought to a constant rate, at which it plays on time
+    assert len(clip.frames) / clip.fps == pytest.approx(frames[-1].end, abs=1 / clip.fps)
+    at = ((np.arange(len(clip.frames)) + 0.5) / clip.fps).tolist()
+    np.testing.assert_array_equal(clip.frames, list(sample_frames(path, at)))
     shown = [int(frame.mean()) for frame in sample_frames(path, [0.05, 0.3, 0.65, 0.75, 0.89, 0.91])]
     np.testing.assert_allclose(shown, [0, 80, 80, 160, 160, 240], atol=3)
+
+
+def test_a_gif_that_rests_on_its_last_frame_does_so_still(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(frame) for frame in greys([0, 80, 160, 240])]
+    delays = [100, 100, 100, 1000]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=delays)
+    clip = read_clip(tmp_path / "a.gif")
+    assert clip.fps == pytest.approx(10)
+    assert clip.frames[:, 0, 0, 0].tolist() == [0, 80, 160] + [240] * 10
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx264")])

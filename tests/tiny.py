@@ -12,6 +12,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     IFPipeline,
     IFSuperResolutionPipeline,
@@ -30,6 +31,8 @@ from transformers import (
 )
 
 from openlumiere import STUNet
+from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
+from openlumiere.pipelines.text import load_text_encoder
 
 TEXT_DIM = 16
 CORPUS = "a tiger walking to the left on green background red heart bouncing blurry still picture of the sea"
@@ -151,6 +154,23 @@ def wake(net: STUNet, seed: int = 1) -> STUNet:
         for weight in net.temporal.parameters():
             weight += 0.1 * torch.randn(weight.shape, generator=generator)
     return net
+
+
+def second_stage() -> LumiereSuperResolutionPipeline:
+    """A super-resolution pipeline, twice as large, with random weights that do something."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=24, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384, class_embed_type="timestep",
+    )  # fmt: skip
+    tokenizer, encoder = load_text_encoder()
+    pipe = LumiereSuperResolutionPipeline(
+        unet=wake(STUNet.from_unet(unet)), text_encoder=encoder, tokenizer=tokenizer, pixel_unshuffle=2, scale=2,
+        scheduler=DPMSolverMultistepScheduler(prediction_type="v_prediction"), num_inference_steps=2, window_frames=8,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def inputs(

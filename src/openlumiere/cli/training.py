@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openlumiere.errors import LumiereError
 
 from . import parsing
 from .parsing import Commands, add_command
+
+if TYPE_CHECKING:
+    from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 
 def register(commands: Commands) -> None:
@@ -98,6 +102,30 @@ def register(commands: Commands) -> None:
     seams.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     seams.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
 
+    upscale = add_command(
+        protocols,
+        "upscale",
+        run_evaluate_upscaling,
+        help="compare the super-resolution stage with bicubic and Lanczos interpolation, by the number of steps",
+        more="PSNR, SSIM, perceptual distance, flicker and time on held-out clips; plots, and frames side by side.",
+        example=[
+            "lumiere evaluate upscale --model emoji-nano --data data/emoji -o runs/upscale",
+            "lumiere evaluate upscale -o runs/upscale-100 --steps 1 2 4 --noise-level 100",
+        ],
+    )
+    upscale.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    upscale.add_argument("--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote")
+    upscale.add_argument("-o", "--output", required=True, type=Path, help="folder for the report")
+    upscale.add_argument("--clips", type=parsing.positive_int, default=12, help="default: 12")
+    upscale.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
+    upscale.add_argument(
+        "--steps", type=parsing.positive_int, nargs="+", default=[1, 2, 4, 8], help="to try, default: 1 2 4 8"
+    )
+    upscale.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="default: the model's")
+    upscale.add_argument("--seed", type=parsing.seed, default=0)
+    upscale.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    upscale.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+
 
 def run_train(args: argparse.Namespace) -> None:
     from openlumiere.training.config import load
@@ -155,17 +183,37 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
 
 def run_evaluate_seams(args: argparse.Namespace) -> None:
     from openlumiere.evaluation.seams import evaluate_seams
+
+    stage, subjects = _second_stage(args)
+    report = evaluate_seams(
+        stage, args.data, args.output,
+        clips=args.clips, num_frames=args.frames, subjects=subjects, seed=args.seed,
+    )  # fmt: skip
+    print("difference between adjacent frames, at window borders against elsewhere:")
+    for name, ratio in report["ratio_at_borders"].items():
+        print(f"  {name:<20} {ratio:.3f}")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_upscaling(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.upscaling import evaluate_upscaling, markdown
+
+    stage, subjects = _second_stage(args)
+    report = evaluate_upscaling(
+        stage, args.data, args.output,
+        clips=args.clips, num_frames=args.frames, steps=sorted(set(args.steps)), noise_level=args.noise_level,
+        subjects=subjects, seed=args.seed,
+    )  # fmt: skip
+    print(markdown(report), end="")
+    print(f"wrote {args.output}")
+
+
+def _second_stage(args: argparse.Namespace) -> tuple[LumiereSuperResolutionPipeline, list[str] | None]:
+    """The model's super-resolution stage, and the subjects that the model knows."""
     from openlumiere.pipelines.load import load_pipeline
 
     pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
     pipe.set_progress_bar_config(disable=True)
     if pipe.super_resolution is None:
         raise LumiereError(f"{args.model} has no super-resolution stage; choose another --model")
-    report = evaluate_seams(
-        pipe.super_resolution, args.data, args.output,
-        clips=args.clips, num_frames=args.frames, subjects=pipe.config.subjects, seed=args.seed,
-    )  # fmt: skip
-    print("difference between adjacent frames, at window borders against elsewhere:")
-    for name, ratio in report["ratio_at_borders"].items():
-        print(f"  {name:<20} {ratio:.3f}")
-    print(f"wrote {args.output}")
+    return pipe.super_resolution, pipe.config.subjects

@@ -24,6 +24,7 @@ from .tracks import SIDE, as_clip
 class ClassifierConfig:
     """Network and training of the subject classifier; the defaults take some four minutes on one CPU thread."""
 
+    side: int = SIDE  # height and width in pixels of the frames it looks at
     width: int = 32  # channels of the first layer
     steps: int = 1400
     batch_size: int = 128
@@ -37,7 +38,7 @@ class ClassifierConfig:
 
 
 class SubjectClassifier(nn.Module):
-    """Convolutional network of 3x3 layers on frames of SIDE pixels: (N, 3, SIDE, SIDE) in [0, 1] -> (N, subjects).
+    """Convolutional network of 3x3 layers on frames: (N, 3, side, side) in [0, 1] -> (N, subjects).
 
     Attributes:
         subjects: keys, in the order of the logits.
@@ -75,8 +76,33 @@ class SubjectClassifier(nn.Module):
         Returns:
             (F, 4 * width), not negative.
         """
-        clip = (as_clip(frames) * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
-        return self.body(clip)
+        return self.body(self._seen(frames))
+
+    @torch.inference_mode()
+    def distance(self, frames: np.ndarray | torch.Tensor, reference: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """How different frames look: LPIPS (Zhang et al. 2018, equation 1) on this network, all channels alike.
+
+        Activations after each ReLU are made unit vectors at every position; their squared differences are averaged
+        over positions and summed over layers. Between 0, the same, and 2 a layer.
+
+        Args:
+            frames, reference: (F, H, W, 3), uint8 or float in [0, 1].
+
+        Returns:
+            (F,)
+        """
+        both = torch.cat([self._seen(frames), self._seen(reference)])
+        total = torch.zeros(len(frames))
+        for layer in self.body:
+            both = layer(both)
+            if isinstance(layer, nn.ReLU):
+                ours, theirs = F.normalize(both, dim=1).chunk(2)
+                total += (ours - theirs).square().sum(1).mean((1, 2))
+        return total
+
+    def _seen(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        clip = as_clip(frames, side=self.config.side) * 2.0 - 1.0
+        return clip.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def classify(self, frames: np.ndarray | torch.Tensor) -> tuple[str, float]:
@@ -86,7 +112,7 @@ class SubjectClassifier(nn.Module):
             frames: (F, H, W, 3), uint8 or float in [0, 1].
         """
         spread = np.linspace(0, len(frames) - 1, self.config.frames_per_clip).round().astype(int)
-        scores = self(as_clip(frames, np.unique(spread))).log_softmax(1).mean(0).softmax(0)
+        scores = self(as_clip(frames, np.unique(spread), side=self.config.side)).log_softmax(1).mean(0).softmax(0)
         best = int(scores.argmax())
         return self.subjects[best], float(scores[best])
 
@@ -143,7 +169,7 @@ def train(atlases: Mapping[str, Atlas], config: ClassifierConfig, *, progress: b
         for index in range(step * config.batch_size, (step + 1) * config.batch_size):
             scene = scenes(index)
             time = int(torch.randint(config.num_frames, (), generator=generator))
-            rgb, _ = draw(scene, atlases[scene.subject], size=SIDE, num_frames=config.num_frames, frames=[time])
+            rgb, _ = draw(scene, atlases[scene.subject], size=config.side, num_frames=config.num_frames, frames=[time])
             frames.append((rgb[:, 0] + 1.0) / 2.0)
             labels.append(label[scene.subject])
         batch = degrade(torch.stack(frames), generator)
@@ -191,7 +217,7 @@ def accuracy(
     for index in range(config.held_out_clips):
         scene = scenes(index)
         rgb, _ = draw(
-            scene, atlases[scene.subject], size=SIDE, num_frames=config.num_frames, frames=spread,
+            scene, atlases[scene.subject], size=config.side, num_frames=config.num_frames, frames=spread,
             held_out_animation=held_out_animation,
         )  # fmt: skip
         right += network.classify((rgb.permute(1, 2, 3, 0) + 1.0) / 2.0)[0] == scene.subject

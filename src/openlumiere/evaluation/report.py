@@ -137,11 +137,11 @@ def markdown(report: Report) -> str:
     protocol = report["protocol"]
     parts = [
         f"# Emoji evaluation of `{protocol['model']}`",
-        _table(heads, rows),
+        table(heads, rows),
         "In brackets: Wilson 95 % interval. Real clips: the same scenes drawn from the data and judged alike, so the "
         "best that a model can score. A clip in which nothing moves has no motion right.",
         "## Motion by motion",
-        _table(
+        table(
             ["asked", *splits, "real clips"],
             [
                 [key, *(_count(s["model"]["motion_by_motion"].get(key)) for s in splits.values()), _count(real)]
@@ -149,7 +149,7 @@ def markdown(report: Report) -> str:
             ],
         ),
         "## Subject by subject",
-        _table(
+        table(
             ["asked", *splits, "real clips"],
             [
                 [key, *(_count(s["model"]["subject_by_subject"].get(key)) for s in splits.values()), _count(real)]
@@ -169,7 +169,8 @@ def _count(share: Report | None) -> str:
     return "-" if share is None else f"{share['right']}/{share['of']}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

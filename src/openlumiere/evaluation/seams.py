@@ -16,19 +16,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from openlumiere.data.compose import Atlas, draw
-from openlumiere.data.emoji import load_atlases
-from openlumiere.data.scenes import SceneSampler
+from openlumiere.data.compose import Atlas
 from openlumiere.diffusion.enlarging import shrink
 from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
 
 from . import cache
+from .held_out import atlases_of, held_out_clips
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
-_SCENES = 2_000_003  # scenes of their own, far from those of training
 MERGED, ALONE, REAL = "MultiDiffusion", "independent windows", "real clip"
 
 
@@ -76,16 +74,10 @@ def evaluate_seams(
     length, overlap = stage.config.window_frames, stage.config.window_overlap
     if num_frames <= length:
         raise LumiereError(f"{num_frames} frames fit into one window of {length}; ask for more --frames")
-    atlases = (
-        data
-        if isinstance(data, Mapping)
-        else load_atlases(Path(data), list(subjects) if subjects else None, side=2 * size)
-    )
-    sampler = SceneSampler({key: a.names for key, a in atlases.items()}, split="combinations", seed=_SCENES + seed)
+    atlases = atlases_of(data, subjects, size)
     found: dict[str, list[np.ndarray]] = {MERGED: [], ALONE: [], REAL: []}
-    for index in tqdm(range(clips), desc="sharpening", unit="clip", disable=not progress):
-        scene = sampler(index)
-        real = draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)[0]
+    listed = held_out_clips(atlases, clips, size=size, num_frames=num_frames, seed=seed)
+    for index, (scene, real) in enumerate(tqdm(listed, "sharpening", clips, unit="clip", disable=not progress)):
         soft = (shrink(real[None], stage.config.scale) + 1) / 2
         found[REAL].append(adjacent_differences(((real + 1) / 2).permute(1, 2, 3, 0).numpy()))
         for name, merge in ((MERGED, True), (ALONE, False)):
@@ -97,8 +89,8 @@ def evaluate_seams(
         "clips": clips, "num_frames": num_frames, "window_frames": length, "window_overlap": overlap, "seed": seed,
         "ratio_at_borders": {}, "differences": {},
     }  # fmt: skip
-    for name, listed in found.items():
-        differences = np.stack(listed)
+    for name, each in found.items():
+        differences = np.stack(each)
         borders = window_borders(num_frames, length, overlaps[name])
         report["ratio_at_borders"][name] = border_ratio(differences, borders)
         report["differences"][name] = differences.mean(0).tolist()

@@ -32,15 +32,16 @@ _ANGLES, _RADII = 24, 6
 _CYCLES = (1, 2, 3, 4, 5)
 
 
-def as_clip(frames: np.ndarray | torch.Tensor, at: np.ndarray | None = None) -> torch.Tensor:
+def as_clip(frames: np.ndarray | torch.Tensor, at: np.ndarray | None = None, *, side: int = SIDE) -> torch.Tensor:
     """Frames as the judges see them.
 
     Args:
         frames: (F, H, W, 3), uint8 or float in [0, 1].
         at: indices of the frames to take; all when None.
+        side: height and width to give them.
 
     Returns:
-        float32 (F, 3, SIDE, SIDE) in [0, 1].
+        float32 (F, 3, side, side) in [0, 1].
     """
     # Copied, as torch takes no array that is read-only or runs backwards.
     clip = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.array(frames))
@@ -50,9 +51,9 @@ def as_clip(frames: np.ndarray | torch.Tensor, at: np.ndarray | None = None) -> 
         clip = clip[torch.from_numpy(at)]
     clip = clip.float() / 255.0 if clip.dtype == torch.uint8 else clip.float().clamp(0.0, 1.0)
     clip = clip.permute(0, 3, 1, 2)
-    if clip.shape[-2:] == (SIDE, SIDE):
+    if clip.shape[-2:] == (side, side):
         return clip
-    return F.interpolate(clip, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(clip, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def lab(rgb: torch.Tensor) -> torch.Tensor:

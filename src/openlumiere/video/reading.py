@@ -31,12 +31,13 @@ PICTURE_SUFFIXES = frozenset({".webp", ".gif", ".png"})
 # Formats that store a run of equal frames as a single long one.
 _MERGING = frozenset({".webp", ".gif"})
 _SHORTEST_DELAY, _USUAL_DELAY = 0.010, 0.100  # browsers show delays of 10 ms and less as 100 ms
+_UNEVEN = 0.5  # frames that last so much more or less than the average, as a share of it, make a rate variable
 _UNSPECIFIED = 2  # code of ITU-T H.273
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A decoded clip: uint8 frames of shape (frames, height, width, 3 or 4) and their average rate per second."""
+    """A decoded clip: uint8 frames of shape (frames, height, width, 3 or 4) and their rate per second."""
 
     frames: np.ndarray
     fps: float
@@ -73,8 +74,9 @@ class Frame:
 def read_clip(path: str | Path) -> Clip:
     """Read a whole clip: a video, an animated picture, or a folder of PNG frames.
 
-    Frames are those stored, upright, at their average rate; alpha is kept where any pixel is not opaque. The
-    runs of equal frames that WebP and GIF store as one long frame are counted out again in files written here.
+    Frames are those stored, upright, at their average rate; alpha is kept where any pixel is not opaque. Of a clip
+    of variable rate the frames that stay longer are repeated, so that it plays on time at a constant rate; so are
+    the runs of equal frames that WebP and GIF store as one long frame.
 
     Raises:
         LumiereError: missing, of unknown format, corrupt or cut short.
@@ -88,7 +90,12 @@ def read_clip(path: str | Path) -> Clip:
     if len({frame.shape for frame in frames}) != 1:
         raise LumiereError(f"{path} holds frames of different sizes; make them equal")
     count, fps = _true_rate(path, len(frames), ends[-1])
-    if count > len(frames):
+    lengths = np.diff(ends, prepend=0.0)
+    as_stored = count == len(frames)
+    if as_stored and np.abs(lengths * fps - 1).max() > _UNEVEN:
+        as_stored, fps = False, 1 / float(np.median(lengths))
+        count = max(round(ends[-1] * fps), 1)
+    if not as_stored:
         shown = np.searchsorted(ends, (np.arange(count) + 0.5) / fps)
         frames = [frames[i] for i in shown.clip(max=len(frames) - 1)]
     pixels = np.stack(frames)

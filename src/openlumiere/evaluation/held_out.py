@@ -1,0 +1,31 @@
+"""Real clips that no model was trained on, for measures that compare with the real thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from openlumiere.data.compose import Atlas, draw
+from openlumiere.data.emoji import load_atlases
+from openlumiere.data.scenes import Scene, SceneSampler
+
+_SCENES = 2_000_003  # scenes of their own, far from those of training
+
+
+def atlases_of(data: Path | Mapping[str, Atlas], subjects: Sequence[str] | None, size: int) -> Mapping[str, Atlas]:
+    """Subjects' animations for clips of `size` pixels: from the folder that `lumiere data emoji` wrote, or as given."""
+    if isinstance(data, Mapping):
+        return data
+    return load_atlases(Path(data), list(subjects) if subjects else None, side=2 * size)
+
+
+def held_out_clips(
+    atlases: Mapping[str, Atlas], count: int, *, size: int, num_frames: int, seed: int = 0
+) -> Iterator[tuple[Scene, torch.Tensor]]:
+    """Scenes of held-out combinations and their clips, (3, F, size, size) in [-1, 1]."""
+    sampler = SceneSampler({key: a.names for key, a in atlases.items()}, split="combinations", seed=_SCENES + seed)
+    for index in range(count):
+        scene = sampler(index)
+        yield scene, draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)[0]
