@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import openlumiere
@@ -183,7 +183,17 @@ RECIPE = {
 }
 
 
+def recipe_of(**changed: str) -> GenerateRecipe:
+    plain = {"prompt": "a", "negative_prompt": "", "seed": 0, "num_inference_steps": 1, "guidance_scale": 1.0}
+    rest = {"fps": 16.0, "model": "emoji-nano", "weights": "", "device": "cpu", "dtype": "float32", "num_frames": 8}
+    return GenerateRecipe(**plain | rest | changed)  # type: ignore[arg-type]
+
+
 @settings(deadline=None)
+@example(recipe_of(negative_prompt="--"))
+@example(recipe_of(prompt="--"))
+@example(recipe_of(prompt="--", negative_prompt="--"))
+@example(recipe_of(prompt="-- --"))
 @given(
     st.builds(GenerateRecipe, num_frames=st.integers(1, 1000), upscale_steps=st.integers(0, 100), **RECIPE)
     | st.builds(UpscaleRecipe, source=text, noise_level=st.integers(0, 999), **RECIPE)

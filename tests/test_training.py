@@ -36,9 +36,11 @@ from openlumiere.cli import main
 from openlumiere.data import emoji as builder
 from openlumiere.data.emoji import build
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.load import load_super_resolution
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.training import state
 from openlumiere.training.config import load
+from openlumiere.training.export import export
 from openlumiere.training.loop import learning_rate
 from openlumiere.video import read_clip
 from test_training_parts import trained_once
@@ -277,7 +279,7 @@ def test_ssr_trains_the_temporal_layers_alone_and_shows_what_it_does(ssr_image: 
     after = load_file(ssr / "export" / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(after[f"spatial.{name}"], value) for name, value in before.items())
     assert any(after[name].any() for name in after if name.endswith("projection.weight") and "temporal" in name)
-    pipe = LumiereSuperResolutionPipeline.from_pretrained(ssr / "export" / "pipeline")
+    pipe = load_super_resolution(str(ssr / "export" / "pipeline"))
     assert (pipe.config.window_frames, pipe.config.scale, pipe.config.noise_level) == (4, 2, 25)
 
 
@@ -330,10 +332,28 @@ def test_a_clip_whose_sharpening_fails_is_kept_and_picked_up(
     assert "lumiere upscale" in told
     assert main(shlex.split(told.strip().splitlines()[-1])[1:]) == 0
 
+    # What the run itself exported is a second stage without a base.
+    alone, base = str(ssr / "export" / "pipeline"), str(tmp_path / "clip.base.webp")
+    assert main(["upscale", base, "--model", alone, "--seed", "4", "-o", str(tmp_path / "alone.webp")]) == 0
+    assert read_clip(tmp_path / "alone.webp").frames.shape == read_clip(tmp_path / "clip.webp").frames.shape
+    assert main(["generate", "a tiger", "--model", alone]) == 2
+    assert "lumiere upscale CLIP" in capsys.readouterr().err
+
     without = tmp_path / "without"
     assert main(["export", str(t2v), "-o", str(without)]) == 0
     assert main(["upscale", str(tmp_path / "clip.base.webp"), "--model", str(without)]) == 2
     assert "no super-resolution stage" in capsys.readouterr().err
+
+
+def test_stages_that_read_prompts_differently_are_no_one_model(t2v: Path, ssr: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(ssr, other)
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    config["text"]["encoder"] = "sentence-transformers/another"
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(LumiereError, match="another text encoder"):
+        export(t2v, tmp_path / "model", super_resolution=other)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(runs: Runs, t2i: Path, tmp_path: Path) -> None:

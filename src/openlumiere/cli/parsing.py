@@ -19,6 +19,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"lumiere: error: {message}; see: {self.prog} --help\n")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13 argparse drops "--" even where it is an option's value, as in --negative=--.
+        if action.option_strings and arg_strings == ["--"]:
+            return "--" if action.type is None else action.type("--")  # type: ignore[operator]
+        return super()._get_values(action, arg_strings)
+
 
 def new_parser() -> Parser:
     """The outermost parser, without commands."""

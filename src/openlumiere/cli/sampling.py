@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from openlumiere.pipelines.base import LumierePipeline
     from openlumiere.pipelines.denoising import ClipPipeline
+    from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 DEFAULT_MODEL = "emoji-nano"
 # Players blur tiny clips: those of the smallest models are enlarged by whole pixels.
@@ -59,6 +60,18 @@ def check_model(name: str) -> None:
 
 
 def load(args: argparse.Namespace, watch: Stopwatch) -> LumierePipeline:
+    """The model."""
+    pipe: LumierePipeline = _load("load_pipeline", args, watch)
+    return pipe
+
+
+def load_second_stage(args: argparse.Namespace, watch: Stopwatch) -> LumiereSuperResolutionPipeline:
+    """The model's super-resolution stage alone."""
+    stage: LumiereSuperResolutionPipeline = _load("load_super_resolution", args, watch)
+    return stage
+
+
+def _load(loader: str, args: argparse.Namespace, watch: Stopwatch) -> Any:
     with watch.stage("load"), bar("loading", 3, "part") as progress:
         logging.getLogger("diffusers").setLevel(logging.ERROR)
         if not args.debug:
@@ -68,12 +81,12 @@ def load(args: argparse.Namespace, watch: Stopwatch) -> LumierePipeline:
         progress.update()
         from diffusers.utils.logging import disable_progress_bar
 
-        from openlumiere.pipelines.load import load_pipeline
+        from openlumiere.pipelines import load as loaders
 
         disable_progress_bar()  # one bar at a time
 
         progress.update()
-        pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
+        pipe = getattr(loaders, loader)(args.model, device=args.device, dtype=args.dtype)
         progress.update()
     pipe.set_progress_bar_config(disable=True)
     return pipe

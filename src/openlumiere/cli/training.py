@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from openlumiere.errors import LumiereError
 
 from . import parsing
 from .parsing import Commands, add_command
-
-if TYPE_CHECKING:
-    from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 
 def register(commands: Commands) -> None:
@@ -183,12 +179,11 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
 
 def run_evaluate_seams(args: argparse.Namespace) -> None:
     from openlumiere.evaluation.seams import evaluate_seams
+    from openlumiere.pipelines.load import load_super_resolution
 
-    stage, subjects = _second_stage(args)
-    report = evaluate_seams(
-        stage, args.data, args.output,
-        clips=args.clips, num_frames=args.frames, subjects=subjects, seed=args.seed,
-    )  # fmt: skip
+    stage = load_super_resolution(args.model, device=args.device, dtype=args.dtype)
+    stage.set_progress_bar_config(disable=True)
+    report = evaluate_seams(stage, args.data, args.output, clips=args.clips, num_frames=args.frames, seed=args.seed)
     print("difference between adjacent frames, at window borders against elsewhere:")
     for name, ratio in report["ratio_at_borders"].items():
         print(f"  {name:<20} {ratio:.3f}")
@@ -197,23 +192,14 @@ def run_evaluate_seams(args: argparse.Namespace) -> None:
 
 def run_evaluate_upscaling(args: argparse.Namespace) -> None:
     from openlumiere.evaluation.upscaling import evaluate_upscaling, markdown
+    from openlumiere.pipelines.load import load_super_resolution
 
-    stage, subjects = _second_stage(args)
+    stage = load_super_resolution(args.model, device=args.device, dtype=args.dtype)
+    stage.set_progress_bar_config(disable=True)
     report = evaluate_upscaling(
         stage, args.data, args.output,
         clips=args.clips, num_frames=args.frames, steps=sorted(set(args.steps)), noise_level=args.noise_level,
-        subjects=subjects, seed=args.seed,
+        seed=args.seed,
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")
-
-
-def _second_stage(args: argparse.Namespace) -> tuple[LumiereSuperResolutionPipeline, list[str] | None]:
-    """The model's super-resolution stage, and the subjects that the model knows."""
-    from openlumiere.pipelines.load import load_pipeline
-
-    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
-    pipe.set_progress_bar_config(disable=True)
-    if pipe.super_resolution is None:
-        raise LumiereError(f"{args.model} has no super-resolution stage; choose another --model")
-    return pipe.super_resolution, pipe.config.subjects

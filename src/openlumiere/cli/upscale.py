@@ -6,8 +6,6 @@ import argparse
 import secrets
 from pathlib import Path
 
-from openlumiere.errors import LumiereError
-
 from . import parsing, sampling
 from .parsing import Commands, add_command
 from .recipe import Recipe, UpscaleRecipe
@@ -48,10 +46,7 @@ def run(args: argparse.Namespace) -> None:
     with watch.stage("read"):
         made = Recipe.from_metadata(read_metadata(args.clip))
         clip = read_clip(args.clip)
-    pipe = sampling.load(args, watch)
-    stage = pipe.super_resolution
-    if stage is None:
-        raise LumiereError(f"{args.model} has no super-resolution stage; choose another --model")
+    stage = sampling.load_second_stage(args, watch)
     model, weights = sampling.identify(args.model)
     recipe = UpscaleRecipe(
         source=args.clip,
@@ -65,8 +60,8 @@ def run(args: argparse.Namespace) -> None:
         loop=args.loop,
         model=model,
         weights=weights,
-        device=pipe.device.type,
-        dtype=str(pipe.unet.dtype).removeprefix("torch."),
+        device=stage.device.type,
+        dtype=str(stage.unet.dtype).removeprefix("torch."),
     )
     import torch
 

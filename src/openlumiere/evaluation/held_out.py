@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from openlumiere.data.compose import Atlas, draw
 from openlumiere.data.emoji import load_atlases
-from openlumiere.data.scenes import Scene, SceneSampler
+from openlumiere.data.scenes import Scene, SceneSampler, vocabulary
 
 _SCENES = 2_000_003  # scenes of their own, far from those of training
 
 
-def atlases_of(data: Path | Mapping[str, Atlas], subjects: Sequence[str] | None, size: int) -> Mapping[str, Atlas]:
-    """Subjects' animations for clips of `size` pixels: from the folder that `lumiere data emoji` wrote, or as given."""
+def atlases_of(data: Path | Mapping[str, Atlas], size: int) -> Mapping[str, Atlas]:
+    """The vocabulary's animations for clips of `size` pixels: from `lumiere data emoji`'s folder, or as given."""
     if isinstance(data, Mapping):
         return data
-    return load_atlases(Path(data), list(subjects) if subjects else None, side=2 * size)
+    return load_atlases(Path(data), list(vocabulary()["subjects"]), side=2 * size)
 
 
 def held_out_clips(

@@ -8,7 +8,7 @@ frames stands out against the others', there is a seam.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,6 @@ def evaluate_seams(
     clips: int = 12,
     num_frames: int = 80,
     size: int = 128,
-    subjects: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def evaluate_seams(
     length, overlap = stage.config.window_frames, stage.config.window_overlap
     if num_frames <= length:
         raise LumiereError(f"{num_frames} frames fit into one window of {length}; ask for more --frames")
-    atlases = atlases_of(data, subjects, size)
+    atlases = atlases_of(data, size)
     found: dict[str, list[np.ndarray]] = {MERGED: [], ALONE: [], REAL: []}
     listed = held_out_clips(atlases, clips, size=size, num_frames=num_frames, seed=seed)
     for index, (scene, real) in enumerate(tqdm(listed, "sharpening", clips, unit="clip", disable=not progress)):

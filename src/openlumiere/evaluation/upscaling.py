@@ -75,7 +75,6 @@ def evaluate_upscaling(
     size: int = 128,
     steps: Sequence[int] = (1, 2, 4, 8),
     noise_level: int | None = None,
-    subjects: Sequence[str] | None = None,
     seed: int = 0,
     judge: ClassifierConfig | None = None,
     judges_folder: Path | None = None,
@@ -98,7 +97,7 @@ def evaluate_upscaling(
     """
     if clips < 1 or not steps or min(steps) < 1:
         raise LumiereError(f"clips ({clips}) and steps {list(steps)} must be 1 or more")
-    atlases = atlases_of(data, subjects, size)
+    atlases = atlases_of(data, size)
     folder = judges_folder or (output if isinstance(data, Mapping) else Path(data)) / "classifier"
     judge = judge or ClassifierConfig(side=size, width=16, steps=500, batch_size=48, held_out_clips=120)
     network = subject_classifier(atlases, folder, config=judge, progress=progress)

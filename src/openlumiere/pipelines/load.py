@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from openlumiere.bundled import bundled_folder, bundled_models, damaged_files
 from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
 
 from .base import LumierePipeline
+from .denoising import ClipPipeline
+from .super_resolution import LumiereSuperResolutionPipeline
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,23 +31,46 @@ def load_pipeline(model: str = "emoji-nano", *, device: str = "auto", dtype: str
     Raises:
         LumiereError: unknown model, damaged weights, a folder that holds another kind of model, no such device.
     """
+    pipe: LumierePipeline = _load(LumierePipeline, model, resolve_model(model), device, dtype)
+    return pipe
+
+
+def load_super_resolution(
+    model: str = "emoji-nano", *, device: str = "auto", dtype: str = "auto"
+) -> LumiereSuperResolutionPipeline:
+    """Load a second stage alone, ready to be called: a model's, or one in a folder of its own.
+
+    Args and errors as `load_pipeline`'s; a model without a second stage is an error too.
+    """
+    source = resolve_model(model, kinds=(LumierePipeline, LumiereSuperResolutionPipeline))
+    if Path(source).is_dir() and _class_name(Path(source)) == LumiereSuperResolutionPipeline.__name__:
+        alone: LumiereSuperResolutionPipeline = _load(LumiereSuperResolutionPipeline, model, source, device, dtype)
+        return alone
+    pipe: LumierePipeline = _load(LumierePipeline, model, source, device, dtype)
+    if pipe.super_resolution is None:
+        raise LumiereError(f"{model} has no super-resolution stage; choose another --model")
+    return pipe.super_resolution
+
+
+def _load(kind: type[ClipPipeline], model: str, source: str, device: str, dtype: str) -> Any:
     place = resolve_device(device)
-    kind = _resolve_dtype(dtype, place)
-    source = resolve_model(model)
+    number = _resolve_dtype(dtype, place)
     try:
-        pipe = LumierePipeline.from_pretrained(source, torch_dtype=kind, local_files_only=Path(source).is_dir())
+        pipe = kind.from_pretrained(source, torch_dtype=number, local_files_only=Path(source).is_dir())
     except LumiereError:
         raise
     except Exception as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise LumiereError(_why_not(model, source, error)) from error
-    pipe.unet.to(memory_format=torch.channels_last)
+    for part in pipe.components.values():
+        if isinstance(part, STUNet):
+            part.to(memory_format=torch.channels_last)
     return pipe.to(place)
 
 
-def resolve_model(model: str) -> str:
-    """The folder or hub id behind a model's name; damaged and foreign folders are refused."""
+def resolve_model(model: str, *, kinds: Sequence[type[ClipPipeline]] = (LumierePipeline,)) -> str:
+    """The folder or hub id behind a model's name; damaged folders, and those of other pipelines, are refused."""
     if model in bundled_models():
         folder = bundled_folder(model)
     elif Path(model).is_dir():
@@ -56,12 +84,10 @@ def resolve_model(model: str) -> str:
             f"unknown model {model!r}: give a bundled one ({', '.join(bundled_models()) or 'none installed'}), "
             "a folder, or a hub id such as owner/name"
         )
-    index = folder / "model_index.json"
-    try:
-        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-    except (OSError, ValueError) as error:
-        raise LumiereError(f"{folder} holds no model: model_index.json is missing or damaged") from error
-    if name != LumierePipeline.__name__:
+    name = _class_name(folder)
+    if name == LumiereSuperResolutionPipeline.__name__ and LumiereSuperResolutionPipeline not in kinds:
+        raise LumiereError(f"{folder} holds a second stage alone; use it with: lumiere upscale CLIP --model {folder}")
+    if name not in {kind.__name__ for kind in kinds}:
         raise LumiereError(
             f"{folder} holds a {name}, not a clip model; inflate it first: lumiere inflate {folder} -o FOLDER"
         )
@@ -69,6 +95,13 @@ def resolve_model(model: str) -> str:
     if damaged:
         raise LumiereError(f"{folder / damaged[0]} is damaged or missing: install the model again")
     return str(folder)
+
+
+def _class_name(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name", ""))
+    except (OSError, ValueError) as error:
+        raise LumiereError(f"{folder} holds no model: model_index.json is missing or damaged") from error
 
 
 def resolve_device(device: str) -> torch.device:

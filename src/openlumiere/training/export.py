@@ -59,6 +59,11 @@ def export(
     pipe.register_to_config(**_given(defaults))
     if super_resolution is not None:
         second = build_super_resolution(_config(super_resolution, "ssr"))
+        if second.config.text_encoder_id != pipe.config.text_encoder_id:
+            raise LumiereError(
+                f"{super_resolution} reads prompts by another text encoder than {run}, so they can't be one model; use "
+                f"it alone: lumiere upscale CLIP --model {super_resolution}/export/pipeline"
+            )
         _take_average(super_resolution, second.unet, dtype)
         pipe.register_modules(sr_unet=second.unet, sr_scheduler=second.scheduler)
         options = {key: second.config[key] for key in _SECOND_STAGE}
