@@ -29,7 +29,7 @@ from openlumiere.video import (
 )
 
 METADATA = {"prompt": 'a tiger, "é" <&> 🐯', "seed": 3, "guidance_scale": 7.5, "version": "0.1.0"}
-FORMATS = ["clip.mp4", "clip.webp", "clip.gif", "clip.png", "frames/"]
+FORMATS = ["clip.mp4", "clip.mov", "clip.webp", "clip.gif", "clip.png", "frames/"]
 EXACT = ["clip.webp", "frames/"]
 
 
@@ -96,7 +96,17 @@ def test_gif_shades_are_close(tmp_path: Path) -> None:
     assert np.sqrt(np.mean((clip.frames / 255.0 - frames) ** 2)) < 0.07
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.webp", "clip.gif", "frames/"])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("size", [(32, 32), (33, 35)])
+def test_prores_keeps_shades_and_transparency(tmp_path: Path, channels: int, size: tuple[int, int]) -> None:
+    ramp = np.linspace(0, 1, 4 * size[0] * size[1] * channels).reshape(4, *size, channels)
+    clip = read_clip(write_clip(ramp, tmp_path / "clip.mov", fps=12))
+    assert clip.fps == pytest.approx(12)
+    assert clip.frames.shape == ramp.shape
+    assert difference(clip.frames, (ramp * 255).round().astype(np.uint8)) <= 4
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mov", "clip.webp", "clip.gif", "frames/"])
 def test_equal_frames_are_all_there(tmp_path: Path, name: str) -> None:
     frames = np.repeat(moving(5), [3, 1, 4, 1, 7], axis=0)
     path = write_clip(frames, f"{tmp_path}/{name}")

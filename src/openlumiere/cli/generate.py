@@ -42,7 +42,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        help=".mp4 (H.264), .webp or .gif (looping), .png (contact sheet), no suffix: a folder of frames; "
+        help=".mp4 (H.264), .mov (ProRes), .webp or .gif (looping), .png (contact sheet), no suffix: frames; "
         "default: a new .mp4 named after the prompt; with --prompts: the folder for the clips",
     )
     parser.add_argument(

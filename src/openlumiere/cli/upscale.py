@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("clip", help="a video, an animated WebP or GIF, or a folder of frames")
     parser.add_argument("prompt", nargs="?", help="what it shows, default: what its metadata says")
     parser.add_argument(
-        "-o", "--output", help="as of lumiere generate; default: the clip's own name with .sharp.mp4 at its end"
+        "-o", "--output", help="as of lumiere generate; default: the clip's own name with .sharp before its suffix"
     )
     parser.add_argument(
         "--noise-level", type=parsing.timestep, metavar="0..999",
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.video import check_writable, read_clip, read_metadata
 
     watch = Stopwatch()
-    output = args.output or str(Path(args.clip.rstrip("/")).with_suffix(".sharp.mp4"))
+    output = args.output or _beside(Path(args.clip))
     check_writable(output)
     sampling.check_model(args.model)
     with watch.stage("read"):
@@ -82,3 +82,10 @@ def run(args: argparse.Namespace) -> None:
     sampling.write(frames, output, recipe.fps, recipe.metadata(), watch)
     print(f"wrote {output} (seed {recipe.seed})")
     print(watch.report())
+
+
+def _beside(clip: Path) -> str:
+    """A name for the sharp clip, in a format that keeps what the soft one's may hold: WebP, GIF, frames; else MP4."""
+    if clip.is_dir():
+        return f"{clip}.sharp/"
+    return str(clip.with_suffix(".sharp" + (clip.suffix if clip.suffix.lower() in (".webp", ".gif") else ".mp4")))

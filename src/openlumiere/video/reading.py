@@ -270,7 +270,7 @@ def _video_frames(path: Path, start: float) -> Iterator[Frame]:
 
 
 def _converter(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> Callable[[], np.ndarray]:
-    """Upright RGB with square pixels. High-definition video without a colour tag is BT.709, as players take it."""
+    """Upright RGB or RGBA, pixels square. High-definition video without a colour tag is BT.709, as players take it."""
 
     def pixels() -> np.ndarray:
         from av.video.reformatter import Colorspace
@@ -279,8 +279,9 @@ def _converter(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> Call
             raise LumiereError(f"{path} is corrupt at {frame.time:.2f} s; replace it")
         aspect = stream.sample_aspect_ratio or 1
         untagged = Colorspace.ITU709 if frame.colorspace == _UNSPECIFIED and frame.height >= 720 else None
+        colours = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
         rgb = frame.reformat(
-            width=max(round(frame.width * aspect), 1), format="rgb24", src_colorspace=untagged,
+            width=max(round(frame.width * aspect), 1), format=colours, src_colorspace=untagged,
             interpolation="BICUBIC",
         ).to_ndarray()  # fmt: skip
         return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))

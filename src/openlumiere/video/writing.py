@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from openlumiere.errors import LumiereError
 
 # Highest rate that players honour: browsers show delays of 10 ms and less as 100 ms.
-_MAX_FPS = {".mp4": 240, ".webp": 90, ".gif": 50, ".png": 1000, "": 1000}
+_MAX_FPS = {".mp4": 240, ".mov": 240, ".webp": 90, ".gif": 50, ".png": 1000, "": 1000}
 # x264's constant rate factor: flat colours come back within a level or two.
 _CRF = "12"
 # Larger WebP files are stored with loss (4:2:0 chroma), which small pictures would not survive.
@@ -87,6 +87,7 @@ def write_clip(
 
     - ``.mp4``: H.264, yuv420p, BT.709, index first; odd sizes grow by a copy of the last row or column,
       transparency is laid over white.
+    - ``.mov``: ProRes 4444, for editing programs; keeps transparency.
     - ``.webp``, ``.gif``: loop for ever, keep transparency (in a GIF as on or off), last exactly frames / fps
       in total. WebP is lossless up to 160 pixels.
     - ``.png``: a contact sheet, see `contact_sheet`.
@@ -120,7 +121,8 @@ def write_clip(
     note = json.dumps({"fps": float(fps), "num_frames": len(pixels), "metadata": dict(metadata or {})})
     webp = partial(_write_webp, lossless=lossless or max(pixels.shape[1:3]) <= _LOSSLESS_WEBP_SIDE)
     write: dict[str, Callable[[np.ndarray, Path, float, str], None]] = {
-        ".mp4": _write_mp4, ".webp": webp, ".gif": _write_gif, ".png": _write_sheet, "": _write_folder
+        ".mp4": _write_mp4, ".mov": _write_mov, ".webp": webp, ".gif": _write_gif, ".png": _write_sheet,
+        "": _write_folder,
     }  # fmt: skip
     with _beside(path) as unfinished:
         write[suffix](pixels, unfinished, float(fps), note)
@@ -181,30 +183,50 @@ def _delays(count: int, fps: float, ticks: int) -> list[int]:
 
 
 def _write_mp4(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
+    height, width = pixels.shape[1:3]
+    even = ((0, height % 2), (0, width % 2), (0, 0))
+    frames = (np.pad(opaque(picture), even, mode="edge") for picture in pixels)
+    options = {"crf": _CRF, "preset": "medium"}
+    _encode(frames, path, fps, note, container="mp4", codec="libx264", pix_fmt="yuv420p", options=options)
+
+
+def _write_mov(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
+    transparent = pixels.shape[-1] == 4
+    pix_fmt = "yuva444p10le" if transparent else "yuv444p10le"
+    options = {"profile": "4444", "vendor": "apl0"}
+    _encode(iter(pixels), path, fps, note, container="mov", codec="prores_ks", pix_fmt=pix_fmt, options=options)
+
+
+def _encode(
+    frames: Iterator[np.ndarray], path: Path, fps: float, note: str,
+    *, container: str, codec: str, pix_fmt: str, options: dict[str, str],
+) -> None:  # fmt: skip
+    """A video in BT.709 colours, its index first."""
     import av
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
-    height, width = pixels.shape[1:3]
     rate = Fraction(fps).limit_denominator(1001)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        container.metadata["comment"] = note
-        stream = container.add_stream("libx264", rate=rate, options={"crf": _CRF, "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+    first = next(frames)
+    with av.open(str(path), "w", format=container, options={"movflags": "+faststart"}) as file:
+        file.metadata["comment"] = note
+        stream = file.add_stream(codec, rate=rate, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = *first.shape[:2], pix_fmt
         context = stream.codec_context
         context.time_base = 1 / rate
         context.colorspace, context.color_range = _BT709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        for i, picture in enumerate(pixels):
-            picture = np.pad(opaque(picture), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-                format="yuv420p",
+        for i, picture in enumerate(chain([first], frames)):
+            colours = "rgba" if picture.shape[-1] == 4 else "rgb24"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=colours).reformat(
+                format=pix_fmt,
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
                 interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
             )
             frame.pts, frame.time_base = i, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
 
 
 def _write_webp(pixels: np.ndarray, path: Path, fps: float, note: str, *, lossless: bool) -> None:
