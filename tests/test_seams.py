@@ -8,19 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 import tiny
+from openlumiere import LumierePipeline, STUNet
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.seams import (
     ALONE,
+    LOOP,
     MERGED,
+    NO_LOOP,
     REAL,
     adjacent_differences,
     border_ratio,
+    evaluate_loops,
     evaluate_seams,
     window_borders,
+    wrap_ratio,
 )
 
 
@@ -36,6 +42,31 @@ def test_a_jump_at_every_border_is_seen_and_steady_motion_is_not() -> None:
 def test_borders_of_overlapping_windows_are_where_a_window_begins_or_ends() -> None:
     assert np.flatnonzero(window_borders(20, 8, 2)).tolist() == [5, 7, 11, 13]
     assert not window_borders(8, 8, 2).any()
+
+
+def test_a_clip_that_comes_back_does_not_jump_and_one_that_goes_on_does() -> None:
+    place = np.arange(20)[:, None, None, None] * np.ones((1, 4, 4, 3))
+    assert wrap_ratio(np.sin(place * 2 * np.pi / 20)) == pytest.approx(1, abs=0.1)
+    assert wrap_ratio(place / 20) == pytest.approx(19**2)
+
+
+def test_loops_are_measured_on_whole_clips(tmp_path: Path) -> None:
+    second = tiny.second_stage()
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384,
+    )  # fmt: skip
+    pipe = LumierePipeline(
+        unet=tiny.wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
+        tokenizer=second.tokenizer, num_inference_steps=2, window_frames=8, subjects=["tiger", "heart"],
+        noise_correlation=0.9,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    report = evaluate_loops(pipe, tmp_path, clips=2, num_frames=12, progress=False)
+    assert json.loads((tmp_path / "loops.json").read_text()) == report
+    assert set(report["ratio_at_wrap"]) == {LOOP, NO_LOOP}
+    assert all(len(each) == 2 for each in report["each"].values())
 
 
 def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:

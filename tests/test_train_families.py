@@ -85,5 +85,5 @@ def test_inflated_twice_is_refused(tmp_path: Path, clips: Path) -> None:
 
 
 def test_export_needs_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(LumiereError, match="holds no checkpoint"):
+    with pytest.raises(LumiereError, match="neither a checkpoint nor a model"):
         export(tmp_path, tmp_path / "out")

@@ -345,6 +345,20 @@ def test_a_clip_whose_sharpening_fails_is_kept_and_picked_up(
     assert "no super-resolution stage" in capsys.readouterr().err
 
 
+def test_a_model_gets_its_second_stage_later(t2v: Path, ssr: Path, tmp_path: Path) -> None:
+    at_once, later = tmp_path / "at-once", tmp_path / "later"
+    export(t2v, at_once, super_resolution=ssr, upscale_steps=1)
+    export(t2v, later)
+    (later / "README.md").write_text("a card")
+    export(later, later, super_resolution=ssr, upscale_steps=1)
+    assert (later / "README.md").read_text() == "a card"
+    for part in ("unet", "sr_unet"):
+        one, other = (load_file(f / part / "diffusion_pytorch_model.safetensors") for f in (at_once, later))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert LumierePipeline.from_pretrained(later).config == LumierePipeline.from_pretrained(at_once).config
+
+
 def test_stages_that_read_prompts_differently_are_no_one_model(t2v: Path, ssr: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(ssr, other)

@@ -38,9 +38,10 @@ def register(commands: Commands) -> None:
         example=[
             "lumiere export runs/emoji-nano/t2v -o models/my-model --steps 25 --guidance 2",
             "lumiere export runs/emoji-nano/t2v --super-resolution runs/emoji-nano/ssr -o models/my-model",
+            "lumiere export models/my-model --super-resolution runs/emoji-nano/ssr -o models/my-sharper-model",
         ],
     )
-    export.add_argument("training", metavar="RUN", type=Path, help="output folder of a t2v run")
+    export.add_argument("training", metavar="RUN", type=Path, help="output folder of a t2v run, or a model")
     export.add_argument("-o", "--output", required=True, type=Path, help="folder for the model")
     export.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float16", help="of the file")
     export.add_argument("--steps", type=parsing.positive_int, help="the model's default, else the run's sample_steps")
@@ -97,6 +98,22 @@ def register(commands: Commands) -> None:
     seams.add_argument("--seed", type=parsing.seed, default=0)
     seams.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     seams.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+
+    loops = add_command(
+        protocols,
+        "loops",
+        run_evaluate_loops,
+        help="say whether clips made with --loop jump where they start again",
+        example=["lumiere evaluate loops --model emoji-nano -o runs/loops"],
+    )
+    loops.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    loops.add_argument("-o", "--output", required=True, type=Path, help="folder for the report")
+    loops.add_argument("--clips", type=parsing.positive_int, default=6, help="with and without, default: 6")
+    loops.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
+    loops.add_argument("--no-upscale", action="store_true", help="measure the base clips")
+    loops.add_argument("--seed", type=parsing.seed, default=0)
+    loops.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    loops.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
 
     upscale = add_command(
         protocols,
@@ -187,6 +204,22 @@ def run_evaluate_seams(args: argparse.Namespace) -> None:
     print("difference between adjacent frames, at window borders against elsewhere:")
     for name, ratio in report["ratio_at_borders"].items():
         print(f"  {name:<20} {ratio:.3f}")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_loops(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.seams import evaluate_loops
+    from openlumiere.pipelines.load import load_pipeline
+
+    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    report = evaluate_loops(
+        pipe, args.output, clips=args.clips, num_frames=args.frames, seed=args.seed,
+        upscale=False if args.no_upscale else None,
+    )  # fmt: skip
+    print("difference between the last frame and the first, against that between adjacent ones:")
+    for name, ratio in report["ratio_at_wrap"].items():
+        print(f"  {name:<20} {ratio:.2f}")
     print(f"wrote {args.output}")
 
 

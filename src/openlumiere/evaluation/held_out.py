@@ -11,7 +11,7 @@ from openlumiere.data.compose import Atlas, draw
 from openlumiere.data.emoji import load_atlases
 from openlumiere.data.scenes import Scene, SceneSampler, vocabulary
 
-_SCENES = 2_000_003  # scenes of their own, far from those of training
+SCENES = 2_000_003  # scenes of their own, far from those of training
 
 
 def atlases_of(data: Path | Mapping[str, Atlas], size: int) -> Mapping[str, Atlas]:
@@ -25,7 +25,7 @@ def held_out_clips(
     atlases: Mapping[str, Atlas], count: int, *, size: int, num_frames: int, seed: int = 0
 ) -> Iterator[tuple[Scene, torch.Tensor]]:
     """Scenes of held-out combinations and their clips, (3, F, size, size) in [-1, 1]."""
-    sampler = SceneSampler({key: a.names for key, a in atlases.items()}, split="combinations", seed=_SCENES + seed)
+    sampler = SceneSampler({key: a.names for key, a in atlases.items()}, split="combinations", seed=SCENES + seed)
     for index in range(count):
         scene = sampler(index)
         yield scene, draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)[0]

@@ -1,14 +1,15 @@
-"""`lumiere evaluate seams`: do windows show? As the paper's Figure 14, which compares adjacent frames.
+"""`lumiere evaluate seams` and `loops`: does it show where windows end, or where a loop starts again?
 
-Real clips are shrunk and sharpened again by a model's second stage, with its windows merged at every step, and with
-independent windows. Where a window ends, the next frame comes from another one: if the difference between these two
-frames stands out against the others', there is a seam.
+As the paper's Figure 14, which compares adjacent frames. Real clips are shrunk and sharpened again by a model's second
+stage, with its windows merged at every step, and with independent windows. Where a window ends, the next frame comes
+from another one: if the difference between these two frames stands out against the others', there is a seam.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,19 @@ import torch
 from tqdm import tqdm
 
 from openlumiere.data.compose import Atlas
+from openlumiere.data.scenes import SceneSampler, vocabulary
 from openlumiere.diffusion.enlarging import shrink
 from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
 
 from . import cache
-from .held_out import atlases_of, held_out_clips
+from .held_out import SCENES, atlases_of, held_out_clips
 
 if TYPE_CHECKING:
+    from openlumiere.pipelines.base import LumierePipeline
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
+LOOP, NO_LOOP = "made as a loop", "not made as one"
 MERGED, ALONE, REAL = "MultiDiffusion", "independent windows", "real clip"
 
 
@@ -101,6 +105,53 @@ def evaluate_seams(
     output.mkdir(parents=True, exist_ok=True)
     cache.write_text(output / "seams.json", json.dumps(report, indent=1))
     plot(report, output / "seams.png")
+    return report
+
+
+def wrap_ratio(clip: np.ndarray) -> float:
+    """How much the clip jumps where it starts again: the last frame's difference to the first over the others' mean."""
+    around = np.concatenate([clip, clip[:1]])
+    *between, wrap = adjacent_differences(around)
+    return float(wrap / max(np.mean(between), 1e-12))
+
+
+def evaluate_loops(
+    pipe: LumierePipeline,
+    output: Path,
+    *,
+    clips: int = 6,
+    num_frames: int = 80,
+    seed: int = 0,
+    upscale: bool | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Make clips of held-out scenes with ``loop=True`` and without, measure where they start again; ``loops.json``.
+
+    Args:
+        pipe: the model, both stages.
+        upscale: see `LumierePipeline`; False measures the base alone.
+
+    Returns:
+        For both, the mean of `wrap_ratio`, which is 1 where nothing shows, and its value for each clip.
+    """
+    words = vocabulary()["subjects"]
+    names = {key: words[key]["names"] for key in pipe.config.subjects or words}
+    scenes = SceneSampler(names, split="combinations", seed=SCENES + seed)
+    found: dict[str, list[float]] = {LOOP: [], NO_LOOP: []}
+    with tqdm(total=2 * clips, desc="making clips", unit="clip", disable=not progress) as bar:
+        for index, (name, loop) in product(range(clips), ((LOOP, True), (NO_LOOP, False))):
+            generator = torch.Generator().manual_seed(seed + index)
+            clip = pipe(scenes(index).caption, num_frames=num_frames, loop=loop, upscale=upscale, generator=generator)[
+                0
+            ][0]
+            found[name].append(wrap_ratio(clip))
+            bar.update()
+    report = {
+        "clips": clips, "num_frames": num_frames, "seed": seed, "upscale": upscale,
+        "ratio_at_wrap": {name: float(np.mean(each)) for name, each in found.items()}, "each": found,
+    }  # fmt: skip
+    output.mkdir(parents=True, exist_ok=True)
+    cache.write_text(output / "loops.json", json.dumps(report, indent=1))
     return report
 
 

@@ -12,6 +12,8 @@ from torch import nn
 
 from openlumiere.bundled import write_checksums
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.load import resolve_model
 from openlumiere.stunet import STUNet
 
 from . import state
@@ -41,16 +43,18 @@ def export(
     """Write the moving average of a `t2v` run's newest checkpoint as a `LumierePipeline`.
 
     Args:
-        run: the run's output folder.
+        run: the run's output folder; or a model, to be written anew with other defaults or another second stage.
         out: folder to write; weights of an older export in it are replaced, a README.md beside them stays.
         super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
         num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
         upscale_steps, noise_level: likewise of the second stage.
     """
-    config = _config(run, "t2v")
-    pipe = build_pipeline(config)
-    _take_average(run, pipe.unet, dtype)
+    if (run / "model_index.json").exists():
+        pipe = LumierePipeline.from_pretrained(resolve_model(str(run)), torch_dtype=dtype, local_files_only=True)
+    else:
+        pipe = build_pipeline(_config(run, "t2v"))
+        _take_average(run, pipe.unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -84,7 +88,7 @@ def export(
 
 def _config(run: Path, stage: str) -> TrainConfig:
     if not state.checkpoints(run):
-        raise LumiereError(f"{run} holds no checkpoint; give the output folder of a training run")
+        raise LumiereError(f"{run} holds neither a checkpoint nor a model; give the output folder of a training run")
     config = load(run / "config.yaml")
     if config.stage != stage:
         raise LumiereError(f"{run} is a run of stage {config.stage}; a run of stage {stage} is needed")
