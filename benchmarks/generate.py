@@ -22,6 +22,7 @@ _PROMPT = "a tiger walking to the left on a green background"
 _EXAMPLES = """
 examples:
   python benchmarks/generate.py
+  python benchmarks/generate.py --no-upscale
   python benchmarks/generate.py --runs 5 --threads 1 --json generate.json
   python benchmarks/generate.py --model FOLDER --frames 16 --steps 2
 """
@@ -56,6 +57,7 @@ def main() -> int:
         for key in ("model", "frames", "steps", "device"):
             value = getattr(args, key)
             command += [] if value is None else [f"--{key}", str(value)]
+        command += ["--no-upscale"] if args.no_upscale else []
         for number in range(args.runs):
             print(f"run {number + 1} of {args.runs}", file=sys.stderr, flush=True)
             clip = Path(folder) / f"{number}.mp4"
@@ -122,12 +124,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="default: the model's")
     parser.add_argument("--device", help="default: the command's")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores, %(default)s")
-    parser.add_argument("--max-seconds", type=float, default=60, help="the aim, default: %(default)s")
-    parser.add_argument("--max-gb", type=float, default=3, help="the aim, default: %(default)s")
+    parser.add_argument("--no-upscale", action="store_true", help="the base model alone")
+    parser.add_argument("--max-seconds", type=float, help="the aim, default: 120, and 60 with --no-upscale")
+    parser.add_argument("--max-gb", type=float, help="the aim, default: 4, and 3 with --no-upscale")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the machine")
     args = parser.parse_args()
     if args.runs < 1 or args.threads < 1:
         parser.error("--runs and --threads must be 1 or more")
+    args.max_seconds = args.max_seconds or (60 if args.no_upscale else 120)
+    args.max_gb = args.max_gb or (3 if args.no_upscale else 4)
     return args
 
 

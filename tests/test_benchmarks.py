@@ -95,6 +95,21 @@ def test_a_mistyped_shape_is_one_line() -> None:
     assert "emoji-nano" in done.stderr
 
 
+def test_windows_take_less_memory_than_one_pass_and_so_grow_more_slowly(tmp_path: Path, tiny_model: Path) -> None:
+    found, printed = results(
+        tmp_path, "windows.py", "--model", str(tiny_model), "--stage", "base", "--frames", "8,16,48", "--threads", "1"
+    )
+    assert found["window"] == 8
+    by = {(row["frames"], row["way"]): row for row in found["results"]}
+    assert set(by) == {(8, "windows"), (16, "windows"), (16, "one pass"), (48, "windows"), (48, "one pass")}
+    assert by[48, "windows"]["bytes"] < by[48, "one pass"]["bytes"] / 2
+    assert all(row["seconds"] > 0 for row in by.values())
+    assert "windows of 8, 1 at a time" in printed
+    done = run("windows.py", "--model", str(tiny_model), "--frames", "8")
+    assert done.returncode == 2
+    assert "has no second stage" in done.stderr
+
+
 @pytest.fixture
 def tiny_model(tmp_path: Path) -> Path:
     unet = UNet2DConditionModel(
@@ -103,9 +118,9 @@ def tiny_model(tmp_path: Path) -> Path:
         norm_num_groups=4, attention_head_dim=2, cross_attention_dim=384,
     )  # fmt: skip
     folder = tmp_path / "tiny"
-    LumierePipeline(unet=STUNet.from_unet(unet), scheduler=DDIMScheduler(), text_encoder_id=MINILM).save_pretrained(
-        folder
-    )
+    LumierePipeline(
+        unet=STUNet.from_unet(unet), scheduler=DDIMScheduler(), text_encoder_id=MINILM, window_frames=8
+    ).save_pretrained(folder)
     return folder
 
 

@@ -175,19 +175,21 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         windows = plan_windows(soft.shape[2], length, overlap, loop=loop, tapered=tapered_windows)
 
         text = self._encode(prompts, negative_prompt, guided=scale > 1.0)
-        enlarged = enlarge(soft.to(kept_on, self.unet.dtype), config.scale, align_corners=config.align_corners)
-        enlarged = fold(enlarged, config.pixel_unshuffle)
-        shape = (len(soft), enlarged.shape[1], *enlarged.shape[2:])
+        beside = enlarge(soft.to(kept_on, self.unet.dtype), config.scale, align_corners=config.align_corners)
+        beside = fold(beside, config.pixel_unshuffle)
+        shape = tuple(beside.shape)
         if latents is None:
             latents = self._noise(shape, generator, kept_on, loop=loop)
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
         levels = torch.full((len(soft),), level, device=kept_on)
         schedule = self.image_noising_scheduler or self.scheduler
-        noisy = corrupt(enlarged, self._noise(shape, generator, kept_on, loop=loop), schedule.alphas_cumprod, levels)
+        noise = self._noise(shape, generator, kept_on, loop=loop)
+        beside = corrupt(beside, noise, schedule.alphas_cumprod, levels)
+        del noise  # long clips: only what every step needs is kept
         sharp = self._denoise(
             latents.to(kept_on, self.unet.dtype),
-            Conditions(text, soft.shape[2], scale, rescale, Beside(noisy, class_labels=levels)),
+            Conditions(text, soft.shape[2], scale, rescale, Beside(beside, class_labels=levels)),
             windows,
             num_inference_steps=steps,
             window_batch_size=window_batch_size,
