@@ -15,7 +15,8 @@ import tiny
 from openlumiere import STUNet
 from openlumiere.diffusion.enlarging import corrupt, enlarge, shrink
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline, as_clips
+from openlumiere.pipelines.clips import as_clips
+from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 SCALE, WINDOW = 2, 8
 

@@ -36,12 +36,13 @@ from openlumiere.cli import main
 from openlumiere.data import emoji as builder
 from openlumiere.data.emoji import build
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.load import load_super_resolution
+from openlumiere.pipelines.load import load_pipeline, load_super_resolution
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.training import state
 from openlumiere.training.config import load
 from openlumiere.training.export import export
 from openlumiere.training.loop import learning_rate
+from openlumiere.training.masks import MIXTURE
 from openlumiere.video import read_clip
 from test_training_parts import trained_once
 
@@ -345,6 +346,29 @@ def test_a_clip_whose_sharpening_fails_is_kept_and_picked_up(
     assert "no super-resolution stage" in capsys.readouterr().err
 
 
+def test_conditional_goes_on_from_a_clip_model_and_learns_to_be_given(
+    runs: Runs, t2v: Path, t2v_overrides: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "conditional"
+    clip_model = f"model.t2i={t2v / 'export' / 'pipeline'}"
+    code, log = runs.run(output, *t2v_overrides[1:], clip_model, "model.temporal={}", stage="conditional")
+    assert code == 0, log
+    assert all(math.isfinite(value) for value in scalars(output, "loss").values())
+    samples = {path.name for path in (output / "samples").iterdir()}
+    assert samples == {f"0000012-{kind.replace(' ', '-')}.webp" for kind in MIXTURE}
+    before = load_file(t2v / "export" / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+    pipe = load_pipeline(str(export(output, tmp_path / "model", dtype=torch.float32)))
+    after = pipe.unet.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("spatial."))
+    assert after["temporal.condition_in.weight"].abs().max() > 0
+    assert pipe.unet.config["condition_channels"] == pipe.condition_channels
+    given = np.random.default_rng(0).random((8, 16, 16, 3), dtype=np.float32)
+    change = np.ones((8, 1, 1))
+    change[0] = 0
+    made = pipe("a tiger", num_frames=8, video=given, mask=change, num_inference_steps=1)[0]
+    np.testing.assert_allclose(made[0, 0], given[0], atol=1e-6)
+
+
 def test_a_model_gets_its_second_stage_later(t2v: Path, ssr: Path, tmp_path: Path) -> None:
     at_once, later = tmp_path / "at-once", tmp_path / "later"
     export(t2v, at_once, super_resolution=ssr, upscale_steps=1)
@@ -356,7 +380,8 @@ def test_a_model_gets_its_second_stage_later(t2v: Path, ssr: Path, tmp_path: Pat
         one, other = (load_file(f / part / "diffusion_pytorch_model.safetensors") for f in (at_once, later))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
-    assert LumierePipeline.from_pretrained(later).config == LumierePipeline.from_pretrained(at_once).config
+    one, other = (json.loads((folder / "model_index.json").read_text()) for folder in (at_once, later))
+    assert one == other
 
 
 def test_stages_that_read_prompts_differently_are_no_one_model(t2v: Path, ssr: Path, tmp_path: Path) -> None:

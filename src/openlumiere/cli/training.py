@@ -16,7 +16,7 @@ def register(commands: Commands) -> None:
         commands,
         "train",
         run_train,
-        help="train a text-to-image model (t2i) and the temporal layers on top of it (t2v); likewise super-resolution",
+        help="train a text-to-image model (t2i), temporal layers on top (t2v), conditioning on top; super-resolution",
         more="A run that was stopped goes on from its last checkpoint.",
         example=[
             "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
             "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
         ],
     )
-    train.add_argument("stage", choices=["t2i", "t2v", "ssr-image", "ssr"])
+    train.add_argument("stage", choices=["t2i", "t2v", "conditional", "ssr-image", "ssr"])
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
     train.add_argument("--config", required=True, metavar="FILE", help="YAML, see configs/")
     train.add_argument("--no-resume", action="store_true", help="start anew, whatever checkpoints there are")

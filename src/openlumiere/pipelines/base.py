@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from openlumiere.diffusion.conditioning import given_where, paste
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
-from .denoising import ClipPipeline, Conditions, LumierePipelineOutput
+from .clips import as_clips, as_mask
+from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
 from .super_resolution import LumiereSuperResolutionPipeline
 
 
@@ -147,6 +150,10 @@ class LumierePipeline(ClipPipeline):
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
+        video: torch.Tensor | np.ndarray | list[Any] | None = None,
+        mask: torch.Tensor | np.ndarray | Any | None = None,
+        paste_given: bool = True,
+        feather: int = 0,
         upscale: bool | None = None,
         loop: bool = False,
         window_frames: int | None = None,
@@ -169,6 +176,11 @@ class LumierePipeline(ClipPipeline):
             num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
             generator: one, or a list with one for each clip; a clip then does not depend on its batch.
             latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
+            video: clips of which a part is given, as `pipelines.clips.as_clips` takes them, one for each clip to make
+                or one for all, of the size and length to make.
+            mask: what of `video` should change, 1 or white; see `pipelines.clips.as_mask`.
+            paste_given: put what is given back over the base clip at the end, so that it is kept to the pixel.
+            feather: pixels over which it then fades into what was made.
             upscale: run the second stage too; None = where there is one.
             loop: make the clip's end flow into its start.
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
@@ -181,7 +193,8 @@ class LumierePipeline(ClipPipeline):
 
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
-                `output_type`, another number of generators, negative prompts or latents than of clips.
+                `output_type`, another number of generators, negative prompts or latents than of clips; a video without
+                a mask or of another size, or a model that takes none.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -200,9 +213,12 @@ class LumierePipeline(ClipPipeline):
             latents = correlate(latents, self.config.noise_correlation, loop=loop)
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        kept_on = torch.device("cpu") if offload_frames else device
+        given = self._given(video, mask, shape, kept_on)
+        beside = None if given is None else Beside(self.encode_condition(*given))
         latents = self._denoise(
-            latents.to("cpu" if offload_frames else device, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale),
+            latents.to(kept_on, self.unet.dtype),
+            Conditions(text, num_frames, scale, rescale, beside),
             windows,
             num_inference_steps=steps,
             window_batch_size=window_batch_size,
@@ -214,7 +230,10 @@ class LumierePipeline(ClipPipeline):
         stage = self.super_resolution if upscale is None or upscale else None
         if upscale and stage is None:
             raise LumiereError("this model has no super-resolution stage; leave upscale out")
-        frames = self._to_user(self._decode(latents), output_type if stage is None else "pt")
+        pixels = self._decode(latents)
+        if given is not None and paste_given:
+            pixels = paste(pixels, *given, feather=feather)
+        frames = self._to_user(pixels, output_type if stage is None else "pt")
         if stage is not None:
             frames = stage(
                 frames,
@@ -238,6 +257,29 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError("the number of steps and of clips must be at least 1")
         if output_type not in ("np", "pt", "pil"):
             raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
+
+    def _given(
+        self, video: Any, mask: Any, shape: tuple[int, ...], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What is given and M, as pixels; None where nothing is. `shape` is of the latents."""
+        if video is None and mask is None:
+            return None
+        if not self.unet.config["condition_channels"]:
+            raise LumiereError("this model takes no clip to keep a part of; train one: lumiere train conditional")
+        if video is None or mask is None:
+            raise LumiereError("give both a video and a mask of what should change in it")
+        clips = as_clips(video)[:, :3]
+        unit = self._pixels_per_position
+        batch, _, frames, *size = shape
+        wanted = (frames, *(side * unit for side in size))
+        if len(clips) not in (1, batch) or clips.shape[2:] != wanted:
+            raise LumiereError(
+                f"{len(clips)} video(s) of {tuple(clips.shape[2:])} frames, height and width, for {batch} clip(s) of "
+                f"{wanted}: resize"
+            )
+        clips = clips.expand(batch, -1, -1, -1, -1)
+        keep = given_where(as_mask(mask, tuple(clips.shape)))
+        return clips.to(device, self.unet.dtype), keep.to(device, self.unet.dtype)
 
     def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
         length = length or self.config.window_frames or num_frames

@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
+from openlumiere.diffusion.conditioning import masked, shrink_mask
 from openlumiere.diffusion.guidance import guide
 from openlumiere.diffusion.pixels import fold, unfold
 from openlumiere.diffusion.timesteps import sampling_timesteps
@@ -168,6 +169,24 @@ class ClipPipeline(DiffusionPipeline):
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         scaled = (torch.cat(latents) - shift) * self.vae.config.scaling_factor
         return scaled.unflatten(0, (len(clips), -1)).transpose(1, 2)
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of C and M beside the noisy clip, as `encode_condition` makes them."""
+        own = int(self.unet.spatial.config["in_channels"])
+        return own + (self.config.pixel_unshuffle**2 if self.vae is None else 1)
+
+    def encode_condition(self, clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """C and M as a widened network sees them, (B, condition_channels, F, h, w).
+
+        Args:
+            clips: (B, 3, F, H, W) in [-1, 1]; read where they are given.
+            mask: M, (B, 1, F, H, W), 1 = given.
+        """
+        given = self.encode_clips(masked(clips, mask))
+        unit = self._pixels_per_position
+        where = fold(mask, unit) if self.vae is None else shrink_mask(mask, unit)
+        return torch.cat([given, where.to(given)], dim=1)
 
     def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
         text = self.encode_prompts(prompts)

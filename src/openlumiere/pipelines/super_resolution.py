@@ -18,6 +18,7 @@ from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
+from .clips import as_clips
 from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
 
 
@@ -218,32 +219,6 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         more = -frames % self.unet.frame_multiple if frames < self.config.window_frames else 0
         padding = (0, wanted[1] - sides[1], 0, wanted[0] - sides[0], 0, more)
         return F.pad(clips, padding, mode="replicate") if any(padding) else clips
-
-
-def as_clips(clip: torch.Tensor | np.ndarray | list[Any]) -> torch.Tensor:
-    """What a user has, one clip or a batch, as (B, 3 or 4, F, H, W) in [-1, 1].
-
-    Args:
-        clip: a tensor, (F, 3, H, W) or (B, F, 3, H, W), or an array, (F, H, W, 3) or (B, F, H, W, 3), in [0, 1] or of
-            uint8, or the same with alpha as a fourth colour; or a list of PIL images, or of such lists.
-    """
-    if isinstance(clip, list):
-        if not clip:
-            raise LumiereError("the clip has no frames")
-        if isinstance(clip[0], (list, np.ndarray, torch.Tensor)):
-            return torch.cat([as_clips(each) for each in clip])
-        clip = np.stack([np.asarray(frame.convert("RGBA" if "A" in frame.getbands() else "RGB")) for frame in clip])
-    if isinstance(clip, np.ndarray):
-        clip = torch.from_numpy(np.ascontiguousarray(clip)).movedim(-1, -3)
-    if clip.dtype == torch.uint8:
-        clip = clip.float() / 255
-    if clip.ndim == 4:
-        clip = clip[None]
-    if clip.ndim != 5 or clip.shape[2] not in (3, 4) or 0 in clip.shape:
-        raise LumiereError(
-            f"a clip of shape {tuple(clip.shape)} cannot be read: frames of 3 colours, or 4 with alpha, are wanted"
-        )
-    return clip.transpose(1, 2).float() * 2 - 1
 
 
 def _over_gray(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -49,11 +49,12 @@ class TemporalLayers(nn.Module):
         mid: the coarsest level's, after the T2I's middle block.
         downsamplers, upsamplers: one after each spatial one; None where time is not resampled.
         conditioning: see `TemporalConditioning`; None as in the paper.
+        condition_in: what widens the first convolution by the channels of a condition; None without one.
     """
 
     def __init__(
         self, unet: UNet2DConditionModel, *, resampled: list[int], attention_layers: int, attention_head_dim: int,
-        width: float, conditioning: bool,
+        width: float, conditioning: bool, condition_channels: int,
     ) -> None:  # fmt: skip
         super().__init__()
         channels = list(unet.config["block_out_channels"])
@@ -61,6 +62,7 @@ class TemporalLayers(nn.Module):
         groups = unet.config["norm_num_groups"] or 32
         condition_dim = _time_embed_dim(unet) if conditioning else None
         self.conditioning = TemporalConditioning(_text_dim(unet), _time_embed_dim(unet)) if conditioning else None
+        self.condition_in = _condition_in(unet, condition_channels) if condition_channels else None
 
         def block(level: int) -> nn.Module:
             if level == coarsest:
@@ -115,6 +117,7 @@ class STUNet(ModelMixin, ConfigMixin):
         temporal_width: inner channels of the convolution blocks, as a fraction of the level's.
         temporal_init: "identity" as in the paper or "he" (ablation), of the temporal resampling convolutions.
         temporal_conditioning: tell the temporal layers prompt, noise level and place in the clip directly.
+        condition_channels: channels of a condition that the network is given beside the noisy clip, see `widen`.
 
     Raises:
         LumiereError: for U-Nets whose blocks have another structure.
@@ -133,6 +136,7 @@ class STUNet(ModelMixin, ConfigMixin):
         temporal_width: float = 1.0,
         temporal_init: Literal["identity", "he"] = "identity",
         temporal_conditioning: bool = False,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         self.spatial = UNet2DConditionModel.from_config(unet)
@@ -154,6 +158,7 @@ class STUNet(ModelMixin, ConfigMixin):
             attention_head_dim=attention_head_dim,
             width=temporal_width,
             conditioning=temporal_conditioning,
+            condition_channels=condition_channels,
         )
         self.frame_multiple = 2 ** len(resampled)
         self.gradient_checkpointing = False
@@ -200,6 +205,22 @@ class STUNet(ModelMixin, ConfigMixin):
                 _init_pooling(module)
             elif isinstance(module, (ConvolutionBlock, AttentionBlock)):
                 module.init_zero()
+        if self.temporal.condition_in is not None:
+            nn.init.zeros_(self.temporal.condition_in.weight)
+
+    def widen(self, channels: int) -> None:
+        """Make room for a condition of so many channels beside the noisy clip: ⟨J, C, M⟩ of the paper's section 4.2.
+
+        A convolution over more channels is the sum of two, so the T2I's own first convolution stays as it is, frozen,
+        and what is added starts at zero: the widened network returns what it did before, whatever it is given.
+        """
+        if channels < 1 or self.temporal.condition_in is not None:
+            raise LumiereError(f"widen({channels}): a network is widened once, by one channel at least")
+        weight = self.spatial.conv_in.weight
+        added = _condition_in(self.spatial, channels).to(weight.device, weight.dtype)
+        nn.init.zeros_(added.weight)
+        self.temporal.condition_in = added
+        self.register_to_config(condition_channels=channels)
 
     def freeze_spatial(self) -> None:
         """Train the temporal layers alone, as the paper does."""
@@ -252,7 +273,8 @@ class STUNet(ModelMixin, ConfigMixin):
         """Predict the noise, or v, of a noisy clip.
 
         Args:
-            sample: (B, C, F, H, W); F must be a multiple of `frame_multiple`.
+            sample: (B, C, F, H, W); F must be a multiple of `frame_multiple`. A widened network's may hold
+                `condition_channels` more, the condition's; it may also be left out, which means zeros.
             timestep: a number, or of shape (B,).
             encoder_hidden_states: text, (B, L, D).
             class_labels: (B,), for T2Is with a class embedding, such as the noise level of DeepFloyd IF stage II.
@@ -264,6 +286,7 @@ class STUNet(ModelMixin, ConfigMixin):
         Raises:
             LumiereError: if the temporal levels don't divide the number of frames.
         """
+        sample, given = self._split(sample)
         batch, _, frames, *_ = sample.shape
         if frames % self.frame_multiple:
             raise LumiereError(
@@ -285,8 +308,9 @@ class STUNet(ModelMixin, ConfigMixin):
         if t2i.config["center_input_sample"]:
             sample = 2 * sample - 1.0
 
-        x = sample.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = t2i.conv_in(x)
+        x = t2i.conv_in(_pictures(sample))
+        if given is not None and self.temporal.condition_in is not None:
+            x = x + self.temporal.condition_in(_pictures(given))
 
         # Down: at each level, spatial layers and inflation blocks, then space and time shrink.
         skips = [x]
@@ -323,6 +347,14 @@ class STUNet(ModelMixin, ConfigMixin):
         x = t2i.conv_out(x)
         out = x.unflatten(0, (batch, frames)).transpose(1, 2)
         return STUNetOutput(sample=out) if return_dict else (out,)
+
+    def _split(self, sample: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The noisy clip, and the condition where one is given."""
+        own, more = self.spatial.config["in_channels"], self.config["condition_channels"]
+        if sample.shape[1] not in (own, own + more):
+            wide = f", or {own + more} with its condition" if more else ""
+            raise LumiereError(f"a clip of {sample.shape[1]} channels: this network takes {own}{wide}")
+        return (sample, None) if sample.shape[1] == own else (sample[:, :own], sample[:, own:])
 
     def _layers(
         self,
@@ -384,6 +416,11 @@ class _Told:
 
     def _at(self, told: torch.Tensor, frames: int) -> torch.Tensor:
         return told[:, :: self.frames // frames]
+
+
+def _pictures(clips: torch.Tensor) -> torch.Tensor:
+    """Frames in the batch dimension: (B, C, F, H, W) -> (B * F, C, H, W)."""
+    return clips.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _spread(positions: torch.Tensor | None, sample: torch.Tensor) -> torch.Tensor:
@@ -475,6 +512,11 @@ def _check_structure(unet: UNet2DConditionModel) -> None:
         raise LumiereError("cannot inflate a U-Net with image hints or dual cross-attention")
     if getattr(unet, "position_net", None) is not None:
         raise LumiereError("cannot inflate a GLIGEN U-Net; load the plain one")
+
+
+def _condition_in(unet: UNet2DConditionModel, channels: int) -> nn.Conv2d:
+    first = unet.conv_in
+    return nn.Conv2d(channels, first.out_channels, first.kernel_size, padding=first.padding, bias=False)
 
 
 def _time_embed_dim(unet: UNet2DConditionModel) -> int:

@@ -17,10 +17,12 @@ from openlumiere.pipelines.load import resolve_model
 from openlumiere.stunet import STUNet
 
 from . import state
+from .conditional import Conditional
 from .config import TrainConfig, load
 from .ssr import build_super_resolution
-from .t2v import build_pipeline
+from .t2v import TextToVideo
 
+_STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
 # What the second stage is told by the pipeline that carries it.
 _SECOND_STAGE = (
     "pixel_unshuffle", "scale", "num_inference_steps", "guidance_scale", "timestep_shift", "noise_correlation",
@@ -40,7 +42,7 @@ def export(
     upscale_steps: int | None = None,
     noise_level: int | None = None,
 ) -> Path:
-    """Write the moving average of a `t2v` run's newest checkpoint as a `LumierePipeline`.
+    """Write the moving average of a `t2v` or `conditional` run's newest checkpoint as a `LumierePipeline`.
 
     Args:
         run: the run's output folder; or a model, to be written anew with other defaults or another second stage.
@@ -53,7 +55,8 @@ def export(
     if (run / "model_index.json").exists():
         pipe = LumierePipeline.from_pretrained(resolve_model(str(run)), torch_dtype=dtype, local_files_only=True)
     else:
-        pipe = build_pipeline(_config(run, "t2v"))
+        config = _config(run, *_STAGES)
+        pipe = _STAGES[config.stage].build(config)
         _take_average(run, pipe.unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
@@ -86,12 +89,12 @@ def export(
     return out
 
 
-def _config(run: Path, stage: str) -> TrainConfig:
+def _config(run: Path, *stages: str) -> TrainConfig:
     if not state.checkpoints(run):
         raise LumiereError(f"{run} holds neither a checkpoint nor a model; give the output folder of a training run")
     config = load(run / "config.yaml")
-    if config.stage != stage:
-        raise LumiereError(f"{run} is a run of stage {config.stage}; a run of stage {stage} is needed")
+    if config.stage not in stages:
+        raise LumiereError(f"{run} is a run of stage {config.stage}; one of stage {' or '.join(stages)} is needed")
     return config
 
 

@@ -176,6 +176,10 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
             from .t2v import TextToVideo
 
             return TextToVideo(config, device)
+        case "conditional":
+            from .conditional import Conditional
+
+            return Conditional(config, device)
         case "ssr-image":
             from .ssr import SuperResolutionImage
 
@@ -185,7 +189,7 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
 
             return SuperResolution(config, device)
         case _:
-            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, ssr-image or ssr")
+            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, conditional, ssr-image or ssr")
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:

@@ -22,8 +22,13 @@ from .task import DenoisingTask, make_scheduler, new_pipeline, set_gradient_chec
 class TextToVideo(DenoisingTask):
     """Inflates a trained T2I and trains what inflation added."""
 
+    @staticmethod
+    def build(config: TrainConfig) -> LumierePipeline:
+        """The pipeline that a configuration describes, as yet untrained."""
+        return build_pipeline(config)
+
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.pipe = build_pipeline(config).to(device)
+        self.pipe = self.build(config).to(device)
         if self.pipe.text_encoder is None:
             tokenizer, encoder = load_text_encoder(config.text.encoder)
             self.pipe.register_modules(text_encoder=encoder.to(device), tokenizer=tokenizer)

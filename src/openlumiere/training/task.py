@@ -107,7 +107,7 @@ def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
             return EmojiClips(
                 Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames,
                 window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
-                with_motion=data.with_motion,
+                with_motion=data.with_motion, alpha=config.stage == "conditional",
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder

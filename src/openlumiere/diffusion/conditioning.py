@@ -1,0 +1,51 @@
+"""Conditioning on a part of a clip: C, what is given, and M, where it is given (the paper's ⟨J, C, M⟩).
+
+M is 1 where C is given, as in the paper. Users say it the other way round, as in diffusers' inpainting pipelines: white
+is what should change. `given_where` turns one into the other, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from openlumiere.errors import LumiereError
+
+
+def given_where(change: torch.Tensor) -> torch.Tensor:
+    """A user's mask in [0, 1], 1 or white = change, to M: float, 1 = given; any shape."""
+    return (change < 0.5).float()
+
+
+def masked(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """C: clips where they are given, and gray, which is 0, elsewhere; (B, C, F, H, W) by (B, 1, F, H, W)."""
+    if mask.shape != (len(clips), 1, *clips.shape[2:]):
+        raise LumiereError(f"a mask of shape {tuple(mask.shape)} does not fit clips of shape {tuple(clips.shape)}")
+    return clips * mask.to(clips)
+
+
+def shrink_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:
+    """M at the resolution of a latent space: 1 where all of a block's pixels are given.
+
+    (B, 1, F, H, W) -> (B, 1, F, H / factor, W / factor).
+    """
+    return mask if factor == 1 else -F.max_pool3d(-mask, (1, factor, factor))
+
+
+def paste(clips: torch.Tensor, given: torch.Tensor, mask: torch.Tensor, *, feather: int = 0) -> torch.Tensor:
+    """Put what was given back over what was made; (B, C, F, H, W), M as (B, 1, F, H, W).
+
+    Args:
+        feather: pixels over which the given part fades into the made one, inside the given part; 0 = a hard border.
+    """
+    weight = mask.to(clips)
+    if feather > 0:
+        # Given pixels that are nearer than `feather` to a border count less, linearly: average M over growing squares.
+        rings = [_eroded(weight, radius) for radius in range(feather + 1)]
+        weight = torch.stack(rings).mean(0)
+    return clips + weight * (given.to(clips) - clips)
+
+
+def _eroded(mask: torch.Tensor, radius: int) -> torch.Tensor:
+    size = (1, 2 * radius + 1, 2 * radius + 1)
+    return -F.max_pool3d(-mask, size, stride=1, padding=(0, radius, radius))

@@ -1,0 +1,77 @@
+"""Stage `conditional`: a clip model learns to complete clips of which a part is given (the paper's section 4.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.text import TextConditions
+from openlumiere.video import write_clip
+
+from .config import TrainConfig
+from .masks import MIXTURE, draw_kind, draw_mask
+from .t2v import TextToVideo
+
+_SAMPLES_SEED = 1
+
+
+class Conditional(TextToVideo):
+    """Widens a clip model's first convolution for ⟨J, C, M⟩, and trains it and the temporal layers on.
+
+    Masks are drawn from `masks.MIXTURE`, "none" among them, so that the network goes on making clips of text alone.
+    """
+
+    @staticmethod
+    def build(config: TrainConfig) -> LumierePipeline:
+        """The pipeline of `TextToVideo.build`, widened where it is not yet."""
+        pipe = TextToVideo.build(config)
+        if not pipe.unet.config["condition_channels"]:
+            pipe.unet.widen(pipe.condition_channels)
+        return pipe
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+        """See `Stage`."""
+        pixels, alphas = batch["pixels"], batch.get("alpha")
+        masks = []
+        for index, clip in enumerate(pixels):
+            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=self.device)))
+            masks.append(draw_mask(clip, rng, alpha=None if alphas is None else alphas[index, 0]))
+        beside = self.pipe.encode_condition(pixels.to(self.device), torch.stack(masks).to(self.device))
+
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
+            given = torch.cat([noisy, beside.to(noisy)], dim=1)
+            return self.pipe.call_network(module, given, timesteps, text)[:, : noisy.shape[1]]
+
+        return self.denoising_loss(batch, generator, predict)
+
+    def sample(self, folder: Path, step: int) -> None:
+        """For each kind of mask a looping clip: what is given, and what was made of it, side by side."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, kind in enumerate(MIXTURE):
+            item = self.dataset[index]
+            rng = np.random.default_rng(_SAMPLES_SEED)
+            alpha = item["alpha"][0] if "alpha" in item else None
+            mask = draw_kind(kind, item["pixels"], rng, alpha=alpha)[0]
+            frames = ((item["pixels"] + 1) / 2).transpose(0, 1)
+            made = self.pipe(
+                item["caption"],
+                num_frames=len(frames),
+                video=frames,
+                mask=1 - mask,
+                paste_given=False,  # to see what the network itself makes of what it is given
+                upscale=False,
+                num_inference_steps=self.config.sample_steps,
+                guidance_scale=self.config.sample_guidance,
+                generator=torch.Generator(self.device).manual_seed(index),
+            )[0][0]
+            shown = (frames * mask[:, None] + 0.5 * (1 - mask[:, None])).permute(0, 2, 3, 1).numpy()
+            path = folder / f"{step:07d}-{kind.replace(' ', '-')}.webp"
+            write_clip(
+                np.concatenate([shown, made], axis=2), path, fps=self.config.data.fps,
+                metadata={"prompt": item["caption"]}, min_side=128,
+            )  # fmt: skip
