@@ -382,6 +382,7 @@ def test_a_model_gets_its_second_stage_later(t2v: Path, ssr: Path, tmp_path: Pat
         assert all(torch.equal(one[name], other[name]) for name in one)
     one, other = (json.loads((folder / "model_index.json").read_text()) for folder in (at_once, later))
     assert one == other
+    assert not any(str(tmp_path) in file.read_text() for file in later.rglob("*.json"))  # where it was loaded from
 
 
 def test_stages_that_read_prompts_differently_are_no_one_model(t2v: Path, ssr: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from safetensors.torch import load_file
 from torch import nn
 
@@ -76,6 +77,7 @@ def export(
         options = {key: second.config[key] for key in _SECOND_STAGE}
         options |= _given({"num_inference_steps": upscale_steps, "noise_level": noise_level})
         pipe.register_to_config(super_resolution=options)
+    _forget_origin(pipe)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial)
@@ -105,6 +107,14 @@ def _take_average(run: Path, unet: STUNet, dtype: torch.dtype) -> None:
             parameters[name].copy_(value)
     # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
     nn.Module.to(unet, dtype)
+
+
+def _forget_origin(pipe: LumierePipeline) -> None:
+    """Leave out the folders that parts were loaded from, which mean nothing elsewhere."""
+    for part in (pipe, *pipe.components.values()):
+        if isinstance(part, ConfigMixin):
+            kept = {key: value for key, value in part.config.items() if key != "_name_or_path"}
+            part._internal_dict = FrozenDict(kept)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
