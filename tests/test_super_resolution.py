@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 import tiny
 from openlumiere import STUNet
-from openlumiere.diffusion.enlarging import corrupt, enlarge, shrink
+from openlumiere.diffusion.enlarging import corrupt, enlarge, roughen, shrink
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.clips import as_clips
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
@@ -177,6 +179,41 @@ def test_a_network_that_is_not_told_the_noise_level_is_refused(tmp_path: Path) -
 # --- What the network is given ----------------------------------------------------------------------------------------
 
 
+def residual_upscaler(upscaler: LumiereSuperResolutionPipeline, **options: Any) -> LumiereSuperResolutionPipeline:
+    """The same, but for a network that says there is no residual."""
+    net = copy.deepcopy(upscaler.unet)
+    torch.nn.init.zeros_(net.spatial.conv_out.weight)
+    torch.nn.init.zeros_(net.spatial.conv_out.bias)
+    config = {
+        key: value for key, value in upscaler.config.items() if key in inspect.signature(type(upscaler)).parameters
+    }
+    modules = upscaler.components | {
+        "unet": net,
+        "scheduler": DPMSolverMultistepScheduler.from_config(upscaler.scheduler.config, prediction_type="sample"),
+    }
+    pipe = LumiereSuperResolutionPipeline(**config | modules | {"residual_scale": 5.0} | options)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_without_a_residual_the_enlarged_clip_comes_back(upscaler: LumiereSuperResolutionPipeline) -> None:
+    given = clip()
+    wanted = (enlarge(as_clips(given), SCALE) + 1) / 2
+    out = sharpen(residual_upscaler(upscaler), given, noise_level=0)
+    np.testing.assert_allclose(out, wanted.permute(0, 2, 3, 4, 1), atol=1e-2)  # level 0 is not quite without noise
+    rough = sharpen(residual_upscaler(upscaler), given, noise_level=300)
+    assert 0.02 < np.abs(rough - out).mean() < 0.3
+
+
+def test_the_residual_is_the_networks_own_share(upscaler: LumiereSuperResolutionPipeline) -> None:
+    """What a network says, it says of the sharp clip's difference to the enlarged one, times the scale."""
+    pipe = residual_upscaler(upscaler)
+    torch.nn.init.constant_(pipe.unet.spatial.conv_out.bias, 1.0)
+    given = np.full((1, 12, 8, 12, 3), 0.25, np.float32)
+    # 1 / 5 in [-1, 1] is 1 / 10 in [0, 1].
+    np.testing.assert_allclose(sharpen(pipe, given, noise_level=0), 0.35, atol=2e-2)
+
+
 def test_shrinking_what_was_enlarged_keeps_a_flat_clip() -> None:
     flat = torch.full((1, 3, 2, 4, 6), 0.3)
     torch.testing.assert_close(shrink(enlarge(flat, 4), 4), flat)
@@ -190,6 +227,16 @@ def test_noise_of_a_level_keeps_the_variance() -> None:
     assert torch.equal(noisy[0], clips[0])
     assert noisy[1].std() == pytest.approx(1, abs=0.03)
     assert torch.allclose(corrupt(clips, noise, alphas, torch.tensor([9, 9])), noise)
+
+
+def test_noise_before_enlarging_has_the_same_share_but_keeps_the_clip() -> None:
+    clips, noise = torch.randn(2, 3, 4, 32, 32, generator=seeded(1)), torch.randn(2, 3, 4, 32, 32, generator=seeded(2))
+    alphas, levels = torch.linspace(1, 0, 10), torch.tensor([0, 4])
+    rough = roughen(clips, noise, alphas, levels)
+    assert torch.equal(rough[0], clips[0])
+    torch.testing.assert_close(
+        rough * alphas[levels].sqrt()[:, None, None, None, None], corrupt(clips, noise, alphas, levels)
+    )
 
 
 def test_arrays_and_tensors_are_read_alike() -> None:

@@ -181,7 +181,7 @@ def t2v(runs: Runs, t2v_overrides: list[str]) -> Path:
 def ssr_overrides() -> list[str]:
     return [
         "model.size=32", "model.scale=2", "model.pixel_unshuffle=2", "model.max_noise_level=100",
-        "optim.max_steps=12", "checkpoint_every=6", "sample_every=12",
+        "model.residual_scale=4", "optim.max_steps=12", "checkpoint_every=6", "sample_every=12",
     ]  # fmt: skip
 
 

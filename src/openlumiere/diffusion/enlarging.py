@@ -1,7 +1,10 @@
 """The soft clip as a super-resolution network sees it: enlarged, and corrupted with noise of a level that it is told.
 
 Noise in training, of a random level, teaches the network to mend what a generated clip has wrong instead of trusting
-it ("noise conditioning augmentation": Ho et al. 2022, Cascaded Diffusion Models).
+it ("noise conditioning augmentation": Ho et al. 2022, Cascaded Diffusion Models). DeepFloyd IF corrupts the enlarged
+clip (`corrupt`); the networks trained here get the noise before enlarging (`roughen`), where a base model's errors are,
+and denoise only what the sharp clip has more than the enlarged one, its residual: plain areas, which have none, stay
+plain.
 """
 
 from __future__ import annotations
@@ -34,7 +37,19 @@ def corrupt(
         alphas_cumprod: of the schedule, (T,).
         levels: timesteps of it, (B,); 0 is all but none.
     """
+    kept = _kept(clips, alphas_cumprod, levels)
+    return (kept.sqrt() * clips.float() + (1 - kept).sqrt() * noise.float()).to(clips.dtype)
+
+
+def roughen(
+    clips: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor, levels: torch.Tensor
+) -> torch.Tensor:
+    """Clips with noise of a level each added to them, at the same ratio of signal to noise as `corrupt`; (B, ...)."""
+    kept = _kept(clips, alphas_cumprod, levels)
+    return (clips.float() + ((1 - kept) / kept).sqrt() * noise.float()).to(clips.dtype)
+
+
+def _kept(clips: torch.Tensor, alphas_cumprod: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     if levels.min() < 0 or levels.max() >= len(alphas_cumprod):
         raise LumiereError(f"noise level {int(levels.max())}: choose 0 to {len(alphas_cumprod) - 1}")
-    kept = alphas_cumprod.to(clips.device, torch.float32)[levels.to(clips.device)].view(-1, *[1] * (clips.ndim - 1))
-    return (kept.sqrt() * clips.float() + (1 - kept).sqrt() * noise.float()).to(clips.dtype)
+    return alphas_cumprod.to(clips.device, torch.float32)[levels.to(clips.device)].view(-1, *[1] * (clips.ndim - 1))

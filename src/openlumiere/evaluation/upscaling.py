@@ -99,7 +99,7 @@ def evaluate_upscaling(
         raise LumiereError(f"clips ({clips}) and steps {list(steps)} must be 1 or more")
     atlases = atlases_of(data, size)
     folder = judges_folder or (output if isinstance(data, Mapping) else Path(data)) / "classifier"
-    judge = judge or ClassifierConfig(side=size, width=16, steps=500, batch_size=48, held_out_clips=120)
+    judge = judge or ClassifierConfig(side=size, width=16, steps=400, batch_size=32, held_out_clips=60)
     network = subject_classifier(atlases, folder, config=judge, progress=progress)
     level = stage.config.noise_level if noise_level is None else noise_level
     scale = stage.config.scale

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from openlumiere.diffusion.enlarging import corrupt, enlarge
+from openlumiere.diffusion.enlarging import corrupt, enlarge, roughen
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.pixels import fold
 from openlumiere.diffusion.windows import plan_windows
@@ -33,6 +33,8 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             guidance_scale, guidance_rescale, timestep_shift, noise_correlation: as `LumierePipeline`'s.
         image_noising_scheduler: schedule of the soft clip's noise; None = the scheduler's own.
         scale: how many times larger the sharp clip is.
+        residual_scale: what the network denoises is the sharp clip's difference to the enlarged soft one, times this;
+            None: the sharp clip itself, as DeepFloyd IF's does.
         align_corners: how the soft clip is enlarged, as `torch.nn.functional.interpolate` means it.
         window_frames, window_overlap: of the windows, T' and 2 in the paper.
         noise_level: timestep of the soft clip's noise.
@@ -50,6 +52,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         image_noising_scheduler: Any = None,
         pixel_unshuffle: int = 1,
         scale: int = 4,
+        residual_scale: float | None = None,
         align_corners: bool = False,
         text_encoder_id: str | None = None,
         max_text_length: int = 24,
@@ -73,6 +76,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         self.register_to_config(
             pixel_unshuffle=pixel_unshuffle,
             scale=scale,
+            residual_scale=residual_scale,
             align_corners=align_corners,
             text_encoder_id=text_encoder_id,
             max_text_length=max_text_length,
@@ -176,18 +180,15 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         windows = plan_windows(soft.shape[2], length, overlap, loop=loop, tapered=tapered_windows)
 
         text = self._encode(prompts, negative_prompt, guided=scale > 1.0)
-        beside = enlarge(soft.to(kept_on, self.unet.dtype), config.scale, align_corners=config.align_corners)
-        beside = fold(beside, config.pixel_unshuffle)
-        shape = tuple(beside.shape)
+        soft = soft.to(kept_on, self.unet.dtype)
+        shape = self._sharp_shape(soft)
         if latents is None:
             latents = self._noise(shape, generator, kept_on, loop=loop)
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
         levels = torch.full((len(soft),), level, device=kept_on)
         schedule = self.image_noising_scheduler or self.scheduler
-        noise = self._noise(shape, generator, kept_on, loop=loop)
-        beside = corrupt(beside, noise, schedule.alphas_cumprod, levels)
-        del noise  # long clips: only what every step needs is kept
+        beside = self._beside(soft, schedule.alphas_cumprod, levels, generator, loop=loop)
         sharp = self._denoise(
             latents.to(kept_on, self.unet.dtype),
             Conditions(text, soft.shape[2], scale, rescale, Beside(beside, class_labels=levels)),
@@ -199,12 +200,31 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             callback=callback_on_step_end,
             callback_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+        if config.residual_scale is not None:
+            sharp = beside + sharp / config.residual_scale
         pixels = self._decode(sharp)[:, :, :count, : height * config.scale, : width * config.scale]
         if alpha is not None:
             pixels = _off_gray(pixels, enlarge(alpha, config.scale).to(pixels))
         frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _sharp_shape(self, soft: torch.Tensor) -> tuple[int, ...]:
+        unit = self.config.pixel_unshuffle
+        height, width = (side * self.config.scale // unit for side in soft.shape[3:])
+        return len(soft), soft.shape[1] * unit**2, soft.shape[2], height, width
+
+    def _beside(
+        self, soft: torch.Tensor, alphas_cumprod: torch.Tensor, levels: torch.Tensor, generator: Any, *, loop: bool
+    ) -> torch.Tensor:
+        """What the network is given beside the noisy clip: the soft one, enlarged and with noise."""
+        unit, larger = self.config.pixel_unshuffle, {"align_corners": self.config.align_corners}
+        if self.config.residual_scale is not None:
+            noise = self._noise(tuple(soft.shape), generator, soft.device, loop=loop)
+            return fold(enlarge(roughen(soft, noise, alphas_cumprod, levels), self.config.scale, **larger), unit)
+        enlarged = fold(enlarge(soft, self.config.scale, **larger), unit)
+        noise = self._noise(tuple(enlarged.shape), generator, soft.device, loop=loop)
+        return corrupt(enlarged, noise, alphas_cumprod, levels)
 
     def _noise(self, shape: tuple[int, ...], generator: Any, device: torch.device, *, loop: bool) -> torch.Tensor:
         noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)

@@ -52,7 +52,8 @@ class ModelConfig:
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
     scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
-    max_noise_level: int = 300  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
+    max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
+    residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import nn
 
-from openlumiere.diffusion.enlarging import corrupt, enlarge, shrink
+from openlumiere.diffusion.enlarging import enlarge, roughen, shrink
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
@@ -47,14 +47,14 @@ class _SuperResolution(DenoisingTask):
         )
 
     def soften(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """The enlarged soft clips with noise, as the network sees them, and the noise's levels, (B,)."""
+        """The soft clips with noise, enlarged, as the network sees them, and the noise's levels, (B,)."""
         model = self.config.model
         soft = shrink(batch["pixels"].to(self.device), model.scale)
-        enlarged = fold(enlarge(soft, model.scale), model.pixel_unshuffle)
-        noise = torch.randn(enlarged.shape, generator=generator, device=self.device)
+        noise = torch.randn(soft.shape, generator=generator, device=self.device)
         noise = correlate(noise, self.config.optim.noise_correlation)
         levels = torch.randint(0, model.max_noise_level + 1, (len(soft),), generator=generator, device=self.device)
-        return corrupt(enlarged, noise, self.scheduler.alphas_cumprod, levels), levels
+        soft = roughen(soft, noise, self.scheduler.alphas_cumprod, levels)
+        return fold(enlarge(soft, model.scale), model.pixel_unshuffle), levels
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
@@ -63,7 +63,8 @@ class _SuperResolution(DenoisingTask):
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             return self.call(module, torch.cat([noisy, soft], dim=1), timesteps, text.hidden_states, levels)
 
-        return self.denoising_loss(batch, generator, predict)
+        sharp = self.encode_clips(batch["pixels"].to(self.device))
+        return self.denoising_loss(batch, generator, predict, (sharp - soft) * self.config.model.residual_scale)
 
     def call(
         self,
@@ -192,6 +193,7 @@ def super_resolution_pipeline(config: TrainConfig, unet: STUNet) -> LumiereSuper
         scheduler=DPMSolverMultistepScheduler.from_config(make_scheduler(config).config),
         pixel_unshuffle=config.model.pixel_unshuffle,
         scale=config.model.scale,
+        residual_scale=config.model.residual_scale,
         text_encoder_id=config.text.encoder,
         max_text_length=config.text.max_length,
         num_inference_steps=config.sample_steps,

@@ -52,9 +52,11 @@ class DenoisingTask:
         self.dataset = make_dataset(config, single_frame=single_frame)
         self.scheduler, self.encode_clips, self.text = scheduler, encode_clips, PromptCache(encode_prompt)
 
-    def denoising_loss(self, batch: dict[str, Any], generator: torch.Generator, predict: Predict) -> torch.Tensor:
-        """Loss of one batch."""
-        clips = self.encode_clips(batch["pixels"].to(self.device))
+    def denoising_loss(
+        self, batch: dict[str, Any], generator: torch.Generator, predict: Predict, clips: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Loss of one batch; `clips`: what is denoised, the batch's own when None."""
+        clips = self.encode_clips(batch["pixels"].to(self.device)) if clips is None else clips
         drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
         captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
         text = self.text(captions)
