@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 BICUBIC, LANCZOS, REAL = "bicubic", "Lanczos", "real clip"
 _FILTERS = {BICUBIC: Image.Resampling.BICUBIC, LANCZOS: Image.Resampling.LANCZOS}
 # What is measured, and in which unit or direction.
-MEASURES = {"psnr": "PSNR, dB, more is better", "ssim": "SSIM, more is better", "distance": "perceptual distance"}
+MEASURES = {
+    "psnr": "PSNR, dB, more is better",
+    "ssim": "SSIM, more is better",
+    "distance": "perceptual distance, less is better",
+}
 _SHOWN = 4  # clips in the picture
 
 
