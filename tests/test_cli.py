@@ -263,9 +263,9 @@ def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     made = lumiere("generate", "a red heart", *QUICK, "--seed", "7", "-o", "one.mp4", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "one.mp4" in made.stdout
-    for stage in ("load", "text", "denoise", "write", "total"):
+    for stage in ("load", "text", "denoise", "sharpen", "write", "total"):
         assert f"{stage} " in made.stdout.splitlines()[-1]
-    for stage in ("loading", "denoising", "writing"):
+    for stage in ("loading", "denoising", "sharpening", "writing"):
         assert stage in made.stderr
 
     told = lumiere("info", "one.mp4", cwd=tmp_path).stdout
