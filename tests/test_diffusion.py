@@ -29,6 +29,18 @@ def test_fold_and_unfold_are_inverse(seed: int, factor: int, batch: int, frames:
     assert torch.equal(fold(unfold(folded, factor), factor), folded)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (0, 2, 3, 4, 1), (0, 2, 1, 3, 4), (0, 1, 3, 4, 2)])
+def test_folding_takes_any_layout_in_memory(order: tuple[int, ...]) -> None:
+    clip = noise(0, 1, 12, 5, 6, 6)
+    back = sorted(range(5), key=order.__getitem__)
+    laid_out = clip.permute(order).contiguous().permute(back)
+    assert torch.equal(laid_out, clip)
+    assert torch.equal(unfold(laid_out, 2), unfold(clip, 2))
+    assert torch.equal(fold(laid_out, 2), fold(clip, 2))
+    looped = correlate(clip, 0.9, loop=True)
+    assert torch.equal(unfold(looped, 2), unfold(looped.contiguous(), 2))
+
+
 @few
 @given(seeds, st.integers(1, 3))
 def test_folding_keeps_frames_apart_and_neighbours_together(seed: int, factor: int) -> None:

@@ -12,9 +12,14 @@ import torch.nn.functional as F
 
 def fold(clip: torch.Tensor, factor: int) -> torch.Tensor:
     """(B, C, F, H, W) -> (B, C * factor^2, F, H / factor, W / factor)."""
-    return clip if factor == 1 else F.pixel_unshuffle(clip.transpose(1, 2), factor).transpose(1, 2)
+    return clip if factor == 1 else F.pixel_unshuffle(_frames_first(clip), factor).transpose(1, 2)
 
 
 def unfold(clip: torch.Tensor, factor: int) -> torch.Tensor:
     """(B, C * factor^2, F, H, W) -> (B, C, F, H * factor, W * factor); inverse of `fold`."""
-    return clip if factor == 1 else F.pixel_shuffle(clip.transpose(1, 2), factor).transpose(1, 2)
+    return clip if factor == 1 else F.pixel_shuffle(_frames_first(clip), factor).transpose(1, 2)
+
+
+def _frames_first(clip: torch.Tensor) -> torch.Tensor:
+    # PyTorch's shuffles refuse some layouts of five dimensions, such as a Fourier transform over time leaves.
+    return clip.transpose(1, 2).contiguous()
