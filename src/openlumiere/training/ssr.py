@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from openlumiere.diffusion.enlarging import enlarge, roughen, shrink
@@ -19,7 +19,7 @@ from openlumiere.stunet import STUNet
 
 from .config import TrainConfig
 from .pictures import sheet
-from .task import DenoisingTask, make_scheduler, set_gradient_checkpointing
+from .task import DenoisingTask, make_scheduler, pipeline_options, set_gradient_checkpointing
 
 _SAMPLES = 6
 
@@ -75,7 +75,7 @@ class _SuperResolution(DenoisingTask):
         levels: torch.Tensor,
     ) -> torch.Tensor:
         """The network's prediction for clips, (B, 2C, F, h, w) -> (B, C, F, h, w)."""
-        raise NotImplementedError
+        return module(sample, timesteps, text, class_labels=levels).sample
 
     def inflated(self) -> STUNet:
         """The network as a STUNet, to sample with."""
@@ -126,7 +126,7 @@ class SuperResolutionImage(_SuperResolution):
     ) -> torch.Tensor:
         """See `_SuperResolution`."""
         pictures = sample[:, :, 0].contiguous(memory_format=torch.channels_last)
-        return module(pictures, timesteps, text, class_labels=levels).sample[:, :, None]
+        return super().call(module, pictures, timesteps, text, levels)[:, :, None]
 
     def inflated(self) -> STUNet:
         """See `_SuperResolution`."""
@@ -147,17 +147,6 @@ class SuperResolution(_SuperResolution):
         super().__init__(config, device, single_frame=False)
         self.module: STUNet = build_super_resolution(config).unet.to(device, memory_format=torch.channels_last)
         set_gradient_checkpointing(self.module, config)
-
-    def call(
-        self,
-        module: nn.Module,
-        sample: torch.Tensor,
-        timesteps: torch.Tensor,
-        text: torch.Tensor,
-        levels: torch.Tensor,
-    ) -> torch.Tensor:
-        """See `_SuperResolution`."""
-        return module(sample, timesteps, text, class_labels=levels).sample
 
     def inflated(self) -> STUNet:
         """See `_SuperResolution`."""
@@ -190,16 +179,9 @@ def super_resolution_pipeline(config: TrainConfig, unet: STUNet) -> LumiereSuper
     """A pipeline around a network, with the configuration's defaults; the text encoder is named only."""
     return LumiereSuperResolutionPipeline(
         unet=unet,
-        scheduler=DPMSolverMultistepScheduler.from_config(make_scheduler(config).config),
-        pixel_unshuffle=config.model.pixel_unshuffle,
         scale=config.model.scale,
         residual_scale=config.model.residual_scale,
-        text_encoder_id=config.text.encoder,
-        max_text_length=config.text.max_length,
-        num_inference_steps=config.sample_steps,
-        guidance_scale=config.sample_guidance,
-        timestep_shift=config.optim.timestep_shift,
-        noise_correlation=config.optim.noise_correlation,
         window_frames=config.data.window or config.data.num_frames,
         noise_level=config.model.max_noise_level // 4,
+        **pipeline_options(config),
     )

@@ -87,18 +87,25 @@ def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
     """A pipeline around a network on pixels, with the configuration's defaults; the text encoder is named only."""
     return LumierePipeline(
         unet=unet,
-        # The training schedule, sampled by DPM-Solver++ (Lu et al. 2022): 15 of its steps look like 25 of DDIM's.
-        scheduler=DPMSolverMultistepScheduler.from_config(make_scheduler(config).config),
-        pixel_unshuffle=config.model.pixel_unshuffle,
-        text_encoder_id=config.text.encoder,
-        max_text_length=config.text.max_length,
-        num_inference_steps=config.sample_steps,
-        guidance_scale=config.sample_guidance,
-        timestep_shift=config.optim.timestep_shift,
-        noise_correlation=config.optim.noise_correlation,
         window_frames=config.data.num_frames,
         subjects=config.data.subjects,
+        **pipeline_options(config),
     )
+
+
+def pipeline_options(config: TrainConfig) -> dict[str, Any]:
+    """What the pipelines of both stages are told of how their network was trained, and so is to be sampled."""
+    return {
+        # The training schedule, sampled by DPM-Solver++ (Lu et al. 2022): 15 of its steps look like 25 of DDIM's.
+        "scheduler": DPMSolverMultistepScheduler.from_config(make_scheduler(config).config),
+        "pixel_unshuffle": config.model.pixel_unshuffle,
+        "text_encoder_id": config.text.encoder,
+        "max_text_length": config.text.max_length,
+        "num_inference_steps": config.sample_steps,
+        "guidance_scale": config.sample_guidance,
+        "timestep_shift": config.optim.timestep_shift,
+        "noise_correlation": config.optim.noise_correlation,
+    }
 
 
 def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:

@@ -1,0 +1,153 @@
+"""`lumiere evaluate`: a protocol each, measured and written to a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import parsing
+from .parsing import Commands, Parser, add_command
+
+
+def register(commands: Commands) -> None:
+    evaluate = add_command(
+        commands,
+        "evaluate",
+        lambda _args: None,  # a subcommand is required, and has its own
+        help="measure a model",
+        example=["lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation"],
+    )
+    protocols = evaluate.add_subparsers(title="protocols", metavar="PROTOCOL", required=True)
+    emoji = add_command(
+        protocols,
+        "emoji",
+        run_evaluate_emoji,
+        help="say how often clips show the subject, background and motion that were asked for",
+        more="Combinations that were trained on and such as were held out are counted apart, so many --clips of each, "
+        "beside real clips. A report that was stopped goes on.",
+        example=[
+            "lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation",
+            "lumiere evaluate emoji --model runs/emoji-nano/t2v/export --data data/emoji -o runs/quick --clips 20",
+        ],
+    )
+    emoji.add_argument("--steps", type=parsing.positive_int, help="denoising steps, default: the model's")
+    emoji.add_argument("--guidance", type=parsing.guidance, help="default: the model's")
+    emoji.add_argument("--batch", type=parsing.positive_int, default=1, help="clips made at a time, default: 1")
+    _add_options(emoji, clips=100)
+
+    seams = add_command(
+        protocols,
+        "seams",
+        run_evaluate_seams,
+        help="say whether the windows of the super-resolution stage show",
+        more="Differences between adjacent frames, with MultiDiffusion, without, and of the real clip; and a plot.",
+        example=["lumiere evaluate seams --model emoji-nano --data data/emoji -o runs/seams"],
+    )
+    _add_options(seams, clips=12)
+
+    loops = add_command(
+        protocols,
+        "loops",
+        run_evaluate_loops,
+        help="say whether clips made with --loop jump where they start again",
+        more="So many --clips are made with it, and as many without.",
+        example=["lumiere evaluate loops --model emoji-nano -o runs/loops"],
+    )
+    loops.add_argument("--no-upscale", action="store_true", help="measure the base clips")
+    _add_options(loops, clips=6, data=False)
+
+    upscale = add_command(
+        protocols,
+        "upscale",
+        run_evaluate_upscaling,
+        help="compare the super-resolution stage with bicubic and Lanczos interpolation, by the number of steps",
+        more="PSNR, SSIM, perceptual distance, flicker and time on held-out clips; plots, and frames side by side.",
+        example=[
+            "lumiere evaluate upscale --model emoji-nano --data data/emoji -o runs/upscale",
+            "lumiere evaluate upscale -o runs/upscale-100 --steps 1 2 4 --noise-level 100",
+        ],
+    )
+    upscale.add_argument(
+        "--steps", type=parsing.positive_int, nargs="+", default=[1, 2, 4, 8], help="to try, default: 1 2 4 8"
+    )
+    upscale.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="default: the model's")
+    _add_options(upscale, clips=12)
+
+
+def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
+    """What every protocol takes."""
+    parser.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    if data:
+        parser.add_argument(
+            "--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote"
+        )
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the report")
+    parser.add_argument("--clips", type=parsing.positive_int, default=clips, help=f"default: {clips}")
+    parser.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
+    parser.add_argument("--seed", type=parsing.seed, default=0, help="default: 0")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+
+
+def run_evaluate_emoji(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.emoji import evaluate, summary
+
+    report = evaluate(
+        args.model,
+        args.data,
+        args.output,
+        clips=args.clips,
+        num_frames=args.frames,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        seed=args.seed,
+        batch=args.batch,
+        device=args.device,
+        dtype=args.dtype,
+    )
+    print(summary(report))
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_seams(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.seams import evaluate_seams
+    from openlumiere.pipelines.load import load_super_resolution
+
+    stage = load_super_resolution(args.model, device=args.device, dtype=args.dtype)
+    stage.set_progress_bar_config(disable=True)
+    report = evaluate_seams(stage, args.data, args.output, clips=args.clips, num_frames=args.frames, seed=args.seed)
+    print("difference between adjacent frames, at window borders against elsewhere:")
+    for name, ratio in report["ratio_at_borders"].items():
+        print(f"  {name:<20} {ratio:.3f}")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_loops(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.seams import evaluate_loops
+    from openlumiere.pipelines.load import load_pipeline
+
+    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    report = evaluate_loops(
+        pipe, args.output, clips=args.clips, num_frames=args.frames, seed=args.seed,
+        upscale=False if args.no_upscale else None,
+    )  # fmt: skip
+    print("difference between the last frame and the first, against that between adjacent ones:")
+    for name, ratio in report["ratio_at_wrap"].items():
+        print(f"  {name:<20} {ratio:.2f}")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_upscaling(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.upscaling import evaluate_upscaling, markdown
+    from openlumiere.pipelines.load import load_super_resolution
+
+    stage = load_super_resolution(args.model, device=args.device, dtype=args.dtype)
+    stage.set_progress_bar_config(disable=True)
+    report = evaluate_upscaling(
+        stage, args.data, args.output,
+        clips=args.clips, num_frames=args.frames, steps=sorted(set(args.steps)), noise_level=args.noise_level,
+        seed=args.seed,
+    )  # fmt: skip
+    print(markdown(report), end="")
+    print(f"wrote {args.output}")
