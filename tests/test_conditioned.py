@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,22 +215,7 @@ def test_channels_that_fit_nothing_are_refused() -> None:
 
 @pytest.fixture
 def pipe() -> LumierePipeline:
-    """On 16 x 16 pixels folded by 2, widened, with random weights that do something."""
-    second = tiny.second_stage()
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=12, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384,
-    )  # fmt: skip
-    pipe = LumierePipeline(
-        unet=tiny.wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
-        tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8,
-    )  # fmt: skip
-    pipe.unet.widen(pipe.condition_channels)
-    torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return tiny.conditioned()
 
 
 def make(pipe: LumierePipeline, **options: Any) -> np.ndarray:
@@ -271,10 +256,66 @@ def test_windows_are_given_their_own_part(pipe: LumierePipeline) -> None:
     assert np.abs(made[0, 5:9] - video(12)[5:9]).max() > 0.01
 
 
+@pytest.fixture(scope="module")
+def cascade() -> LumierePipeline:
+    return tiny.conditioned(upscale=True)
+
+
+def test_what_is_given_sharp_comes_back_sharp(cascade: LumierePipeline) -> None:
+    sharp = np.random.default_rng(1).random((8, 32, 32, 3), dtype=np.float32)
+    change = np.zeros((32, 32), bool)
+    change[:, 13:] = True  # no multiple of the second stage's factor
+    made = make(cascade, video=sharp, mask=change)
+    assert made.shape == (1, 8, 32, 32, 3)
+    np.testing.assert_allclose(made[0][:, ~change], sharp[:, ~change], atol=1e-6)
+    assert np.abs(made[0][:, change] - sharp[:, change]).max() > 0.01
+    # The base sees the same, smaller: what is half to be changed counts as to be changed.
+    base = make(cascade, video=sharp, mask=change, upscale=False)
+    small = sharp.reshape(8, 16, 2, 16, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(base[0, :, :, :6], small[:, :, :6], atol=1e-6)
+    assert np.abs(base[0, :, :, 6:] - small[:, :, 6:]).max() > 0.01
+    faded = make(cascade, video=sharp, mask=change, feather=4)
+    np.testing.assert_allclose(faded[0][:, :, :9], sharp[:, :, :9], atol=1e-6)
+    assert np.abs(faded[0][:, :, 12] - sharp[:, :, 12]).max() > 0.01
+
+
+@pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, DDIMScheduler, EulerDiscreteScheduler])
+def test_strength_chooses_how_much_of_a_clip_is_made_anew(pipe: LumierePipeline, scheduler: Any) -> None:
+    pipe.register_modules(scheduler=scheduler.from_config(pipe.scheduler.config))
+    clip = video()
+    seen: list[int] = []
+
+    def count(_pipe: object, step: int, _t: object, tensors: dict) -> dict:
+        seen.append(step)
+        return tensors
+
+    distances = []
+    for strength in (0.0, 0.2, 0.5, 0.8):
+        seen.clear()
+        made = make(
+            pipe, video=clip, strength=strength, num_inference_steps=10, callback_on_step_end=count, guidance_scale=1.0
+        )
+        assert len(seen) == round(10 * strength)
+        distances.append(float(np.square(made[0] - clip).mean()))
+    assert distances[0] < 1e-10
+    assert distances == sorted(distances)
+    assert distances[1] < distances[3] / 2
+
+
+def test_strength_and_a_mask_go_together(pipe: LumierePipeline) -> None:
+    change = np.zeros((16, 16), bool)
+    change[:8] = True
+    made = make(pipe, video=video(), mask=change, strength=0.5)
+    np.testing.assert_allclose(made[0][:, 8:], video()[:, 8:], atol=1e-6)
+    assert np.abs(made[0][:, :8] - make(pipe, video=video(), mask=change)[0][:, :8]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"video": video()}, "both a video and a mask"),
+        ({"strength": 0.5}, "give the video too"),
+        ({"video": video(), "strength": 1.5}, "choose 0"),
         ({"video": video(4), "mask": np.ones((16, 16))}, "resize"),
         ({"video": video(), "mask": np.ones((8, 8))}, "does not fit"),
     ],

@@ -22,6 +22,7 @@ from PIL import Image
 
 import tiny
 from openlumiere import LumierePipeline, STUNet
+from openlumiere.diffusion.windows import place_in_clip
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.inflate import inflate
 from openlumiere.pipelines.load import load_pipeline
@@ -314,6 +315,17 @@ def test_a_loop_has_no_first_frame(pipe: LumierePipeline) -> None:
     turned = make(pipe, num_frames=16, latents=noise.roll(4, 2), loop=True, window_frames=8)
     np.testing.assert_allclose(np.roll(loop, 4, axis=1), turned, atol=1e-4)
     assert np.abs(make(pipe, num_frames=16, latents=noise, window_frames=8) - loop).max() > 1e-3
+
+
+def test_networks_are_told_the_place_in_the_clip(pipe: LumierePipeline) -> None:
+    told: list[torch.Tensor] = []
+    pipe.unet.register_forward_pre_hook(lambda _, __, given: told.append(given["frame_positions"][0]), with_kwargs=True)
+    for loop in (False, True):
+        told.clear()
+        make(pipe, num_frames=16, num_inference_steps=1, loop=loop, window_frames=8)
+        plan = pipe._windows(16, 8, None, loop=loop)
+        expected = place_in_clip(plan.frames, 16, loop=loop)
+        torch.testing.assert_close(torch.stack(told).cpu(), expected)
 
 
 def test_noise_is_correlated_as_the_model_was_trained(pipe: LumierePipeline) -> None:

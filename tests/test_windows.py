@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, plan_windows
+from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, place_in_clip, plan_windows
 from openlumiere.errors import LumiereError
 
 few = settings(max_examples=40, deadline=None)
@@ -64,6 +64,21 @@ def test_looping_windows_wrap_around_evenly() -> None:
         assert max(spacing) <= 6
         # Some window sees the last frame and then the first.
         assert ((frames[:, :-1] == num_frames - 1) & (frames[:, 1:] == 0)).any()
+
+
+def test_the_place_in_a_clip_runs_from_start_to_end_and_in_a_loop_back_again() -> None:
+    frames = torch.arange(80)
+    straight = place_in_clip(frames, 80)
+    assert straight[0] == 0.5 / 80
+    assert straight[-1] == 79.5 / 80
+    assert straight.diff().min() > 0
+    around = place_in_clip(frames, 80, loop=True)
+    torch.testing.assert_close(around, around.flip(0), atol=1e-5, rtol=0)
+    assert around.min() < 0.001
+    assert around.max() > 0.999
+    steps = torch.cat([around, around[:1]]).diff().abs()
+    assert steps[-1] < 0.001  # where it starts again it stands nearly still
+    assert steps.max() < 3.2 * straight.diff().max()  # there and back, at most pi times as fast
 
 
 @few

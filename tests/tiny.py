@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from openlumiere import STUNet
+from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import load_text_encoder
 
@@ -169,6 +170,33 @@ def second_stage() -> LumiereSuperResolutionPipeline:
         unet=wake(STUNet.from_unet(unet)), text_encoder=encoder, tokenizer=tokenizer, pixel_unshuffle=2, scale=2,
         scheduler=DPMSolverMultistepScheduler(prediction_type="v_prediction"), num_inference_steps=2, window_frames=8,
     )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def conditioned(*, upscale: bool = False) -> LumierePipeline:
+    """On 16 x 16 pixels folded by 2, widened, with random weights that do something; windows of 8 frames.
+
+    Args:
+        upscale: with a second stage, twice as large.
+    """
+    second = second_stage()
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=12, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384,
+    )  # fmt: skip
+    more: dict[str, Any] = {}
+    if upscale:
+        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
+        more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+    pipe = LumierePipeline(
+        unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
+        tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
+    )  # fmt: skip
+    pipe.unet.widen(pipe.condition_channels)
+    torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -1,4 +1,4 @@
-"""The clips that one `lumiere generate` is to make: which prompt, seed and file."""
+"""The clips that one command is to make: which prompt, seed and file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,21 @@ class Job:
 def from_prompt(prompt: str, *, negative: str, seed: int | None, output: str | None, count: int) -> list[Job]:
     """`count` clips of one prompt, seeds counting up; names derived from the prompt never replace a file."""
     _check_prompt(prompt, "")
+    return _several(prompt, slug(prompt), negative=negative, seed=seed, output=output, count=count)
+
+
+def from_source(
+    source: str, task: str, prompt: str, *, negative: str, seed: int | None, output: str | None, count: int
+) -> list[Job]:
+    """`count` clips made of a picture or clip, seeds counting up; default names say of which, and what was done."""
+    stem = f"{Path(source).stem or 'clip'}.{task}"
+    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count)
+
+
+def _several(prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int) -> list[Job]:
     seed = random_seed() if seed is None else seed
     if output is None:
-        names = _free_names(slug(prompt), count)
+        names = _free_names(stem, count)
     elif count == 1:
         names = [output]
     else:

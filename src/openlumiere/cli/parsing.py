@@ -83,6 +83,16 @@ def timestep(text: str) -> int:
     return _number(text, int, lambda value: 0 <= value < 1000, "a whole number from 0 to 999")
 
 
+def whole(text: str) -> int:
+    """An argument such as a number of pixels."""
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def fraction(text: str) -> float:
+    """An argument such as a strength."""
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
 def seed(text: str) -> int:
     """A seed that torch.Generator takes."""
     return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")

@@ -46,7 +46,7 @@ class Recipe:
         """
         if _VERSION not in metadata:
             return None
-        kinds = {kind.name: kind for kind in (GenerateRecipe, UpscaleRecipe)}
+        kinds = {kind.name: kind for kind in (GenerateRecipe, UpscaleRecipe, EditRecipe)}
         try:
             return kinds[str(metadata.get(_COMMAND, GenerateRecipe.name))]._read(metadata)
         except (KeyError, TypeError, ValueError) as error:
@@ -78,7 +78,10 @@ class Recipe:
         ]
         # A prompt that starts with a dash would pass for an option.
         dashed = any(word.startswith("-") for word in words)
-        return shlex.join(["lumiere", self.name, *([*options, "--", *words] if dashed else [*words, *options])])
+        return shlex.join(["lumiere", self._command(), *([*options, "--", *words] if dashed else [*words, *options])])
+
+    def _command(self) -> str:
+        return self.name
 
     def _words(self) -> list[str]:
         return [self.prompt]
@@ -97,8 +100,7 @@ class GenerateRecipe(Recipe):
     upscale_steps: int = 0
 
     def _options(self) -> list[str]:
-        upscale = ["--upscale-steps", str(self.upscale_steps)] if self.upscale_steps else ["--no-upscale"]
-        return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *upscale]
+        return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *_upscaling(self.upscale_steps)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +117,35 @@ class UpscaleRecipe(Recipe):
 
     def _options(self) -> list[str]:
         return ["--noise-level", str(self.noise_level)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRecipe(Recipe):
+    """Of the commands that start from a picture or clip.
+
+    Attributes:
+        task: the command, such as "animate".
+        source: the path as it was given.
+        arguments: the command's own options, quoted for a shell.
+        upscale_steps: 0 where the second stage was left out.
+    """
+
+    name: ClassVar[str] = "edit"
+
+    task: str
+    source: str
+    arguments: str
+    upscale_steps: int = 0
+
+    def _command(self) -> str:
+        return self.task
+
+    def _words(self) -> list[str]:
+        return [self.source, self.prompt] if self.prompt else [self.source]
+
+    def _options(self) -> list[str]:
+        return [*shlex.split(self.arguments), *_upscaling(self.upscale_steps)]
+
+
+def _upscaling(steps: int) -> list[str]:
+    return ["--upscale-steps", str(steps)] if steps else ["--no-upscale"]

@@ -112,7 +112,7 @@ def watched(pipe: ClipPipeline, stage: str, steps: int, watch: Stopwatch) -> Ite
     def begin(*_: object) -> None:
         # Text is encoded by the time that the network is first called.
         times.append(time.perf_counter())
-        progress.reset(len(pipe.scheduler.timesteps))
+        progress.reset(pipe.num_timesteps)
         hook.remove()
 
     def advance(_pipe: object, _step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:

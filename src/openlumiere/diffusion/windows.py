@@ -8,6 +8,7 @@ weighted mean if the squares are weighted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,6 +70,18 @@ def plan_windows(
     weights = _taper(length).expand(len(frames), -1) if tapered else torch.ones(frames.shape)
     total = torch.zeros(num_frames).index_add_(0, frames.flatten(), weights.flatten())
     return Windows(frames, weights / total[frames], num_frames)
+
+
+def place_in_clip(frames: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:
+    """Where in the clip frames are, for networks that are told: float32 of the same shape, 0 = start, 1 = end.
+
+    Args:
+        frames: indices into the clip, any shape.
+        loop: the place swings, as a pendulum does, from the start to the end and back: a path that leads anywhere
+            must lead back if the clip's end is to flow into its start.
+    """
+    place = (frames.float() + 0.5) / num_frames
+    return (1 - (2 * math.pi * place).cos()) / 2 if loop else place
 
 
 def _taper(length: int) -> torch.Tensor:

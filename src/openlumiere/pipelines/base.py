@@ -10,14 +10,13 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from openlumiere.diffusion.conditioning import given_where, paste
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
-from .clips import as_clips, as_mask
-from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
+from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput, Start
+from .given import Given
 from .super_resolution import LumiereSuperResolutionPipeline
 
 
@@ -135,6 +134,23 @@ class LumierePipeline(ClipPipeline):
         stage.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return stage
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width (pixels) of the base clips that the network was trained on."""
+        trained = self.unet.spatial.config["sample_size"]
+        height, width = (trained, trained) if isinstance(trained, int) else trained
+        return height * self._pixels_per_position, width * self._pixels_per_position
+
+    @property
+    def size_multiple(self) -> int:
+        """What the network divides base clips' height and width (pixels) by."""
+        return self._pixels_per_position * 2 ** (len(self.unet.spatial.down_blocks) - 1)
+
+    @property
+    def scale(self) -> int:
+        """How many times as wide and high the second stage makes clips; 1 where there is none."""
+        return 1 if self.sr_unet is None else self.config.super_resolution["scale"]
+
     @torch.no_grad()
     def __call__(
         self,
@@ -152,6 +168,7 @@ class LumierePipeline(ClipPipeline):
         latents: torch.Tensor | None = None,
         video: torch.Tensor | np.ndarray | list[Any] | None = None,
         mask: torch.Tensor | np.ndarray | Any | None = None,
+        strength: float | None = None,
         paste_given: bool = True,
         feather: int = 0,
         upscale: bool | None = None,
@@ -169,7 +186,7 @@ class LumierePipeline(ClipPipeline):
         """Make clips.
 
         Args:
-            prompt: one, or a list: a clip for each.
+            prompt: one, or a list: a clip for each; may be empty where a video is given.
             negative_prompt: what to keep away from; the empty prompt when None.
             num_frames: a multiple of ``unet.frame_multiple``; any number from `window_frames` on.
             height, width: in pixels; the size that the network was trained at when None.
@@ -177,12 +194,16 @@ class LumierePipeline(ClipPipeline):
             generator: one, or a list with one for each clip; a clip then does not depend on its batch.
             latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
             video: clips of which a part is given, as `pipelines.clips.as_clips` takes them, one for each clip to make
-                or one for all, of the size and length to make.
+                or one for all, of the length to make and the size of the base's clips, or of the second stage's;
+                `pipelines.tasks` makes it and its mask for each application.
             mask: what of `video` should change, 1 or white; see `pipelines.clips.as_mask`.
-            paste_given: put what is given back over the base clip at the end, so that it is kept to the pixel.
+            strength: start from `video` with so much noise that this share of the steps is left (SDEdit, Meng et al.
+                2021), for which a mask may be left out: 0 returns it, 1 and None start from noise alone.
+            paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
+                the base's size is kept to the base clip's pixels.
             feather: pixels over which it then fades into what was made.
             upscale: run the second stage too; None = where there is one.
-            loop: make the clip's end flow into its start.
+            loop: make the clip's end flow into its start; a path that leads anywhere leads back again.
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
                 many, merged at each step (temporal MultiDiffusion); the model's own, and half a window, when None.
             window_batch_size: windows denoised at once.
@@ -200,7 +221,7 @@ class LumierePipeline(ClipPipeline):
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
-        self._check(prompts, steps, num_videos_per_prompt, output_type)
+        self._check(prompts, steps, num_videos_per_prompt, strength, output_type, needs_prompt=video is None)
         windows = self._windows(num_frames, window_frames, window_overlap, loop=loop)
         shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
         if isinstance(generator, list) and len(generator) != shape[0]:
@@ -214,13 +235,18 @@ class LumierePipeline(ClipPipeline):
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
         kept_on = torch.device("cpu") if offload_frames else device
-        given = self._given(video, mask, shape, kept_on)
-        beside = None if given is None else Beside(self.encode_condition(*given))
+        given = self._given(video, mask, shape, strength, kept_on)
+        beside, start = None, None
+        if given is not None and mask is not None:
+            beside = Beside(self.encode_condition(given.clips, given.mask))
+        if given is not None and strength is not None and strength < 1:
+            start = Start(self.encode_clips(given.clips), strength)
         latents = self._denoise(
             latents.to(kept_on, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale, beside),
+            Conditions(text, num_frames, scale, rescale, beside, loop),
             windows,
             num_inference_steps=steps,
+            start=start,
             window_batch_size=window_batch_size,
             devices=devices,
             generator=generator,
@@ -231,55 +257,64 @@ class LumierePipeline(ClipPipeline):
         if upscale and stage is None:
             raise LumiereError("this model has no super-resolution stage; leave upscale out")
         pixels = self._decode(latents)
-        if given is not None and paste_given:
-            pixels = paste(pixels, *given, feather=feather)
-        frames = self._to_user(pixels, output_type if stage is None else "pt")
+        pasted = given if paste_given else None
+        if pasted is not None:
+            last = stage is None or pasted.sharp_clips is None
+            pixels = pasted.paste_onto(pixels, feather=feather if last else 0)
         if stage is not None:
-            frames = stage(
-                frames,
+            sharp = stage(
+                self._to_user(pixels, "pt"),
                 [prompt for prompt in prompts for _ in range(num_videos_per_prompt)],
                 generator=generator,
                 loop=loop,
                 window_batch_size=window_batch_size,
                 devices=devices,
                 offload_frames=offload_frames,
-                output_type=output_type,
+                output_type="pt",
                 callback_on_step_end=callback_on_step_end,
                 callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             )[0]
+            pixels = sharp.transpose(1, 2) * 2 - 1
+            if pasted is not None:
+                pixels = pasted.paste_onto(pixels, feather=feather)
+        frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _check(self, prompts: list[str], steps: int, num_videos: int, output_type: str) -> None:
-        if not prompts or any(not isinstance(p, str) or not p.strip() for p in prompts):
+    def _check(
+        self,
+        prompts: list[str],
+        steps: int,
+        num_videos: int,
+        strength: float | None,
+        output_type: str,
+        *,
+        needs_prompt: bool,
+    ) -> None:
+        if not prompts or any(not isinstance(p, str) or (needs_prompt and not p.strip()) for p in prompts):
             raise LumiereError("the prompt is empty: say what the clip should show")
         if steps < 1 or num_videos < 1:
             raise LumiereError("the number of steps and of clips must be at least 1")
+        if strength is not None and not 0 <= strength <= 1:
+            raise LumiereError(f"a strength of {strength}: choose 0, which changes nothing, to 1, which keeps nothing")
         if output_type not in ("np", "pt", "pil"):
             raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
 
     def _given(
-        self, video: Any, mask: Any, shape: tuple[int, ...], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """What is given and M, as pixels; None where nothing is. `shape` is of the latents."""
+        self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device
+    ) -> Given | None:
+        """What is given; None where nothing is. `shape` is of the latents."""
         if video is None and mask is None:
+            if strength is not None:
+                raise LumiereError("strength says how far a video may change: give the video too")
             return None
-        if not self.unet.config["condition_channels"]:
+        if video is None or (mask is None and strength is None):
+            raise LumiereError("give both a video and a mask of what should change in it, or a strength")
+        if mask is not None and not self.unet.config["condition_channels"]:
             raise LumiereError("this model takes no clip to keep a part of; train one: lumiere train conditional")
-        if video is None or mask is None:
-            raise LumiereError("give both a video and a mask of what should change in it")
-        clips = as_clips(video)[:, :3]
-        unit = self._pixels_per_position
         batch, _, frames, *size = shape
-        wanted = (frames, *(side * unit for side in size))
-        if len(clips) not in (1, batch) or clips.shape[2:] != wanted:
-            raise LumiereError(
-                f"{len(clips)} video(s) of {tuple(clips.shape[2:])} frames, height and width, for {batch} clip(s) of "
-                f"{wanted}: resize"
-            )
-        clips = clips.expand(batch, -1, -1, -1, -1)
-        keep = given_where(as_mask(mask, tuple(clips.shape)))
-        return clips.to(device, self.unet.dtype), keep.to(device, self.unet.dtype)
+        height, width = (side * self._pixels_per_position for side in size)
+        return Given.read(video, mask, (batch, frames, height, width), self.scale).to(device, self.unet.dtype)
 
     def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
         length = length or self.config.window_frames or num_frames
@@ -295,13 +330,10 @@ class LumierePipeline(ClipPipeline):
         return plan_windows(num_frames, length, overlap, loop=loop, tapered=True)
 
     def _sample_shape(self, num_frames: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
-        trained = self.unet.spatial.config["sample_size"]
-        trained_h, trained_w = (trained, trained) if isinstance(trained, int) else trained
-        unit = self._pixels_per_position
-        multiple = unit * 2 ** (len(self.unet.spatial.down_blocks) - 1)
+        unit, multiple = self._pixels_per_position, self.size_multiple
         for name, side in (("height", height), ("width", width)):
             if side is not None and (side < multiple or side % multiple):
                 raise LumiereError(f"{name} {side}: choose a multiple of {multiple} pixels")
-        h = trained_h if height is None else height // unit
-        w = trained_w if width is None else width // unit
-        return self.unet.spatial.config["in_channels"], num_frames, h, w
+        own = self.frame_size
+        size = (own[0] if height is None else height, own[1] if width is None else width)
+        return self.unet.spatial.config["in_channels"], num_frames, size[0] // unit, size[1] // unit

@@ -20,7 +20,7 @@ from openlumiere.diffusion.conditioning import masked, shrink_mask
 from openlumiere.diffusion.guidance import guide
 from openlumiere.diffusion.pixels import fold, unfold
 from openlumiere.diffusion.timesteps import sampling_timesteps
-from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows
+from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, place_in_clip
 from openlumiere.errors import LumiereError
 
 from .text import TextConditions, encode, load_text_encoder
@@ -49,6 +49,19 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Denoising from a noisy version of a clip rather than from noise alone (SDEdit, Meng et al. 2021).
+
+    Attributes:
+        clip: without noise, (B, C, F, h, w) as the network sees it.
+        strength: the share of the steps that is taken, in [0, 1].
+    """
+
+    clip: torch.Tensor
+    strength: float
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What a whole clip is denoised with.
 
@@ -57,6 +70,7 @@ class Conditions:
         num_frames: of the clip.
         guidance_scale, guidance_rescale: see `diffusion.guidance`.
         beside: given to the network beside the clip.
+        loop: the clip's end flows into its start.
     """
 
     text: TextConditions
@@ -64,6 +78,7 @@ class Conditions:
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.0
     beside: Beside | None = None
+    loop: bool = False
 
 
 class ClipPipeline(DiffusionPipeline):
@@ -102,6 +117,7 @@ class ClipPipeline(DiffusionPipeline):
         windows: Windows,
         *,
         num_inference_steps: int,
+        start: Start | None = None,
         window_batch_size: int = 1,
         devices: Sequence[str | torch.device] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -113,11 +129,16 @@ class ClipPipeline(DiffusionPipeline):
         places = [own] if devices is None else [torch.device(device) for device in devices]
         nets = [self.unet if place == own else copy.deepcopy(self.unet).to(place) for place in places]
         self._set_timesteps(num_inference_steps, latents.device)
-        latents = latents * self.scheduler.init_noise_sigma
+        timesteps = self.scheduler.timesteps
+        if start is None:
+            latents = latents * self.scheduler.init_noise_sigma
+        else:
+            latents, timesteps = self._begin(start, latents, timesteps)
+        self._num_timesteps = len(timesteps)
         wanted = inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if "generator" in wanted else {}
-        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
-            for i, t in enumerate(self.scheduler.timesteps):
+        with self.progress_bar(total=len(timesteps)) as bar:
+            for i, t in enumerate(timesteps):
                 denoisers = [
                     Denoiser(partial(self._predict, net, conditions, t.to(place)), place)
                     for net, place in zip(nets, places, strict=True)
@@ -130,6 +151,21 @@ class ClipPipeline(DiffusionPipeline):
                     latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
                 bar.update()
         return latents
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps that the call in progress takes."""
+        return self._num_timesteps
+
+    def _begin(self, start: Start, noise: torch.Tensor, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The clip with the noise of the first step that is taken, and the timesteps from there on."""
+        skipped = len(timesteps) - round(len(timesteps) * start.strength)
+        clip = start.clip.to(noise)
+        if skipped == len(timesteps):
+            return clip, timesteps[:0]
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(skipped)
+        return self.scheduler.add_noise(clip, noise, timesteps[skipped : skipped + 1]), timesteps[skipped:]
 
     def _set_timesteps(self, steps: int, device: torch.device) -> None:
         shift = self.config.timestep_shift
@@ -227,7 +263,8 @@ class ClipPipeline(DiffusionPipeline):
             given = torch.cat([sample, parts.transpose(1, 2).flatten(0, 1).to(sample)], dim=1)
             if conditions.beside.class_labels is not None:
                 labels = conditions.beside.class_labels.to(device).repeat_interleave(count).repeat(copies)
-        place = ((frames + 0.5) / conditions.num_frames).to(device).repeat(clips * copies, 1)
+        place = place_in_clip(frames, conditions.num_frames, loop=conditions.loop)
+        place = place.to(device).repeat(clips * copies, 1)
         out = self.call_network(
             net, given.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
             class_labels=labels, frame_positions=place,

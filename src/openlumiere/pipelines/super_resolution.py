@@ -191,7 +191,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         beside = self._beside(soft, schedule.alphas_cumprod, levels, generator, loop=loop)
         sharp = self._denoise(
             latents.to(kept_on, self.unet.dtype),
-            Conditions(text, soft.shape[2], scale, rescale, Beside(beside, class_labels=levels)),
+            Conditions(text, soft.shape[2], scale, rescale, Beside(beside, class_labels=levels), loop),
             windows,
             num_inference_steps=steps,
             window_batch_size=window_batch_size,

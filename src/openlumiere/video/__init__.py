@@ -1,5 +1,6 @@
 """Clips as files."""
 
+from .fitting import FITS, Fit, colour, fit, is_clip, over, read_fitted, read_mask, read_mask_picture, read_picture
 from .reading import (
     PICTURE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -15,18 +16,28 @@ from .reading import (
 from .writing import check_writable, contact_sheet, opaque, write_clip
 
 __all__ = [
+    "FITS",
     "PICTURE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Clip",
     "ClipInfo",
+    "Fit",
     "Frame",
     "check_writable",
+    "colour",
     "contact_sheet",
+    "fit",
+    "is_clip",
     "iter_frames",
     "opaque",
+    "over",
     "probe",
     "read_clip",
+    "read_fitted",
+    "read_mask",
+    "read_mask_picture",
     "read_metadata",
+    "read_picture",
     "sample_frames",
     "write_clip",
 ]
