@@ -56,6 +56,20 @@ def register(commands: Commands) -> None:
     loops.add_argument("--no-upscale", action="store_true", help="measure the base clips")
     _add_options(loops, clips=6, data=False)
 
+    editing = add_command(
+        protocols,
+        "editing",
+        run_evaluate_editing,
+        help="measure every application: animating, inpainting, outpainting, cinemagraphs, restyling, and so on",
+        more="Each task starts from so many --clips of held-out combinations. A report that was stopped goes on.",
+        example=[
+            "lumiere evaluate editing --model emoji-nano --data data/emoji -o runs/editing",
+            "lumiere evaluate editing -o runs/quick --clips 4 --tasks image-to-video interpolation",
+        ],
+    )
+    editing.add_argument("--tasks", nargs="+", metavar="TASK", help="some alone, default: all")
+    _add_options(editing, clips=12)
+
     upscale = add_command(
         protocols,
         "upscale",
@@ -135,6 +149,20 @@ def run_evaluate_loops(args: argparse.Namespace) -> None:
     print("difference between the last frame and the first, against that between adjacent ones:")
     for name, ratio in report["ratio_at_wrap"].items():
         print(f"  {name:<20} {ratio:.2f}")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_editing(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.editing import TASKS, evaluate_editing, markdown
+    from openlumiere.pipelines.load import load_pipeline
+
+    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    report = evaluate_editing(
+        pipe, args.data, args.output,
+        clips=args.clips, num_frames=args.frames, tasks=args.tasks or TASKS, seed=args.seed,
+    )  # fmt: skip
+    print(markdown(report), end="")
     print(f"wrote {args.output}")
 
 

@@ -43,7 +43,7 @@ def paste(clips: torch.Tensor, given: torch.Tensor, mask: torch.Tensor, *, feath
         # Given pixels that are nearer than `feather` to a border count less, linearly: average M over growing squares.
         rings = [_eroded(weight, radius) for radius in range(feather + 1)]
         weight = torch.stack(rings).mean(0)
-    return clips + weight * (given.to(clips) - clips)
+    return torch.lerp(clips, given.to(clips), weight.expand_as(clips))  # exact at both ends
 
 
 def _eroded(mask: torch.Tensor, radius: int) -> torch.Tensor:

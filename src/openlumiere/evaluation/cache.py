@@ -1,4 +1,6 @@
-"""Judges on disk: safetensors and JSON, named by a fingerprint of what they were trained on."""
+"""What evaluations keep on disk: judges, named by a fingerprint of what they were trained on, and clips, so that a
+stopped evaluation goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -66,3 +69,41 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.rename(path)
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Write beside, then rename."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+    partial.rename(path)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """What `write_array` wrote."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise LumiereError(f"{path} is damaged ({error}); delete it and run the command again") from error
+
+
+def eight_bit(clip: np.ndarray) -> np.ndarray:
+    """A clip in [0, 1] as uint8, as a file would hold it."""
+    return (np.nan_to_num(clip).clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+def continue_or_start(output: Path, settings: Mapping[str, Any]) -> None:
+    """Clips of different settings must not end up in one report."""
+    path = output / "settings.json"
+    try:
+        (output / "clips").mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_text(path, json.dumps(settings, indent=1))
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise LumiereError(f"cannot use {output} ({error}); choose another output folder") from error
+    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+    if changed:
+        raise LumiereError(
+            f"{output} holds clips made with another {', '.join(changed)}; delete it or choose another output folder"
+        )

@@ -201,7 +201,7 @@ def measure(
         raise LumiereError(f"unknown subjects {unknown}; known: {', '.join(sorted(atlases))}")
     names = {key: atlas.names for key, atlas in atlases.items() if subjects is None or key in subjects}
     fixed = {**settings, "seed": seed, "subjects": sorted(names), "data_sha256": cache.data_fingerprint(atlases)}
-    _continue_or_start(output, fixed)
+    cache.continue_or_start(output, fixed)
 
     report: Report = {"protocol": _protocol(fixed, clips, num_frames, splits), "judges": {}, "splits": {}}
     report["judges"] = {"subject": judges.subject.card, "motion": judges.motion.card}
@@ -218,7 +218,7 @@ def measure(
             verdicts, ceiling = [], []
             judging = f"judging, {TITLES[split]}"
             for index, scene, chosen in tqdm(jobs, desc=judging, unit="clip", leave=False, disable=not progress):
-                frames = _read(_clip_path(output / "clips", split, index))
+                frames = cache.read_array(_clip_path(output / "clips", split, index))
                 verdicts.append(judges.verdict(frames, scene, split=split, index=index, seed=chosen))
                 truth = real_clips(atlases, [scene], num_frames=num_frames)[0]
                 ceiling.append(judges.verdict(truth, scene, split=split, index=index))
@@ -267,23 +267,6 @@ def _check(*, clips: int, batch: int, splits: Sequence[str]) -> None:
         raise LumiereError(f"unknown splits {unknown}; choose from {', '.join(SPLITS)}")
 
 
-def _continue_or_start(output: Path, settings: Mapping[str, Any]) -> None:
-    """Clips of different settings must not end up in one report."""
-    path = output / "settings.json"
-    try:
-        (output / "clips").mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            cache.write_text(path, json.dumps(settings, indent=1))
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise LumiereError(f"cannot use {output} ({error}); choose another output folder") from error
-    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
-    if changed:
-        raise LumiereError(
-            f"{output} holds clips made with another {', '.join(changed)}; delete it or choose another output folder"
-        )
-
-
 def _clip_path(folder: Path, split: str, index: int) -> Path:
     return folder / f"{split}-{index:05d}.npy"
 
@@ -296,21 +279,10 @@ def _make_missing(
         group = missing[start : start + batch]
         made = np.asarray(make([job[1] for job in group], [job[2] for job in group]))
         if made.dtype != np.uint8:
-            made = (np.nan_to_num(made).clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+            made = cache.eight_bit(made)
         for (index, _, _), frames in zip(group, made, strict=True):
-            path = _clip_path(folder, split, index)
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
-                np.save(file, frames, allow_pickle=False)
-            partial.rename(path)
+            cache.write_array(_clip_path(folder, split, index), frames)
             bar.update()
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise LumiereError(f"{path} is damaged ({error}); delete it and run the command again") from error
 
 
 def _protocol(settings: Mapping[str, Any], clips: int, num_frames: int, splits: Sequence[Split]) -> Report:
