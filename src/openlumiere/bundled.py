@@ -39,8 +39,8 @@ def bundled_folder(name: str) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files below a model's folder, in a fixed order."""
-    return sorted(folder.rglob("*.safetensors"))
+    """The safetensors files below a model's folder, in a fixed order; styles, which may be added to it, aside."""
+    return sorted(path for path in folder.rglob("*.safetensors") if "styles" not in path.relative_to(folder).parts)
 
 
 def fingerprint(folder: Path) -> str:

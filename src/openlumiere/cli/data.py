@@ -34,6 +34,18 @@ def register(commands: Commands) -> None:
     emoji.add_argument("--workers", type=parsing.positive_int, default=os.cpu_count() or 1, help="default: all cores")
     emoji.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
 
+    designs = add_command(
+        kinds,
+        "designs",
+        run_designs,
+        help="fetch the same emoji as others draw them, and draw a pencil sketch, for lumiere train style",
+        example=["lumiere data designs -o data/designs --emoji data/emoji"],
+    )
+    designs.add_argument("-o", "--output", required=True, type=Path, help="folder for a folder of pictures each")
+    designs.add_argument("--emoji", type=Path, help="folder that lumiere data emoji wrote, for the sketch")
+    designs.add_argument("--size", type=parsing.positive_int, default=128, help="side of a picture in pixels: 128")
+    designs.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
+
     folder = add_command(
         kinds,
         "folder",
@@ -57,6 +69,14 @@ def run_emoji(args: argparse.Namespace) -> None:
     )
     for name, reason in sorted(report.broken.items()):
         print(f"  broken: {name}: {reason}")
+
+
+def run_designs(args: argparse.Namespace) -> None:
+    from openlumiere.data.designs import build
+
+    for name, lacking in build(args.output, emoji=args.emoji, size=args.size, cache=args.cache).items():
+        print(f"{name}: " + (f"lacks {', '.join(lacking)}" if lacking else "complete"))
+    print(f"wrote {args.output}")
 
 
 def run_folder(args: argparse.Namespace) -> None:

@@ -264,6 +264,7 @@ def run(args: argparse.Namespace) -> None:
     pipe = sampling.load(args, watch)
     if args.task != "restyle" and not pipe.unet.config["condition_channels"]:
         raise LumiereError(f"{args.model} makes clips of text alone; to complete one: lumiere train conditional")
+    making.set_styles(pipe, args)
     stage = making.second_stage(pipe, args)
     frame = Frame(pipe.frame_size, 1 if stage is None else pipe.scale, pipe.size_multiple)
     with watch.stage("read"):

@@ -14,6 +14,7 @@ _OUT_OF_MEMORY = (
 _EXTRAS = {
     "emoji": "train",
     "tensorboard": "train",
+    "resvg_py": "train",
     "webdataset": "train",
     "matplotlib": "train",
     "lumiere_pytorch": "bench",

@@ -23,6 +23,7 @@ def register(commands: Commands) -> None:
         more="The same seed gives the same clip on the same machine.",
         example=[
             'lumiere generate "a tiger walking to the left on a green background" -o tiger.mp4',
+            'lumiere generate "a heart growing" --style flat --style-strength 0.8 -o flat.webp',
             'lumiere generate "a red heart growing" --seed 7 --num 4 -o heart.webp',
             "lumiere generate --prompts prompts.txt -o clips    # stop it and start it again: it goes on",
         ],
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
         return
     sampling.check_model(args.model)
     pipe = sampling.load(args, watch)
+    making.set_styles(pipe, args)
     stage = making.second_stage(pipe, args)
     for number, job in enumerate(planned, 1):
         if len(planned) > 1:

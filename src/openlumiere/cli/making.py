@@ -32,7 +32,31 @@ def add_options(parser: parsing.Parser) -> None:
     parser.add_argument("--num", type=parsing.positive_int, default=1, help="clips of each prompt, with rising seeds")
     parser.add_argument("--no-upscale", action="store_true", help="leave out the super-resolution stage")
     parser.add_argument("--upscale-steps", type=parsing.positive_int, help="its denoising steps, default: the model's")
+    parser.add_argument(
+        "--style", action="append", default=[], metavar="NAME|FOLDER",
+        help="draw in a style that comes with the model, or one of lumiere train style, or a LoRA; twice to mix two",
+    )  # fmt: skip
+    parser.add_argument(
+        "--style-strength", action="append", type=parsing.strength, metavar="A",
+        help="0 = none of the style, 1 = all of it, default: 1; once for each --style, or once for all",
+    )  # fmt: skip
     sampling.add_options(parser)
+
+
+def set_styles(pipe: LumierePipeline, args: argparse.Namespace) -> None:
+    """Draw in the styles that are asked for."""
+    pipe.set_styles(dict(_styles(args)))
+
+
+def _styles(args: argparse.Namespace) -> list[tuple[str, float]]:
+    strengths = args.style_strength or [1.0]
+    if args.style_strength and not args.style:
+        raise LumiereError("--style-strength: say of which --style")
+    if len(strengths) not in (1, max(len(args.style), 1)):
+        raise LumiereError(f"{len(strengths)} strengths for {len(args.style)} styles: give one, or one each")
+    if len(set(args.style)) < len(args.style):
+        raise LumiereError("--style: the same one twice; give it once, with a --style-strength")
+    return [(style, strengths[i % len(strengths)]) for i, style in enumerate(args.style)]
 
 
 def second_stage(pipe: LumierePipeline, args: argparse.Namespace) -> LumiereSuperResolutionPipeline | None:
@@ -55,6 +79,9 @@ def recipe_of(
         "num_inference_steps": args.steps or pipe.config.num_inference_steps,
         "guidance_scale": pipe.config.guidance_scale if args.guidance is None else args.guidance,
         "loop": args.loop,
+        "styles": shlex.join(
+            word for name, alpha in _styles(args) for word in ("--style", name, "--style-strength", f"{alpha:.10g}")
+        ),
         "upscale_steps": 0 if stage is None else args.upscale_steps or stage.config.num_inference_steps,
         "model": model,
         "weights": weights,

@@ -93,6 +93,11 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
+def strength(text: str) -> float:
+    """How much of a style: any number."""
+    return _number(text, float, lambda _: True, "a number")
+
+
 def seed(text: str) -> int:
     """A seed that torch.Generator takes."""
     return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")

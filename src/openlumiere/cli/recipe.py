@@ -92,15 +92,21 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRecipe(Recipe):
-    """Of `lumiere generate`; `upscale_steps` is 0 where the second stage was left out."""
+    """Of `lumiere generate`.
+
+    Attributes:
+        upscale_steps: 0 where the second stage was left out.
+        styles: the options that name them, quoted for a shell.
+    """
 
     name: ClassVar[str] = "generate"
 
     num_frames: int
     upscale_steps: int = 0
+    styles: str = ""
 
     def _options(self) -> list[str]:
-        return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *_upscaling(self.upscale_steps)]
+        return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *_making(self)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +134,7 @@ class EditRecipe(Recipe):
         source: the path as it was given.
         arguments: the command's own options, quoted for a shell.
         upscale_steps: 0 where the second stage was left out.
+        styles: the options that name them, quoted for a shell.
     """
 
     name: ClassVar[str] = "edit"
@@ -136,6 +143,7 @@ class EditRecipe(Recipe):
     source: str
     arguments: str
     upscale_steps: int = 0
+    styles: str = ""
 
     def _command(self) -> str:
         return self.task
@@ -144,8 +152,9 @@ class EditRecipe(Recipe):
         return [self.source, self.prompt] if self.prompt else [self.source]
 
     def _options(self) -> list[str]:
-        return [*shlex.split(self.arguments), *_upscaling(self.upscale_steps)]
+        return [*shlex.split(self.arguments), *_making(self)]
 
 
-def _upscaling(steps: int) -> list[str]:
-    return ["--upscale-steps", str(steps)] if steps else ["--no-upscale"]
+def _making(recipe: GenerateRecipe | EditRecipe) -> list[str]:
+    upscale = ["--upscale-steps", str(recipe.upscale_steps)] if recipe.upscale_steps else ["--no-upscale"]
+    return [*upscale, *shlex.split(recipe.styles)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openlumiere.errors import LumiereError
 
 from . import parsing
 from .parsing import Commands, add_command
+
+if TYPE_CHECKING:
+    from openlumiere.training.config import TrainConfig
 
 
 def register(commands: Commands) -> None:
@@ -16,17 +20,23 @@ def register(commands: Commands) -> None:
         commands,
         "train",
         run_train,
-        help="train a text-to-image model (t2i), temporal layers on top (t2v), conditioning on top; super-resolution",
+        help="train a text-to-image model (t2i), temporal layers on top (t2v), conditioning; super-resolution; styles",
         more="A run that was stopped goes on from its last checkpoint.",
         example=[
             "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
             "lumiere train t2v --config configs/emoji-nano/t2v.yaml optim.lr=1e-4 time_budget=60",
+            "lumiere train style --images my-drawings/ -o runs/mine    # generate takes it: --style runs/mine/export",
             "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
         ],
     )
-    train.add_argument("stage", choices=["t2i", "t2v", "conditional", "ssr-image", "ssr"])
+    train.add_argument("stage", choices=["t2i", "t2v", "conditional", "ssr-image", "ssr", "style"])
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
-    train.add_argument("--config", required=True, metavar="FILE", help="YAML, see configs/")
+    train.add_argument("--config", metavar="FILE", help="YAML, see configs/; stage style can do without")
+    train.add_argument(
+        "--images", metavar="PATH", help="style: a picture or a folder of pictures, see openlumiere.data.pictures"
+    )
+    train.add_argument("--model", default="emoji-nano", help="style: what it is for, default: emoji-nano")
+    train.add_argument("-o", "--output", metavar="FOLDER", help="style: where it goes")
     train.add_argument("--no-resume", action="store_true", help="start anew, whatever checkpoints there are")
 
     export = add_command(
@@ -53,9 +63,7 @@ def register(commands: Commands) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from openlumiere.training.config import load
-
-    config = load(args.config, args.overrides)
+    config = _config(args)
     if config.stage != args.stage:
         raise LumiereError(f"{args.config} is for stage {config.stage}: say lumiere train {config.stage}")
     from accelerate import PartialState
@@ -65,6 +73,22 @@ def run_train(args: argparse.Namespace) -> None:
     exported = train(config, resume=not args.no_resume)
     if PartialState().is_main_process:
         print(f"wrote {exported}")
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    from openlumiere.training.config import load, parse
+
+    if args.config is not None:
+        return load(args.config, args.overrides)
+    if args.stage != "style":
+        raise LumiereError(f"stage {args.stage} needs --config FILE; see configs/")
+    if not args.images or not args.output:
+        raise LumiereError("a style needs --images PATH and -o FOLDER, or --config FILE")
+    from openlumiere.pipelines.load import resolve_model
+    from openlumiere.training.style import recipe
+
+    tree = recipe(images=args.images, model=resolve_model(args.model), output=args.output)
+    return parse(tree, args.overrides, "the style's settings")
 
 
 def run_export(args: argparse.Namespace) -> None:

@@ -90,29 +90,30 @@ def build(
 
 def fetch(folder: Path) -> list[Path]:
     """The npm packages' archives, fetched with the npm client where they are not in `folder` yet."""
+    return [fetch_package(package, PACKAGE_VERSION, folder) for package in PACKAGES]
+
+
+def fetch_package(package: str, version: str, folder: Path) -> Path:
+    """The archive of an npm package, fetched with the npm client where it is not in `folder` yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    archives = []
-    for package in PACKAGES:
-        name = f"{package.removeprefix('@').replace('/', '-')}-{PACKAGE_VERSION}.tgz"
-        target = folder / name
-        if not target.exists():
-            if shutil.which("npm") is None:
-                raise LumiereError(f"the npm client is missing: install Node.js, or put {name} into {folder}")
-            # npm writes under the final name as it goes, so let it work beside and rename.
-            beside = folder / "fetching"
-            beside.mkdir(exist_ok=True)
-            command = ["npm", "pack", "--silent", f"{package}@{PACKAGE_VERSION}", "--pack-destination", str(beside)]
-            print(f"fetching {package}@{PACKAGE_VERSION} ...", flush=True)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0 or not (beside / name).exists():
-                said = " ".join((done.stderr or done.stdout).split())[-300:]
-                raise LumiereError(
-                    f"npm could not fetch {package} ({said}): check the network, or put {name} into {folder}"
-                )
-            (beside / name).rename(target)
-            shutil.rmtree(beside)
-        archives.append(target)
-    return archives
+    name = f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    target = folder / name
+    if target.exists():
+        return target
+    if shutil.which("npm") is None:
+        raise LumiereError(f"the npm client is missing: install Node.js, or put {name} into {folder}")
+    # npm writes under the final name as it goes, so let it work beside and rename.
+    beside = folder / "fetching"
+    beside.mkdir(exist_ok=True)
+    command = ["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", str(beside)]
+    print(f"fetching {package}@{version} ...", flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not (beside / name).exists():
+        said = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise LumiereError(f"npm could not fetch {package} ({said}): check the network, or put {name} into {folder}")
+    (beside / name).rename(target)
+    shutil.rmtree(beside)
+    return target
 
 
 def _members(archive: Path) -> list[str]:

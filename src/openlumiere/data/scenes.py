@@ -72,7 +72,7 @@ def animation_frames(subject: str, loop: int, *, held_out: bool = False) -> np.n
     A subject whose animation is held out is trained on its first half, played forth and back;
     `held_out=True` gives the second half likewise. For the other subjects the held-out split is empty.
     """
-    if not animation_held_out(subject):
+    if loop < 2 or not animation_held_out(subject):  # a still picture has no halves
         return np.arange(0) if held_out else np.arange(loop)
     half = np.arange(loop // 2, loop) if held_out else np.arange(loop // 2)
     return np.concatenate([half, half[-2:0:-1]])

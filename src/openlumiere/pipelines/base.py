@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,12 +12,14 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.noise import correlate
+from openlumiere.diffusion.styles import interpolate
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
 from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput, Start
 from .given import Given
+from .styles import read_style, resolve_style
 from .super_resolution import LumiereSuperResolutionPipeline
 
 
@@ -74,6 +77,7 @@ class LumierePipeline(ClipPipeline):
         subjects: list[str] | None = None,
     ) -> None:
         super().__init__()
+        self._unstyled: dict[str, torch.Tensor] = {}  # weights that styles changed, as they were
         self.register_modules(
             unet=unet,
             scheduler=scheduler,
@@ -133,6 +137,29 @@ class LumierePipeline(ClipPipeline):
         )
         stage.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return stage
+
+    def set_styles(self, styles: Mapping[str, float]) -> None:
+        """Draw in one style or a mixture, by interpolation of the text-to-image weights alone; ``{}`` = none.
+
+        Args:
+            styles: strength of each, see `diffusion.styles`, by the name of one that comes with the model, or the
+                path of any other, see `pipelines.styles.read_style`.
+
+        Raises:
+            LumiereError: an unknown style, or one of another network.
+        """
+        source = Path(str(getattr(self.config, "_name_or_path", "")))
+        folder = source if source.is_dir() else None
+        spatial = self.unet.spatial
+        own = spatial.state_dict()
+        with torch.no_grad():
+            for name, value in self._unstyled.items():
+                own[name].copy_(value)
+            read = [(read_style(resolve_style(n, folder), spatial), strength) for n, strength in styles.items()]
+            styled = interpolate(own, read)
+            self._unstyled = {name: own[name].clone() for name in styled}
+            for name, value in styled.items():
+                own[name].copy_(value)
 
     @property
     def frame_size(self) -> tuple[int, int]:

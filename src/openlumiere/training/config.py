@@ -18,9 +18,10 @@ from openlumiere.errors import LumiereError
 class DataConfig:
     """Where the clips come from."""
 
-    kind: str = "emoji"  # "emoji" (composed on the fly) or "folder" (captioned clips of a user's own)
+    # "emoji" (composed on the fly), "folder" (captioned clips of a user's own) or "pictures" (stage style)
+    kind: str = "emoji"
     folder: str = "data/emoji"
-    subjects: list[str] | None = None  # emoji: keys of the vocabulary; None = all of the vocabulary
+    subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
     num_frames: int = 80
@@ -53,6 +54,7 @@ class ModelConfig:
     t2i: str | None = None
     scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
     max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
+    lora_rank: int = 16  # stage style; 0 trains all weights
     residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
 
 
@@ -134,6 +136,11 @@ def load(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
         raise LumiereError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise LumiereError(f"{path} holds no configuration; see configs/ for examples")
+    return parse(tree, overrides, str(path))
+
+
+def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str = "configuration") -> TrainConfig:
+    """Build a configuration from plain data; `where` it comes from is told in errors."""
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator:
@@ -145,7 +152,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
             if not isinstance(node, dict):
                 raise LumiereError(f"{key}: {parent} is not a section of the configuration")
         node[leaf] = _scalar(value)
-    return _typed(TrainConfig, tree, str(path))
+    return _typed(TrainConfig, tree, where)
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:

@@ -188,8 +188,12 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
             from .ssr import SuperResolution
 
             return SuperResolution(config, device)
+        case "style":
+            from .style import Style
+
+            return Style(config, device)
         case _:
-            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, conditional, ssr-image or ssr")
+            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, conditional, ssr-image, ssr or style")
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:

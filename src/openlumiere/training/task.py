@@ -123,8 +123,12 @@ def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
 
             num_frames = 1 if single_frame else data.window or data.num_frames
             return ClipFolder(Path(data.folder), num_frames=num_frames, fps=data.fps, size=size, seed=config.seed)
+        case "pictures":
+            from openlumiere.data.pictures import StylePictures
+
+            return StylePictures(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
         case _:
-            raise LumiereError(f"data.kind {data.kind!r}: use emoji or folder")
+            raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder or pictures")
 
 
 def set_gradient_checkpointing(module: nn.Module, config: TrainConfig) -> None:
