@@ -12,6 +12,7 @@ from pathlib import Path
 from openlumiere.errors import LumiereError
 
 CHECKSUMS = "SHA256SUMS"
+STYLES = "styles"  # folder of a model that holds those that come with it
 _INDEX = "model_index.json"  # what makes a folder a diffusers pipeline
 
 
@@ -40,7 +41,12 @@ def bundled_folder(name: str) -> Path:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files below a model's folder, in a fixed order; styles, which may be added to it, aside."""
-    return sorted(path for path in folder.rglob("*.safetensors") if "styles" not in path.relative_to(folder).parts)
+    return sorted(path for path in folder.rglob("*.safetensors") if STYLES not in path.relative_to(folder).parts)
+
+
+def styles_of(folder: Path) -> list[str]:
+    """Names of the styles that come with a model, in alphabetical order."""
+    return sorted(path.name for path in (folder / STYLES).glob("*") if path.is_dir())
 
 
 def fingerprint(folder: Path) -> str:

@@ -45,7 +45,7 @@ def register(commands: Commands) -> None:
 
 
 def run_models(_args: argparse.Namespace) -> None:
-    from openlumiere.bundled import bundled_folder, bundled_models, weight_files
+    from openlumiere.bundled import bundled_folder, bundled_models, styles_of, weight_files
 
     names = bundled_models()
     if not names:
@@ -55,8 +55,9 @@ def run_models(_args: argparse.Namespace) -> None:
         size = sum(path.stat().st_size for path in weight_files(folder)) / 1e6
         print(f"{name:<14} {size:6.1f} MB  {folder}")
         subjects = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("subjects")
-        if subjects:
-            print(textwrap.fill(f"knows: {', '.join(subjects)}", 100, initial_indent="  ", subsequent_indent="  "))
+        for title, listed in (("knows", subjects), ("styles", styles_of(folder))):
+            if listed:
+                print(textwrap.fill(f"{title}: {', '.join(listed)}", 100, initial_indent="  ", subsequent_indent="  "))
 
 
 def run_inflate(args: argparse.Namespace) -> None:

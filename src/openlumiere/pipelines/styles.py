@@ -8,15 +8,10 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from openlumiere.bundled import STYLES, styles_of
 from openlumiere.errors import LumiereError
 
-FOLDER = "styles"  # of a model, which holds those that come with it
 LORA = "pytorch_lora_weights.safetensors"
-
-
-def styles_of(model: Path) -> list[str]:
-    """Names of the styles that come with a model, in alphabetical order."""
-    return sorted(path.name for path in (model / FOLDER).glob("*") if path.is_dir())
 
 
 def resolve_style(name: str, model: Path | None) -> Path:
@@ -27,7 +22,7 @@ def resolve_style(name: str, model: Path | None) -> Path:
     """
     own = [] if model is None else styles_of(model)
     if model is not None and name in own:
-        return model / FOLDER / name
+        return model / STYLES / name
     path = Path(name)
     if path.exists():
         return path

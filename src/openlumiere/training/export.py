@@ -11,7 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from safetensors.torch import load_file
 from torch import nn
 
-from openlumiere.bundled import write_checksums
+from openlumiere.bundled import STYLES, write_checksums
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.load import resolve_model
@@ -47,7 +47,7 @@ def export(
 
     Args:
         run: the run's output folder; or a model, to be written anew with other defaults or another second stage.
-        out: folder to write; weights of an older export in it are replaced, a README.md beside them stays.
+        out: folder to write; weights of an older export in it are replaced, a README.md and styles beside them stay.
         super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
         num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
@@ -59,6 +59,8 @@ def export(
         config = _config(run, *_STAGES)
         pipe = _STAGES[config.stage].build(config)
         _take_average(run, pipe.unet, dtype)
+        if pipe.sr_unet is not None:  # of the model that the run started from
+            nn.Module.to(pipe.sr_unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -81,9 +83,11 @@ def export(
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial)
-    card = out / "README.md"
+    card, styles = out / "README.md", out / STYLES
     if card.exists():
         shutil.copy(card, partial / card.name)
+    if styles.exists():
+        shutil.copytree(styles, partial / styles.name)
     write_checksums(partial)
     if out.exists():
         shutil.rmtree(out)
