@@ -28,8 +28,9 @@ install: $(VENV)/.installed ## make .venv with the pinned dependencies; .venv/bi
 
 dev: $(VENV)/.installed-dev ## the same, with what training, tests and linters need
 
+# One process a core, one thread each: small tensors gain nothing from more threads. Tests of one file share fixtures.
 test: dev ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ import copy
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 
 from openlumiere.bundled import STYLES, styles_of
 from openlumiere.errors import LumiereError
@@ -64,7 +65,7 @@ def read_style(path: Path, spatial: UNet2DConditionModel) -> dict[str, torch.Ten
 def _merged(path: Path, spatial: UNet2DConditionModel) -> dict[str, torch.Tensor]:
     """The U-Net's weights with a LoRA merged into them, by peft."""
     folder, name = (path, LORA) if path.is_dir() else (path.parent, path.name)
-    lora, alphas = StableDiffusionPipeline.lora_state_dict(str(folder), weight_name=name, local_files_only=True)
+    lora, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(str(folder), weight_name=name, local_files_only=True)
     of_unet = {key: value for key, value in lora.items() if key.startswith("unet.")}
     if not of_unet:
         raise LumiereError(f"{path} holds no LoRA of a U-Net in diffusers' format; train one: lumiere train style")

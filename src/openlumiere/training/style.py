@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -103,7 +104,7 @@ class Style(DenoisingTask):
         if rank:
             lora = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.module))
             half = {name: value.to(torch.float16).contiguous() for name, value in lora.items()}
-            StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=half)
+            StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=half)
         else:
             self.module.save_pretrained(folder / "unet")  # type: ignore[operator]
         told = {"openlumiere": __version__, "lora_rank": rank, "steps": self.config.optim.max_steps}
