@@ -156,6 +156,7 @@ def test_masks_that_fit_nothing_are_refused(tmp_path: Path) -> None:
     write_clip(greys([0, 255, 0, 255], 64, 64), tmp_path / "mask.mp4", fps=8)
     moving = read_mask(tmp_path / "mask.mp4", (64, 64), (16, 16), num_frames=4, fps=8)
     assert moving.mean((1, 2)).tolist() == [0, 1, 0, 1]
+    assert len(read_mask(tmp_path / "mask.mp4", (64, 64), (16, 16), num_frames=3, fps=8, max_frames=3)) == 3
     with pytest.raises(LumiereError, match="lasts 4 frames"):
         read_mask(tmp_path / "mask.mp4", (64, 64), (16, 16), num_frames=5, fps=8)
 

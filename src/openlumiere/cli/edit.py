@@ -326,7 +326,10 @@ def _region(args: argparse.Namespace, size: tuple[int, int], num_frames: int) ->
     if args.mask is None:
         box = _drawn(args.box, width, height)
         return (np.asarray(fit(box, size, args.fit)) >= 128)[None]
-    return read_mask(args.mask, (height, width), size, num_frames=num_frames, fps=args.fps, how=args.fit)
+    return read_mask(
+        args.mask, (height, width), size,
+        num_frames=num_frames, fps=args.fps, how=args.fit, max_frames=args.frames,
+    )  # fmt: skip
 
 
 def _drawn(box: str, width: int, height: int) -> Image.Image:

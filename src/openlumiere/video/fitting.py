@@ -145,6 +145,7 @@ def read_mask(
     num_frames: int,
     fps: float,
     how: Fit = "crop",
+    max_frames: int | None = None,
 ) -> np.ndarray:
     """Read a mask, white = change, painted on a picture or clip: bool, (1 or F, H, W).
 
@@ -155,6 +156,7 @@ def read_mask(
         of: (height, width) in pixels of the picture or clip that it was painted on, before any fitting.
         size: (height, width) to work at; it is fitted as its picture is.
         num_frames, fps: of the clip, after fitting.
+        max_frames: read no more than so many, as of the clip.
 
     Raises:
         LumiereError: other proportions or another length, or as `read_clip`.
@@ -163,7 +165,7 @@ def read_mask(
     if not is_clip(path):
         frames = [read_mask_picture(path)]
     else:
-        frames = [over(frame, "black").convert("L") for frame in _timed(path, fps)[0]]
+        frames = [over(frame, "black").convert("L") for frame in _timed(path, fps, max_frames)[0]]
         if len(frames) not in (1, num_frames):
             raise LumiereError(
                 f"the mask {path} lasts {len(frames)} frames at {fps:.4g} a second, its clip {num_frames}; "
