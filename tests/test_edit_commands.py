@@ -66,7 +66,8 @@ def test_animate_starts_with_the_picture_and_ends_with_the_other(files: Path, mo
     assert made.shape == (8, SIDE, SIDE, 3)
     np.testing.assert_array_equal(made[0], pixels_of("photo.png"))
     assert np.abs(made[7].astype(int) - made[0]).mean() > 3
-    both = lumiere(model, "animate", "photo.png", "--last", "last.png", "--frames", "6")
+    both = lumiere(model, "animate", "photo.png", "--last", "last.png", "a tiger", "--frames", "6")
+    assert Recipe.from_metadata(read_metadata("out.webp")).prompt == "a tiger"
     assert len(both) == 6
     np.testing.assert_array_equal(both[0], pixels_of("photo.png"))
     np.testing.assert_array_equal(both[5], pixels_of("last.png"))

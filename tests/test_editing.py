@@ -85,8 +85,8 @@ def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:
     figures = report["figures"]
     assert {task: set(found) for task, found in figures.items()} == {task: set(FIGURES[task]) for task in FIGURES}
     assert figures["cinemagraph"]["outside"] == 0
-    # The network is not trained: it keeps nothing, and a strength of 0.2 keeps more than one of 1.
-    assert figures["image-to-video"]["psnr"] < 20
+    # The network is not trained: what is given is held by the sampler, and a strength of 0.2 keeps more than one of 1.
+    assert figures["image-to-video"]["psnr"] > 40
     first, last = (figures["restyling"][f"structure_{s}"] for s in (STRENGTHS[0], STRENGTHS[-1]))
     assert first > last
     # Real clips are best continued by themselves: the ways compared with are measured on the same frames.

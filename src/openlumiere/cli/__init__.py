@@ -18,11 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
+    # argparse leaves out positionals that options cut off from the first.
+    if rest and not any(word.startswith("-") for word in rest):
+        if hasattr(args, "overrides") and all("=" in word for word in rest):  # train t2i --config FILE KEY=VALUE
+            args.overrides += rest
+            rest = []
+        elif not getattr(args, "prompt", "none to give") and len(rest) == 1:  # animate IMAGE --last IMAGE PROMPT
+            (args.prompt,), rest = rest, []
     if rest:
-        # argparse leaves out positionals that options cut off from the first: `train t2i --config FILE KEY=VALUE`.
-        if not hasattr(args, "overrides") or any(word.startswith("-") or "=" not in word for word in rest):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        args.overrides += rest
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int(args.run(args) or 0)
     except KeyboardInterrupt:

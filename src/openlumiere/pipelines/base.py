@@ -196,6 +196,7 @@ class LumierePipeline(ClipPipeline):
         video: torch.Tensor | np.ndarray | list[Any] | None = None,
         mask: torch.Tensor | np.ndarray | Any | None = None,
         strength: float | None = None,
+        hold_given: bool = True,
         paste_given: bool = True,
         feather: int = 0,
         upscale: bool | None = None,
@@ -226,6 +227,8 @@ class LumierePipeline(ClipPipeline):
             mask: what of `video` should change, 1 or white; see `pipelines.clips.as_mask`.
             strength: start from `video` with so much noise that this share of the steps is left (SDEdit, Meng et al.
                 2021), for which a mask may be left out: 0 returns it, 1 and None start from noise alone.
+            hold_given: keep what is given on its way from noise to itself at every step, as in training; without, the
+                network's own idea of it is gone on with.
             paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
                 the base's size is kept to the base clip's pixels.
             feather: pixels over which it then fades into what was made.
@@ -263,9 +266,10 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
         kept_on = torch.device("cpu") if offload_frames else device
         given = self._given(video, mask, shape, strength, kept_on)
-        beside, start = None, None
+        beside, start, held = None, None, None
         if given is not None and mask is not None:
             beside = Beside(self.encode_condition(given.clips, given.mask))
+            held = self._hold(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Start(self.encode_clips(given.clips), strength)
         latents = self._denoise(
@@ -274,6 +278,7 @@ class LumierePipeline(ClipPipeline):
             windows,
             num_inference_steps=steps,
             start=start,
+            held=held,
             window_batch_size=window_batch_size,
             devices=devices,
             generator=generator,

@@ -62,6 +62,22 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What is given of a clip, kept on its own way from noise to itself while the rest is denoised.
+
+    In training the noisy clip holds what is given under its noise; so it must in sampling, where the network alone
+    would leave that way.
+
+    Attributes:
+        clip: without noise, (B, C, F, h, w) as the network sees it.
+        mask: 1 where it is given, of the same shape.
+    """
+
+    clip: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What a whole clip is denoised with.
 
@@ -118,6 +134,7 @@ class ClipPipeline(DiffusionPipeline):
         *,
         num_inference_steps: int,
         start: Start | None = None,
+        held: Held | None = None,
         window_batch_size: int = 1,
         devices: Sequence[str | torch.device] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -129,7 +146,7 @@ class ClipPipeline(DiffusionPipeline):
         places = [own] if devices is None else [torch.device(device) for device in devices]
         nets = [self.unet if place == own else copy.deepcopy(self.unet).to(place) for place in places]
         self._set_timesteps(num_inference_steps, latents.device)
-        timesteps = self.scheduler.timesteps
+        timesteps, noise = self.scheduler.timesteps, latents
         if start is None:
             latents = latents * self.scheduler.init_noise_sigma
         else:
@@ -146,6 +163,11 @@ class ClipPipeline(DiffusionPipeline):
                 scaled = self.scheduler.scale_model_input(latents, t)
                 prediction = denoise_in_windows(denoisers, scaled, windows, batch_size=window_batch_size)
                 latents = self.scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
+                if held is not None:
+                    known = held.clip.to(latents)
+                    if i + 1 < len(timesteps):
+                        known = self.scheduler.add_noise(known, noise, timesteps[i + 1 : i + 2])
+                    latents = torch.lerp(latents, known, held.mask.to(latents))
                 if callback is not None:
                     tensors = dict.fromkeys(callback_tensor_inputs, latents)
                     latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
@@ -223,6 +245,13 @@ class ClipPipeline(DiffusionPipeline):
         unit = self._pixels_per_position
         where = fold(mask, unit) if self.vae is None else shrink_mask(mask, unit)
         return torch.cat([given, where.to(given)], dim=1)
+
+    def _hold(self, clips: torch.Tensor, mask: torch.Tensor) -> Held:
+        """What is given, for the sampler; arguments as `encode_condition`'s."""
+        latents = self.encode_clips(clips)
+        unit = self._pixels_per_position
+        where = fold(mask, unit) if self.vae is None else shrink_mask(mask, unit)
+        return Held(latents, where.repeat(1, latents.shape[1] // where.shape[1], 1, 1, 1))
 
     def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
         text = self.encode_prompts(prompts)

@@ -63,7 +63,8 @@ class Conditional(TextToVideo):
                 num_frames=len(frames),
                 video=frames,
                 mask=1 - mask,
-                paste_given=False,  # to see what the network itself makes of what it is given
+                hold_given=False,  # to see what the network itself makes of what it is given
+                paste_given=False,
                 upscale=False,
                 num_inference_steps=self.config.sample_steps,
                 guidance_scale=self.config.sample_guidance,
