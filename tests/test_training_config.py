@@ -32,7 +32,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
 def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
     config = load(path)
-    assert config.stage in ("t2i", "t2v", "conditional", "ssr-image", "ssr")
+    assert config.stage in ("t2i", "t2v", "conditional", "ssr-image", "ssr", "style")
     assert load(path, ["seed=11"]).seed == 11
     known = set(vocabulary()["subjects"])
     assert set(config.data.subjects or ()) <= known
