@@ -50,3 +50,14 @@ def test_own_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     style = styles_of(bundled_folder("emoji-nano"))[0]
     example("own_style", monkeypatch, style, "a tiger on a green background", "tiger.webp", "16")
     assert read_clip("tiger.webp").frames.shape == (16, 128, 128, 3)
+
+
+def test_the_gallery_is_what_its_script_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of the clips that are there; making them takes minutes."""
+    script = runpy.run_path(str(ROOT / "docs" / "make_gallery.py"))
+    assert script["page"]() == (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    for entry in script["ENTRIES"]:
+        made = read_clip(ROOT / "docs" / script["FOLDER"] / f"{entry.name}.out.webp").frames
+        assert len(made) >= 40
+        for name in entry.inputs:
+            assert (ROOT / "docs" / script["FOLDER"] / name).exists()
