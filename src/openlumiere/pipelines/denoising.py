@@ -242,15 +242,18 @@ class ClipPipeline(DiffusionPipeline):
             mask: M, (B, 1, F, H, W), 1 = given.
         """
         given = self.encode_clips(masked(clips, mask))
-        unit = self._pixels_per_position
-        where = fold(mask, unit) if self.vae is None else shrink_mask(mask, unit)
+        where = self._encode_mask(mask)
         return torch.cat([given, where.to(given)], dim=1)
+
+    def _encode_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """M at the network's resolution: a channel for each pixel of a position, or one channel for latents."""
+        unit = self._pixels_per_position
+        return fold(mask, unit) if self.vae is None else shrink_mask(mask, unit)
 
     def _hold(self, clips: torch.Tensor, mask: torch.Tensor) -> Held:
         """What is given, for the sampler; arguments as `encode_condition`'s."""
         latents = self.encode_clips(clips)
-        unit = self._pixels_per_position
-        where = fold(mask, unit) if self.vae is None else shrink_mask(mask, unit)
+        where = self._encode_mask(mask)
         return Held(latents, where.repeat(1, latents.shape[1] // where.shape[1], 1, 1, 1))
 
     def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
