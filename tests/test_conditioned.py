@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tiny
 from openlumiere import LumierePipeline, STUNet
-from openlumiere.diffusion.conditioning import given_where, masked, paste, shrink_mask
+from openlumiere.diffusion.conditioning import given_where, masked, paste, shrink_mask, spread
 from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
 from openlumiere.training.masks import MIXTURE, draw_kind, draw_mask
@@ -346,3 +346,40 @@ def test_latent_models_get_the_clips_latents_and_a_mask_of_their_size(tmp_path: 
     change[:, : side // 2] = 1
     made = latent("a tiger", num_frames=4, height=side, width=side, num_inference_steps=1, video=clip, mask=change)[0]
     np.testing.assert_allclose(made[0, :, :, side // 2 :], clip[:, :, side // 2 :], atol=1e-6)
+
+
+def test_what_is_given_is_spread_over_time() -> None:
+    """Between two given frames a blend, beyond them the last one; blank where nothing is ever given."""
+    clips = torch.arange(6.0).view(1, 1, 6, 1, 1).expand(2, 2, 6, 1, 3).contiguous()
+    mask = torch.zeros(2, 1, 6, 1, 3)
+    mask[0, :, [1, 4], :, 0] = 1
+    mask[1, :, 3, :, 1] = 1
+    # As it was made to stand in for: given frames 1 and 4, so 2 and 3 lie at a third and two thirds of the way.
+    clips[:, :, 4] = 7
+    filled = spread(masked(clips, mask[:, :1]), mask)
+    assert filled[0, :, :, 0, 0].tolist() == [pytest.approx([1, 1, 3, 5, 7, 7])] * 2
+    assert filled[1, :, :, 0, 1].tolist() == [[3] * 6] * 2
+    assert (filled[:, :, :, :, 2] == 0).all()
+    assert torch.equal(spread(clips, torch.ones_like(mask)), clips)
+
+
+def test_spreading_follows_the_pixels_that_were_folded() -> None:
+    """Each pixel of a folded position has its own mask."""
+    clips = torch.rand(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = (torch.rand(1, 1, 4, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    expected = spread(masked(clips, mask), mask)
+    assert torch.equal(spread(fold(masked(clips, mask), 2), fold(mask, 2)), fold(expected, 2))
+
+
+def test_a_model_that_spreads_sees_it_in_each_window() -> None:
+    pipe = tiny.conditioned()
+    video, mask = torch.rand(1, 3, 16, 16, 16) * 2 - 1, torch.zeros(1, 1, 16, 16, 16)
+    mask[:, :, 0] = 1
+    blank = pipe.encode_condition(video, mask).seen(torch.arange(16)[None])
+    assert (blank[:, :12, 1:] == 0).all()
+    pipe.register_to_config(spread_condition=True)
+    condition = pipe.encode_condition(video, mask)
+    first, second = condition.seen(torch.arange(16).view(2, 8))
+    assert torch.equal(first[:12], blank[0, :12, :1].expand(-1, 8, -1, -1))
+    assert (second[:12] == 0).all()  # no frame that is given lies in it
+    assert torch.equal(first[12:], blank[0, 12:, :8])  # M stays as it is

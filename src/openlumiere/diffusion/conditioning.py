@@ -24,6 +24,32 @@ def masked(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return clips * mask.to(clips)
 
 
+def spread(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """C with what is not given taken from other frames: between two that are given a blend, beyond the last one that.
+
+    Where the paper leaves C blank, a network has to carry details through all of its temporal levels; here each frame
+    sees them where they were, and M still tells what is given from what is guessed.
+
+    Args:
+        clips: C, (B, C, F, h, w), of pixels folded into channels or of latents.
+        mask: M, (B, m, F, h, w), where m divides C as `fold` lays channels out.
+
+    Returns:
+        Shape of `clips`; 0 where a position is given in no frame.
+    """
+    count = clips.shape[2]
+    at = torch.arange(count, device=clips.device)[:, None, None].expand(mask.shape)
+    before = torch.where(mask > 0.5, at, -1).cummax(2).values
+    after = torch.where(mask > 0.5, at, count).flip(2).cummin(2).values.flip(2)
+    share = (at - before).to(clips) / (after - before).clamp(min=1)
+    share = torch.where(before < 0, 1, torch.where(after == count, 0, share))
+    known = mask.amax(2, keepdim=True) > 0.5
+    copies = (1, clips.shape[1] // mask.shape[1], 1, 1, 1)
+    first = clips.gather(2, before.clamp(min=0).repeat(copies))
+    last = clips.gather(2, after.clamp(max=count - 1).repeat(copies))
+    return torch.lerp(first, last, share.repeat(copies)) * known.to(clips).repeat(copies)
+
+
 def shrink_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:
     """M at the resolution of a latent space: 1 where all of a block's pixels are given.
 

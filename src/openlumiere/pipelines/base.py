@@ -17,7 +17,7 @@ from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
-from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput, Start
+from .denoising import ClipPipeline, Conditions, LumierePipelineOutput, Start
 from .given import Given
 from .styles import read_style, resolve_style
 from .super_resolution import LumiereSuperResolutionPipeline
@@ -44,6 +44,8 @@ class LumierePipeline(ClipPipeline):
             that adds no noise of its own, such as the bundled models': what it added would be independent.
         window_frames: length of the windows that longer clips are denoised in, as in training; None = a clip is always
             denoised as a whole.
+        spread_condition: fill what is not given of C from other frames, as in training, see
+            `diffusion.conditioning.spread`; False = leave it blank, as the paper does.
         super_resolution: options of `LumiereSuperResolutionPipeline`, for the second stage.
         subjects: what a model of a small vocabulary was trained to show; None = not told.
     """
@@ -73,6 +75,7 @@ class LumierePipeline(ClipPipeline):
         timestep_shift: float = 1.0,
         noise_correlation: float = 0.0,
         window_frames: int | None = None,
+        spread_condition: bool = False,
         super_resolution: dict[str, Any] | None = None,
         subjects: list[str] | None = None,
     ) -> None:
@@ -99,6 +102,7 @@ class LumierePipeline(ClipPipeline):
             timestep_shift=timestep_shift,
             noise_correlation=noise_correlation,
             window_frames=window_frames,
+            spread_condition=spread_condition,
             super_resolution=super_resolution,
             subjects=subjects,
         )
@@ -138,6 +142,12 @@ class LumierePipeline(ClipPipeline):
         stage.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         return stage
 
+    @property
+    def source_folder(self) -> Path | None:
+        """Where the model was read from; None where that was no local folder."""
+        source = Path(str(self.config.get("_name_or_path") or ""))
+        return source if source.name and source.is_dir() else None
+
     def set_styles(self, styles: Mapping[str, float]) -> None:
         """Draw in one style or a mixture, by interpolation of the text-to-image weights alone; ``{}`` = none.
 
@@ -148,9 +158,7 @@ class LumierePipeline(ClipPipeline):
         Raises:
             LumiereError: an unknown style, or one of another network.
         """
-        source = Path(str(getattr(self.config, "_name_or_path", "")))
-        folder = source if source.is_dir() else None
-        spatial = self.unet.spatial
+        spatial, folder = self.unet.spatial, self.source_folder
         own = spatial.state_dict()
         with torch.no_grad():
             for name, value in self._unstyled.items():
@@ -268,7 +276,7 @@ class LumierePipeline(ClipPipeline):
         given = self._given(video, mask, shape, strength, kept_on)
         beside, start, held = None, None, None
         if given is not None and mask is not None:
-            beside = Beside(self.encode_condition(given.clips, given.mask))
+            beside = self.encode_condition(given.clips, given.mask)
             held = self._hold(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Start(self.encode_clips(given.clips), strength)

@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
-from openlumiere.diffusion.conditioning import masked, shrink_mask
+from openlumiere.diffusion.conditioning import masked, shrink_mask, spread
 from openlumiere.diffusion.guidance import guide
 from openlumiere.diffusion.pixels import fold, unfold
 from openlumiere.diffusion.timesteps import sampling_timesteps
@@ -42,10 +42,21 @@ class Beside:
     Attributes:
         channels: concatenated to the clip's own, (B, C, F, h, w).
         class_labels: (B,), such as the noise level of a super-resolution network.
+        spread_by: so many of the last channels are M, by which C is spread over time in each window, see
+            `diffusion.conditioning.spread`; 0 = they are left as they are.
     """
 
     channels: torch.Tensor
     class_labels: torch.Tensor | None = None
+    spread_by: int = 0
+
+    def seen(self, frames: torch.Tensor) -> torch.Tensor:
+        """What windows of the clips see, (B * w, C, L, h, w); `frames` as (w, L)."""
+        parts = self.channels[:, :, frames.to(self.channels.device)].transpose(1, 2).flatten(0, 1)
+        if not self.spread_by:
+            return parts
+        given, mask = parts.tensor_split([-self.spread_by], dim=1)
+        return torch.cat([spread(given, mask), mask], dim=1)
 
 
 @dataclass(frozen=True)
@@ -231,11 +242,14 @@ class ClipPipeline(DiffusionPipeline):
     @property
     def condition_channels(self) -> int:
         """Channels of C and M beside the noisy clip, as `encode_condition` makes them."""
-        own = int(self.unet.spatial.config["in_channels"])
-        return own + (self.config.pixel_unshuffle**2 if self.vae is None else 1)
+        return int(self.unet.spatial.config["in_channels"]) + self._mask_channels
 
-    def encode_condition(self, clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """C and M as a widened network sees them, (B, condition_channels, F, h, w).
+    @property
+    def _mask_channels(self) -> int:
+        return self.config.pixel_unshuffle**2 if self.vae is None else 1
+
+    def encode_condition(self, clips: torch.Tensor, mask: torch.Tensor) -> Beside:
+        """C and M beside the noisy clips, for a widened network.
 
         Args:
             clips: (B, 3, F, H, W) in [-1, 1]; read where they are given.
@@ -243,7 +257,8 @@ class ClipPipeline(DiffusionPipeline):
         """
         given = self.encode_clips(masked(clips, mask))
         where = self._encode_mask(mask)
-        return torch.cat([given, where.to(given)], dim=1)
+        channels = torch.cat([given, where.to(given)], dim=1)
+        return Beside(channels, spread_by=self._mask_channels if self.config.spread_condition else 0)
 
     def _encode_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """M at the network's resolution: a channel for each pixel of a position, or one channel for latents."""
@@ -291,8 +306,7 @@ class ClipPipeline(DiffusionPipeline):
         copies = 2 if guided else 1
         given, labels = sample, None
         if conditions.beside is not None:
-            parts = conditions.beside.channels[:, :, frames.to(conditions.beside.channels.device)]
-            given = torch.cat([sample, parts.transpose(1, 2).flatten(0, 1).to(sample)], dim=1)
+            given = torch.cat([sample, conditions.beside.seen(frames).to(sample)], dim=1)
             if conditions.beside.class_labels is not None:
                 labels = conditions.beside.class_labels.to(device).repeat_interleave(count).repeat(copies)
         place = place_in_clip(frames, conditions.num_frames, loop=conditions.loop)

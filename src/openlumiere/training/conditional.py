@@ -32,6 +32,8 @@ class Conditional(TextToVideo):
         pipe = TextToVideo.build(config)
         if not pipe.unet.config["condition_channels"]:
             pipe.unet.widen(pipe.condition_channels)
+        if config.model.spread_condition is not None:
+            pipe.register_to_config(spread_condition=config.model.spread_condition)
         return pipe
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
@@ -41,7 +43,8 @@ class Conditional(TextToVideo):
         for index, clip in enumerate(pixels):
             rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=self.device)))
             masks.append(draw_mask(clip, rng, alpha=None if alphas is None else alphas[index, 0]))
-        beside = self.pipe.encode_condition(pixels.to(self.device), torch.stack(masks).to(self.device))
+        condition = self.pipe.encode_condition(pixels.to(self.device), torch.stack(masks).to(self.device))
+        beside = condition.seen(torch.arange(pixels.shape[2])[None])
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             given = torch.cat([noisy, beside.to(noisy)], dim=1)

@@ -54,6 +54,7 @@ class ModelConfig:
     t2i: str | None = None
     scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
     max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
+    spread_condition: bool | None = None  # stage conditional: see diffusion/conditioning.py; None = the model's own
     lora_rank: int = 16  # stage style; 0 trains all weights
     residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
 

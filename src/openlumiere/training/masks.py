@@ -164,15 +164,15 @@ def _grown(region: torch.Tensor, radius: int) -> torch.Tensor:
 
 # How often each kind is drawn, and how; the shares add up to 1.
 MIXTURE: dict[str, tuple[float, Callable[[Subject], torch.Tensor]]] = {
-    "none": (0.30, lambda s: torch.zeros(s.shape)),
+    "none": (0.24, lambda s: torch.zeros(s.shape)),
     "all": (0.02, lambda s: torch.ones(s.shape)),
-    "first frame": (0.18, lambda s: _frames(s, [0])),
-    "first and last frame": (0.05, lambda s: _frames(s, [0, s.shape[0] - 1])),
-    "first frames": (0.06, lambda s: _frames(s, range(_some(s)))),
-    "last frames": (0.03, lambda s: _frames(s, range(s.shape[0] - _some(s), s.shape[0]))),
-    "every n-th frame": (0.07, _every_nth),
-    "region": (0.09, _region),
+    "first frame": (0.16, lambda s: _frames(s, [0])),
+    "first and last frame": (0.06, lambda s: _frames(s, [0, s.shape[0] - 1])),
+    "first frames": (0.07, lambda s: _frames(s, range(_some(s)))),
+    "last frames": (0.04, lambda s: _frames(s, range(s.shape[0] - _some(s), s.shape[0]))),
+    "every n-th frame": (0.10, _every_nth),
+    "region": (0.10, _region),
     "region around the object": (0.09, _around_object),
-    "border": (0.06, _border),
+    "border": (0.07, _border),
     "cinemagraph": (0.05, _cinemagraph),
 }
