@@ -70,6 +70,27 @@ def register(commands: Commands) -> None:
     editing.add_argument("--tasks", nargs="+", metavar="TASK", help="some alone, default: all")
     _add_options(editing, clips=12)
 
+    styles = add_command(
+        protocols,
+        "styles",
+        run_evaluate_styles,
+        help="draw the curves of style and motion against a style's strength",
+        more="So many --clips in each style at each strength, judged by the sets that the styles were taken from. "
+        "A report that was stopped goes on.",
+        example=[
+            "lumiere evaluate styles --model emoji-nano --data data/emoji --designs data/designs -o runs/styles",
+            "lumiere evaluate styles -o runs/flat --styles flat --strengths 0 0.5 1 --clips 8",
+        ],
+    )
+    styles.add_argument(
+        "--designs", default=Path("data/designs"), type=Path, help="folder that lumiere data designs wrote"
+    )
+    styles.add_argument("--styles", nargs="+", metavar="STYLE", help="some alone, default: all of the model's")
+    styles.add_argument(
+        "--strengths", type=parsing.strength, nargs="+", metavar="S", help="to try, default: 0 0.25 0.5 0.75 1"
+    )
+    _add_options(styles, clips=4)
+
     upscale = add_command(
         protocols,
         "upscale",
@@ -161,6 +182,21 @@ def run_evaluate_editing(args: argparse.Namespace) -> None:
     report = evaluate_editing(
         pipe, args.data, args.output,
         clips=args.clips, num_frames=args.frames, tasks=args.tasks or TASKS, seed=args.seed,
+    )  # fmt: skip
+    print(markdown(report), end="")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_styles(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.styles import STRENGTHS, evaluate_styles, markdown
+    from openlumiere.pipelines.load import load_pipeline
+
+    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    report = evaluate_styles(
+        pipe, args.data, args.designs, args.output,
+        clips=args.clips, num_frames=args.frames, strengths=args.strengths or STRENGTHS, styles=args.styles,
+        seed=args.seed,
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")

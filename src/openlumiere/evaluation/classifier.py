@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from openlumiere.data.compose import Atlas, draw
-from openlumiere.data.scenes import SceneSampler, Split, animation_held_out
+from openlumiere.data.scenes import Scene, SceneSampler, Split, animation_held_out
 
 from . import cache
 from .tracks import SIDE, as_clip
@@ -152,26 +152,54 @@ def subject_classifier(
 
 def train(atlases: Mapping[str, Atlas], config: ClassifierConfig, *, progress: bool = True) -> SubjectClassifier:
     """Train on frames of real clips of the train split, at one random time each, blurred and noised at random."""
+    scenes = SceneSampler({key: atlas.names for key, atlas in atlases.items()}, split="train", seed=config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def frame(index: int) -> tuple[torch.Tensor, str]:
+        scene = scenes(index)
+        return draw_frame(scene, atlases[scene.subject], config, generator), scene.subject
+
+    return fit(sorted(atlases), frame, config, title="training the subject classifier", progress=progress)
+
+
+def draw_frame(scene: Scene, atlas: Atlas, config: ClassifierConfig, generator: torch.Generator) -> torch.Tensor:
+    """A real clip's frame at a random time, (3, side, side) in [0, 1]."""
+    time = int(torch.randint(config.num_frames, (), generator=generator))
+    rgb, _ = draw(scene, atlas, size=config.side, num_frames=config.num_frames, frames=[time])
+    return (rgb[:, 0] + 1.0) / 2.0
+
+
+def fit(
+    classes: Sequence[str],
+    frame: Callable[[int], tuple[torch.Tensor, str]],
+    config: ClassifierConfig,
+    *,
+    title: str,
+    progress: bool = True,
+) -> SubjectClassifier:
+    """Train a network to tell classes of frames.
+
+    Args:
+        frame: the n-th frame, (3, side, side) in [0, 1], and its class.
+        title: told beside the progress bar.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = SubjectClassifier(sorted(atlases), config).train()
+        network = SubjectClassifier(classes, config).train()
     for parameter in network.parameters():
         if parameter.ndim == 4:  # channels-last convolutions are faster on the CPU
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    scenes = SceneSampler({key: atlas.names for key, atlas in atlases.items()}, split="train", seed=config.seed)
     label = {key: index for index, key in enumerate(network.subjects)}
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(config.seed)
-    bar = tqdm(range(config.steps), desc="training the subject classifier", unit="step", disable=not progress)
+    bar = tqdm(range(config.steps), desc=title, unit="step", disable=not progress)
     for step in bar:
         frames, labels = [], []
         for index in range(step * config.batch_size, (step + 1) * config.batch_size):
-            scene = scenes(index)
-            time = int(torch.randint(config.num_frames, (), generator=generator))
-            rgb, _ = draw(scene, atlases[scene.subject], size=config.side, num_frames=config.num_frames, frames=[time])
-            frames.append((rgb[:, 0] + 1.0) / 2.0)
-            labels.append(label[scene.subject])
+            drawn, shown = frame(index)
+            frames.append(drawn)
+            labels.append(label[shown])
         batch = degrade(torch.stack(frames), generator)
         loss = F.cross_entropy(network(batch), torch.tensor(labels), label_smoothing=config.label_smoothing)
         optimizer.zero_grad()
