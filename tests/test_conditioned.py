@@ -18,6 +18,7 @@ from openlumiere.diffusion.conditioning import given_where, masked, paste, shrin
 from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
 from openlumiere.training.masks import MIXTURE, draw_kind, draw_mask
+from openlumiere.training.objective import target_of
 
 F, H, W = 16, 24, 20
 
@@ -99,6 +100,17 @@ def test_all_kinds_come_about_as_often_as_they_should() -> None:
     rng = np.random.default_rng(0)
     empty = sum(not draw_mask(clip, rng, alpha=alpha).any() for _ in range(400)) / 400
     assert empty == pytest.approx(MIXTURE["none"][0], abs=0.06)
+
+
+def test_kinds_can_be_asked_for_alone() -> None:
+    clip, alpha = disc_moving_right()
+    rng = np.random.default_rng(0)
+    drawn = [draw_mask(clip, rng, alpha=alpha, kinds=["every fifth frame", "all"]) for _ in range(20)]
+    fifth = torch.zeros(F)
+    fifth[::5] = 1
+    assert {tuple(mask[0, :, 0, 0].tolist()) for mask in drawn} == {tuple(fifth.tolist()), (1.0,) * F}
+    with pytest.raises(LumiereError, match="known: none, all"):
+        draw_mask(clip, rng, kinds=["keyframes"])
 
 
 # ----------------------------------------------------------------------------------------- C and M as tensors
@@ -194,6 +206,96 @@ def test_a_widened_network_is_saved_and_loaded_as_one(tmp_path: Path) -> None:
     net.save_pretrained(tmp_path / "net")
     net.save_temporal(tmp_path / "temporal")
     inputs = with_condition(tiny.inputs(net.spatial))
+    with torch.no_grad():
+        wanted = net(**inputs).sample
+        assert torch.equal(STUNet.from_pretrained(tmp_path / "net")(**inputs).sample, wanted)
+        again = STUNet.from_unet(tiny.unet("bundled"), temporal=tmp_path / "temporal")
+        assert torch.equal(again(**inputs).sample, wanted)
+
+
+def of_pixels() -> STUNet:
+    """Widened by C and M of pixels folded by 2."""
+    net = tiny.wake(STUNet.from_unet(tiny.unet("bundled")))
+    net.widen(12 + 4)
+    return net
+
+
+def given_in(inputs: dict[str, Any], where: float) -> dict[str, Any]:
+    """With a condition that is given everywhere, more or less surely."""
+    sample = inputs["sample"]
+    clean = torch.randn(sample.shape, generator=torch.Generator().manual_seed(6))
+    mask = torch.full((len(sample), 4, *sample.shape[2:]), where)
+    return inputs | {"sample": torch.cat([sample, clean * bool(where), mask], dim=1)}
+
+
+def test_blocks_that_look_at_the_condition_start_as_if_they_did_not() -> None:
+    net = of_pixels()
+    torch.nn.init.normal_(net.temporal.condition_in.weight)
+    inputs = given_in(tiny.inputs(net.spatial), 1)
+    with torch.no_grad():
+        before = net(**inputs).sample
+        net.widen_blocks()
+        assert torch.equal(net(**inputs).sample, before)
+    net(**inputs).sample.square().mean().backward()
+    looking = {name: p for name, p in net.named_parameters() if "given_" in name}
+    kinds = {name.split(".")[-2] for name in looking}
+    assert kinds == {"given_conv", "given_linear"}
+    assert all(p.grad.abs().max() > 0 for p in looking.values())
+    with pytest.raises(LumiereError, match="widen the network first"):
+        net.widen_blocks()
+    with pytest.raises(LumiereError, match="widen the network first"):
+        STUNet.from_unet(tiny.unet("bundled")).widen_blocks()
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
+def test_a_gate_predicts_what_is_given_at_every_noise_level(prediction_type: str) -> None:
+    """Where all is surely given, what is predicted is what the schedule's target is; elsewhere, what it was before."""
+    schedule = DDIMScheduler(
+        prediction_type=prediction_type, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True
+    )
+    net = of_pixels()
+    inputs = tiny.inputs(net.spatial)
+    with torch.no_grad():
+        before = net(**given_in(inputs, 0)).sample
+        net.add_gate(schedule.alphas_cumprod, prediction_type)
+        assert torch.equal(net(**given_in(inputs, 0)).sample, before)
+        assert torch.equal(net(**inputs).sample, before)
+        assert net.temporal.gate.conv.bias is not None
+        net.temporal.gate.conv.bias.fill_(30)  # wide open
+        clean = given_in(inputs, 1)["sample"][:, 12:24]
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(7))
+        for t in (150, 600, 998):
+            times = torch.tensor([t] * len(clean))
+            noisy = schedule.add_noise(clean, noise, times)
+            sample = torch.cat([noisy, clean, torch.full((len(clean), 4, *clean.shape[2:]), 0.5)], dim=1)
+            predicted = net(**inputs | {"sample": sample, "timestep": times}).sample
+            torch.testing.assert_close(predicted, target_of(schedule, clean, noise, times), atol=2e-3, rtol=1e-3)
+    with pytest.raises(LumiereError, match="once"):
+        net.add_gate(schedule.alphas_cumprod, prediction_type)
+
+
+def test_a_gate_starts_open_where_surely_given_and_nearly_closed_far_away() -> None:
+    net = of_pixels()
+    inputs = tiny.inputs(net.spatial)
+    with torch.no_grad():
+        before = net(**inputs).sample
+        net.add_gate(torch.linspace(0.999, 0, 1000), "v_prediction")
+        near, far = (given_in(inputs, where) for where in (1.0, 0.05))
+        torch.nn.init.zeros_(net.temporal.condition_in.weight)
+        known = (net(**near).sample - before).abs().mean()
+        guessed = (net(**far).sample - before).abs().mean()
+    assert guessed < 0.1 * known
+
+
+def test_all_that_looks_at_a_condition_is_saved_and_loaded(tmp_path: Path) -> None:
+    net = of_pixels()
+    net.widen_blocks()
+    net.add_gate(torch.linspace(0.999, 0, 1000), "v_prediction")
+    for parameter in net.temporal.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    net.save_pretrained(tmp_path / "net")
+    net.save_temporal(tmp_path / "temporal")
+    inputs = given_in(tiny.inputs(net.spatial), 0.5)
     with torch.no_grad():
         wanted = net(**inputs).sample
         assert torch.equal(STUNet.from_pretrained(tmp_path / "net")(**inputs).sample, wanted)
@@ -356,19 +458,25 @@ def test_what_is_given_is_spread_over_time() -> None:
     mask[1, :, 3, :, 1] = 1
     # As it was made to stand in for: given frames 1 and 4, so 2 and 3 lie at a third and two thirds of the way.
     clips[:, :, 4] = 7
-    filled = spread(masked(clips, mask[:, :1]), mask)
+    filled, sure = spread(masked(clips, mask), mask)
     assert filled[0, :, :, 0, 0].tolist() == [pytest.approx([1, 1, 3, 5, 7, 7])] * 2
+    assert sure[0, 0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1, 1 / 2, 1 / 2, 1, 1 / 2])
     assert filled[1, :, :, 0, 1].tolist() == [[3] * 6] * 2
-    assert (filled[:, :, :, :, 2] == 0).all()
-    assert torch.equal(spread(clips, torch.ones_like(mask)), clips)
+    assert sure[1, 0, :, 0, 1].tolist() == pytest.approx([1 / 4, 1 / 3, 1 / 2, 1, 1 / 2, 1 / 3])
+    assert (filled[..., 2] == 0).all()
+    assert (sure[..., 2] == 0).all()
+    whole, everywhere = spread(clips, torch.ones_like(mask))
+    assert torch.equal(whole, clips)
+    assert (everywhere == 1).all()
 
 
 def test_spreading_follows_the_pixels_that_were_folded() -> None:
     """Each pixel of a folded position has its own mask."""
     clips = torch.rand(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     mask = (torch.rand(1, 1, 4, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.5).float()
-    expected = spread(masked(clips, mask), mask)
-    assert torch.equal(spread(fold(masked(clips, mask), 2), fold(mask, 2)), fold(expected, 2))
+    folded = spread(fold(masked(clips, mask), 2), fold(mask, 2))
+    for found, expected in zip(folded, spread(masked(clips, mask), mask), strict=True):
+        assert torch.equal(found, fold(expected, 2))
 
 
 def test_a_model_that_spreads_sees_it_in_each_window() -> None:
@@ -382,4 +490,5 @@ def test_a_model_that_spreads_sees_it_in_each_window() -> None:
     first, second = condition.seen(torch.arange(16).view(2, 8))
     assert torch.equal(first[:12], blank[0, :12, :1].expand(-1, 8, -1, -1))
     assert (second[:12] == 0).all()  # no frame that is given lies in it
-    assert torch.equal(first[12:], blank[0, 12:, :8])  # M stays as it is
+    assert first[12:].amax((0, 2, 3)).tolist() == pytest.approx([1 / (1 + away) for away in range(8)])
+    assert (second[12:] == 0).all()

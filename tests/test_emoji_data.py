@@ -308,6 +308,21 @@ def test_clips_of_the_data_set_are_a_function_of_seed_and_index(built: tuple[Pat
     assert clips(2)[0]["caption"] != clips(1)[0]["caption"]
 
 
+def test_frames_can_be_left_out_and_windows_say_where_they_are(built: tuple[Path, BuildReport]) -> None:
+    def clips(**options: int) -> EmojiClips:
+        return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)
+
+    whole, third = clips()[0], clips(every=3)[0]
+    assert torch.equal(third["pixels"], whole["pixels"][:, ::3])
+    assert "place" not in third
+    part = clips(every=2, window=2)[0]
+    at = (part["place"] * 7).round().long()
+    assert at[1] - at[0] == 2
+    assert torch.equal(part["pixels"], whole["pixels"][:, at])
+    with pytest.raises(LumiereError, match="choose 1 to 8"):
+        clips(every=9)
+
+
 def test_a_window_longer_than_the_clip_is_refused(built: tuple[Path, BuildReport]) -> None:
     with pytest.raises(LumiereError, match="9 frames of clips of 8"):
         EmojiClips(built[0], subjects=["tiger"], size=16, num_frames=8, window=9)

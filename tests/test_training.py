@@ -351,7 +351,8 @@ def test_conditional_goes_on_from_a_clip_model_and_learns_to_be_given(
 ) -> None:
     output = tmp_path / "conditional"
     clip_model = f"model.t2i={t2v / 'export' / 'pipeline'}"
-    code, log = runs.run(output, *t2v_overrides[1:], clip_model, "model.temporal={}", stage="conditional")
+    ways = [f"model.{way}=true" for way in ("condition_blocks", "condition_gate", "spread_condition")]
+    code, log = runs.run(output, *t2v_overrides[1:], clip_model, "model.temporal={}", *ways, stage="conditional")
     assert code == 0, log
     assert all(math.isfinite(value) for value in scalars(output, "loss").values())
     samples = {path.name for path in (output / "samples").iterdir()}
@@ -362,6 +363,9 @@ def test_conditional_goes_on_from_a_clip_model_and_learns_to_be_given(
     assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("spatial."))
     assert after["temporal.condition_in.weight"].abs().max() > 0
     assert pipe.unet.config["condition_channels"] == pipe.condition_channels
+    assert pipe.config.spread_condition
+    assert after["temporal.gate.conv.bias"].ne(-4).any()
+    assert after["temporal.down.0.0.given_conv.weight"].abs().max() > 0
     given = np.random.default_rng(0).random((8, 16, 16, 3), dtype=np.float32)
     change = np.ones((8, 1, 1))
     change[0] = 0

@@ -16,11 +16,19 @@ from .scenes import SceneSampler, vocabulary
 
 
 class Sample(TypedDict):
-    """`pixels`: (3, F, size, size) in [-1, 1]; `caption`: what they show; `alpha`: (1, F, size, size) in [0, 1]."""
+    """One clip.
+
+    Attributes:
+        pixels: (3, F, size, size) in [-1, 1].
+        caption: what they show.
+        alpha: of the subject, (1, F, size, size) in [0, 1].
+        place: of each frame of a window in its clip, (F,), 0 = start, 1 = end.
+    """
 
     pixels: torch.Tensor
     caption: str
     alpha: NotRequired[torch.Tensor]
+    place: NotRequired[torch.Tensor]
 
 
 class EmojiClips(Dataset[Sample]):
@@ -31,17 +39,23 @@ class EmojiClips(Dataset[Sample]):
         subjects: keys of the vocabulary; None = all of them.
         size: height and width in pixels.
         num_frames: length of a clip.
-        window: give this many consecutive frames of each clip, at a random place; 0 = all of them.
+        every: give every n-th frame alone, from the first.
+        window: give this many consecutive ones of them, at a random place; 0 = all of them.
         pool, with_motion: see `SceneSampler`.
         alpha: give the subject's alpha too.
     """
 
     def __init__(
-        self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, window: int = 0,
-        seed: int = 0, pool: int = 0, with_motion: float = 1.0, alpha: bool = False,
+        self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, every: int = 1,
+        window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0, alpha: bool = False,
     ) -> None:  # fmt: skip
-        if not 0 <= window <= num_frames:
-            raise LumiereError(f"a window of {window} frames of clips of {num_frames}: choose 0 to {num_frames}")
+        if not 1 <= every <= num_frames:
+            raise LumiereError(f"every {every}. frame of clips of {num_frames}: choose 1 to {num_frames}")
+        self.frames = range(0, num_frames, every)
+        if not 0 <= window <= len(self.frames):
+            raise LumiereError(
+                f"a window of {window} frames of clips of {len(self.frames)}: choose 0 to {len(self.frames)}"
+            )
         self.size, self.num_frames, self.window, self.seed, self.alpha = size, num_frames, window, seed, alpha
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         self.atlases = load_atlases(folder, chosen, side=2 * size)
@@ -50,14 +64,16 @@ class EmojiClips(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.scenes(index)
-        frames = None
+        frames = self.frames
         if self.window:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-            start = int(torch.randint(self.num_frames - self.window + 1, (), generator=generator))
-            frames = list(range(start, start + self.window))
+            start = int(torch.randint(len(frames) - self.window + 1, (), generator=generator))
+            frames = frames[start : start + self.window]
         atlas = self.atlases[scene.subject]
-        rgb, alpha = draw(scene, atlas, size=self.size, num_frames=self.num_frames, frames=frames)
+        rgb, alpha = draw(scene, atlas, size=self.size, num_frames=self.num_frames, frames=list(frames))
         sample = Sample(pixels=rgb, caption=scene.caption)
         if self.alpha:
             sample["alpha"] = alpha
+        if self.window:
+            sample["place"] = torch.tensor(frames) / max(self.num_frames - 1, 1)
         return sample

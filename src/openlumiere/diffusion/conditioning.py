@@ -24,18 +24,19 @@ def masked(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return clips * mask.to(clips)
 
 
-def spread(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """C with what is not given taken from other frames: between two that are given a blend, beyond the last one that.
+def spread(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """C and M spread over time: what a frame is not given it sees as other frames are given it.
 
     Where the paper leaves C blank, a network has to carry details through all of its temporal levels; here each frame
-    sees them where they were, and M still tells what is given from what is guessed.
+    sees them where they were. Between two frames C is a blend, beyond the last one it is that one's; M is 1 / (1 + d),
+    d frames from where C was given, so that 1 still means given, and less a guess.
 
     Args:
         clips: C, (B, C, F, h, w), of pixels folded into channels or of latents.
         mask: M, (B, m, F, h, w), where m divides C as `fold` lays channels out.
 
     Returns:
-        Shape of `clips`; 0 where a position is given in no frame.
+        Both, of the shapes that they had; 0 where a position is given in no frame.
     """
     count = clips.shape[2]
     at = torch.arange(count, device=clips.device)[:, None, None].expand(mask.shape)
@@ -47,7 +48,9 @@ def spread(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     copies = (1, clips.shape[1] // mask.shape[1], 1, 1, 1)
     first = clips.gather(2, before.clamp(min=0).repeat(copies))
     last = clips.gather(2, after.clamp(max=count - 1).repeat(copies))
-    return torch.lerp(first, last, share.repeat(copies)) * known.to(clips).repeat(copies)
+    away = torch.minimum(torch.where(before < 0, count, at - before), torch.where(after == count, count, after - at))
+    blend = torch.lerp(first, last, share.repeat(copies)) * known.to(clips).repeat(copies)
+    return blend, known.to(mask) / (1 + away)
 
 
 def shrink_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:

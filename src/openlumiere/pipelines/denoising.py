@@ -42,8 +42,8 @@ class Beside:
     Attributes:
         channels: concatenated to the clip's own, (B, C, F, h, w).
         class_labels: (B,), such as the noise level of a super-resolution network.
-        spread_by: so many of the last channels are M, by which C is spread over time in each window, see
-            `diffusion.conditioning.spread`; 0 = they are left as they are.
+        spread_by: so many of the last channels are M; C and M are spread over time in each window, see
+            `diffusion.conditioning.spread`. 0 = they are left as they are.
     """
 
     channels: torch.Tensor
@@ -56,7 +56,7 @@ class Beside:
         if not self.spread_by:
             return parts
         given, mask = parts.tensor_split([-self.spread_by], dim=1)
-        return torch.cat([spread(given, mask), mask], dim=1)
+        return torch.cat(spread(given, mask), dim=1)
 
 
 @dataclass(frozen=True)

@@ -144,15 +144,30 @@ class ConvolutionBlock(nn.Module):
         self.temporal_conv = TemporalConv(width)
         self.temporal_norm = nn.GroupNorm(math.gcd(groups, width), width)
         self.modulation = Modulation(condition_dim, width) if condition_dim else None
+        self.given_conv: nn.Conv2d | None = None
         self.projection = nn.Conv2d(width, channels, kernel_size=1)
 
     def init_zero(self) -> None:
         """Make the block the identity."""
         _zero(self.projection)
 
-    def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """(B * F, C, H, W), condition (B, F, condition_dim) -> (B * F, C, H, W)."""
-        h = self.spatial_norm(self.spatial_conv(x))
+    def widen(self, channels: int) -> None:
+        """Look at so many channels of what is given, too; zero at the start."""
+        self.given_conv = nn.Conv2d(channels, self.spatial_conv.out_channels, kernel_size=3, padding=1, bias=False)
+        _zero(self.given_conv)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        num_frames: int,
+        condition: torch.Tensor | None = None,
+        given: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B * F, C, H, W), condition (B, F, condition_dim), given (B * F, C', H, W) -> (B * F, C, H, W)."""
+        h = self.spatial_conv(x)
+        if self.given_conv is not None and given is not None:
+            h = h + self.given_conv(given)
+        h = self.spatial_norm(h)
         if self.modulation is not None and condition is not None:
             h = self.modulation(h.permute(0, 2, 3, 1), condition).permute(0, 3, 1, 2)
         h = self.temporal_conv(F.silu(h), num_frames)
@@ -173,6 +188,7 @@ class AttentionBlock(nn.Module):
         self.num_heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = nn.LayerNorm(channels)
         self.modulation = Modulation(condition_dim, channels) if condition_dim else None
+        self.given_linear: nn.Linear | None = None
         self.to_qkv = nn.Linear(channels, 3 * channels)
         self.projection = nn.Linear(channels, channels)
 
@@ -180,10 +196,23 @@ class AttentionBlock(nn.Module):
         """Make the block the identity."""
         _zero(self.projection)
 
-    def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """(B * F, C, H, W), condition (B, F, condition_dim) -> (B * F, C, H, W)."""
+    def widen(self, channels: int) -> None:
+        """Look at so many channels of what is given, too; zero at the start."""
+        self.given_linear = nn.Linear(channels, self.projection.in_features, bias=False)
+        _zero(self.given_linear)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        num_frames: int,
+        condition: torch.Tensor | None = None,
+        given: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B * F, C, H, W), condition (B, F, condition_dim), given (B * F, C', H, W) -> (B * F, C, H, W)."""
         n, channels, height, width = x.shape
         h = self.norm(x.permute(0, 2, 3, 1))
+        if self.given_linear is not None and given is not None:
+            h = h + self.given_linear(given.permute(0, 2, 3, 1))
         if self.modulation is not None and condition is not None:
             h = self.modulation(h, condition)
         h = h.reshape(n // num_frames, num_frames, height * width, channels)
@@ -194,6 +223,69 @@ class AttentionBlock(nn.Module):
         out = self.projection(attended.transpose(1, 2).flatten(2))
         out = out.reshape(n // num_frames, height * width, num_frames, channels).transpose(1, 2)
         return x + out.reshape(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+class GivenGate(nn.Module):
+    """Where what is given, or guessed from other frames, is right, the prediction is taken from it.
+
+    Not in the paper. A noisy sample and a clean one determine what a network should predict: v, or the noise, is a sum
+    of the two whose coefficients the noise schedule knows. So instead of carrying a clean sample through a network, it
+    is enough to say where it is right. The gate starts open where M is 1 and nearly closed far from it, and learns
+    from the network's last features.
+    """
+
+    of_noisy: torch.Tensor
+    of_given: torch.Tensor
+
+    def __init__(self, channels: int, given: int, *, features: int, timesteps: int) -> None:
+        """`channels` of the sample and of C; `given` of C and M; `features` before the T2I's last convolution."""
+        super().__init__()
+        self.channels, self.masks = channels, given - channels
+        self.conv = nn.Conv2d(features + given, channels, kernel_size=3, padding=1)
+        self.register_buffer("of_noisy", torch.zeros(timesteps))
+        self.register_buffer("of_given", torch.zeros(timesteps))
+
+    @torch.no_grad()
+    def set_schedule(self, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
+        """Take the schedule's coefficients, and set the gate to its start."""
+        alpha, sigma = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt().clamp(min=0.02)
+        match prediction_type:
+            case "v_prediction":
+                of_noisy, of_given = alpha / sigma, -1 / sigma
+            case "epsilon":
+                of_noisy, of_given = 1 / sigma, -alpha / sigma
+            case _:
+                of_noisy, of_given = torch.zeros_like(alpha), torch.ones_like(alpha)
+        self.of_noisy.copy_(of_noisy)
+        self.of_given.copy_(of_given)
+        nn.init.zeros_(self.conv.weight)
+        for channel in range(self.channels):  # M's channels are the last ones, each for several of C's
+            self.conv.weight[channel, channel % self.masks - self.masks, 1, 1] = 8
+        assert self.conv.bias is not None
+        self.conv.bias.fill_(-4)
+
+    def forward(
+        self,
+        predicted: torch.Tensor,
+        features: torch.Tensor,
+        noisy: torch.Tensor,
+        given: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+    ) -> torch.Tensor:
+        """The prediction, taken from what is given where the gate opens.
+
+        Args:
+            predicted, features, noisy, given: (B * F, channels, H, W) each; the last is C and M.
+            timestep: a number, or of shape (B,).
+        """
+        at = torch.as_tensor(timestep, device=noisy.device).long().reshape(-1)
+        at = at.repeat_interleave(len(noisy) // len(at))[:, None, None, None]
+        clean, mask = given.tensor_split([-self.masks], dim=1)
+        known = (self.of_noisy[at] * noisy + self.of_given[at] * clean).to(predicted)
+        gate = self.conv(torch.cat([features, given], dim=1)).sigmoid()
+        gate = gate * (mask > 0).repeat(1, self.channels // self.masks, 1, 1)
+        own, variance = predicted.tensor_split([self.channels], dim=1)
+        return torch.cat([torch.lerp(own, known, gate), variance], dim=1)
 
 
 def _rotate(x: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
@@ -21,7 +22,14 @@ from torch import nn
 
 from openlumiere.errors import LumiereError
 
-from .blocks import AttentionBlock, ConvolutionBlock, TemporalConditioning, TemporalDownsample, TemporalUpsample
+from .blocks import (
+    AttentionBlock,
+    ConvolutionBlock,
+    GivenGate,
+    TemporalConditioning,
+    TemporalDownsample,
+    TemporalUpsample,
+)
 
 _TEMPORAL_WEIGHTS, _TEMPORAL_CONFIG = "temporal.safetensors", "temporal.json"
 
@@ -50,6 +58,7 @@ class TemporalLayers(nn.Module):
         downsamplers, upsamplers: one after each spatial one; None where time is not resampled.
         conditioning: see `TemporalConditioning`; None as in the paper.
         condition_in: what widens the first convolution by the channels of a condition; None without one.
+        gate: lets the condition pass straight to the output; None = it does not.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class TemporalLayers(nn.Module):
         condition_dim = _time_embed_dim(unet) if conditioning else None
         self.conditioning = TemporalConditioning(_text_dim(unet), _time_embed_dim(unet)) if conditioning else None
         self.condition_in = _condition_in(unet, condition_channels) if condition_channels else None
+        self.gate: GivenGate | None = None
 
         def block(level: int) -> nn.Module:
             if level == coarsest:
@@ -90,13 +100,25 @@ class TemporalLayers(nn.Module):
             for level in reversed(range(coarsest))
         )
 
+    def widen_blocks(self, channels: int) -> None:
+        """See `STUNet.widen_blocks`."""
+        for module in list(self.modules()):
+            if isinstance(module, (ConvolutionBlock, AttentionBlock)):
+                module.widen(channels)
+
 
 class _Stack(nn.ModuleList):
     """Attention blocks one after the other."""
 
-    def forward(self, x: torch.Tensor, num_frames: int, condition: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        num_frames: int,
+        condition: torch.Tensor | None = None,
+        given: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         for block in self:
-            x = block(x, num_frames, condition)
+            x = block(x, num_frames, condition, given)
         return x
 
 
@@ -118,6 +140,9 @@ class STUNet(ModelMixin, ConfigMixin):
         temporal_init: "identity" as in the paper or "he" (ablation), of the temporal resampling convolutions.
         temporal_conditioning: tell the temporal layers prompt, noise level and place in the clip directly.
         condition_channels: channels of a condition that the network is given beside the noisy clip, see `widen`.
+        condition_blocks: show the condition to every inflation block too, see `widen_blocks`.
+        condition_gate: timesteps of the noise schedule where the condition also goes straight to the output, see
+            `add_gate`; 0 = it does not.
 
     Raises:
         LumiereError: for U-Nets whose blocks have another structure.
@@ -137,6 +162,8 @@ class STUNet(ModelMixin, ConfigMixin):
         temporal_init: Literal["identity", "he"] = "identity",
         temporal_conditioning: bool = False,
         condition_channels: int = 0,
+        condition_blocks: bool = False,
+        condition_gate: int = 0,
     ) -> None:
         super().__init__()
         self.spatial = UNet2DConditionModel.from_config(unet)
@@ -160,6 +187,10 @@ class STUNet(ModelMixin, ConfigMixin):
             conditioning=temporal_conditioning,
             condition_channels=condition_channels,
         )
+        if condition_blocks:
+            self.temporal.widen_blocks(condition_channels)
+        if condition_gate:
+            self.temporal.gate = _new_gate(self.spatial, condition_channels, condition_gate)
         self.frame_multiple = 2 ** len(resampled)
         self.gradient_checkpointing = False
         self._init_temporal()
@@ -221,6 +252,34 @@ class STUNet(ModelMixin, ConfigMixin):
         nn.init.zeros_(added.weight)
         self.temporal.condition_in = added
         self.register_to_config(condition_channels=channels)
+
+    def widen_blocks(self) -> None:
+        """Show the condition to every inflation block too, shrunk to its level of space-time; zero at the start.
+
+        Beyond the paper. The frozen T2I mixes all that its first convolution returns with the noise, and little of a
+        condition comes through; what is trained can read it at first hand. Call `widen` first.
+        """
+        if self.temporal.condition_in is None or self.config["condition_blocks"]:
+            raise LumiereError("widen_blocks: widen the network first, and its blocks once")
+        self.temporal.widen_blocks(self.config["condition_channels"])
+        self.temporal.to(self.spatial.conv_in.weight.device, self.spatial.conv_in.weight.dtype)
+        self.register_to_config(condition_blocks=True)
+
+    def add_gate(self, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
+        """Let the condition pass straight to the output, wherever a learned gate opens: see `GivenGate`.
+
+        Beyond the paper. With nothing given the network returns what it did before. Call `widen` first.
+
+        Args:
+            alphas_cumprod, prediction_type: of the noise schedule that the network was trained with.
+        """
+        channels, own = self.config["condition_channels"], self.spatial.config["in_channels"]
+        if channels <= own or self.temporal.gate is not None:
+            raise LumiereError(f"add_gate: widen the network by more than {own} channels first, and add its gate once")
+        gate = _new_gate(self.spatial, channels, len(alphas_cumprod))
+        gate.set_schedule(alphas_cumprod, prediction_type)
+        self.temporal.gate = gate.to(self.spatial.conv_in.weight.device, self.spatial.conv_in.weight.dtype)
+        self.register_to_config(condition_gate=len(alphas_cumprod))
 
     def freeze_spatial(self) -> None:
         """Train the temporal layers alone, as the paper does."""
@@ -304,11 +363,13 @@ class STUNet(ModelMixin, ConfigMixin):
             condition, embedding = self.temporal.conditioning(
                 encoder_hidden_states, embedding[:, 0], _spread(frame_positions, sample)
             )
-        told = _Told(embedding, text, mask, condition, frames)
+        to_blocks = given if self.config["condition_blocks"] else None
+        told = _Told(embedding, text, mask, condition, to_blocks, frames)
         if t2i.config["center_input_sample"]:
             sample = 2 * sample - 1.0
 
-        x = t2i.conv_in(_pictures(sample))
+        noisy = _pictures(sample)
+        x = t2i.conv_in(noisy)
         if given is not None and self.temporal.condition_in is not None:
             x = x + self.temporal.condition_in(_pictures(given))
 
@@ -330,7 +391,7 @@ class STUNet(ModelMixin, ConfigMixin):
             for attention, resnet in zip(t2i.mid_block.attentions, t2i.mid_block.resnets[1:], strict=True):
                 x = _attend(attention, x, told, frames)
                 x = resnet(x, told.embedding_for(frames))
-            x = self.temporal.mid(x, frames, told.condition_for(frames))
+            x = self.temporal.mid(x, frames, told.condition_for(frames), told.given_for(frames, x))
 
         # Up: the mirror image, with the skip connections of the same level of space-time.
         for level, block in enumerate(t2i.up_blocks):
@@ -344,7 +405,10 @@ class STUNet(ModelMixin, ConfigMixin):
 
         if t2i.conv_norm_out is not None:
             x = t2i.conv_act(t2i.conv_norm_out(x))
-        x = t2i.conv_out(x)
+        features = x
+        x = t2i.conv_out(features)
+        if self.temporal.gate is not None and given is not None:
+            x = self.temporal.gate(x, features, noisy, _pictures(given), timestep)
         out = x.unflatten(0, (batch, frames)).transpose(1, 2)
         return STUNetOutput(sample=out) if return_dict else (out,)
 
@@ -371,7 +435,7 @@ class STUNet(ModelMixin, ConfigMixin):
             h = resnet(x, told.embedding_for(frames))
             if attention is not None:
                 h = _attend(attention, h, told, frames)
-            return inflation(h, frames, told.condition_for(frames))
+            return inflation(h, frames, told.condition_for(frames), told.given_for(frames, h))
 
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(run, x)
@@ -397,6 +461,7 @@ class _Told:
         text: (B, L, D'), not repeated for the frames.
         mask: bias of attention to text, (B, 1, L).
         condition: of the temporal layers, (B, F, D).
+        given: what is given of the clip, for the inflation blocks, (B, C, F, H, W).
         frames: F, of the finest level.
     """
 
@@ -404,6 +469,7 @@ class _Told:
     text: torch.Tensor
     mask: torch.Tensor | None
     condition: torch.Tensor | None
+    given: torch.Tensor | None
     frames: int
 
     def embedding_for(self, frames: int) -> torch.Tensor:
@@ -413,6 +479,13 @@ class _Told:
     def condition_for(self, frames: int) -> torch.Tensor | None:
         """(B, frames, D): the finest level's, at the coarser level's rate."""
         return None if self.condition is None else self._at(self.condition, frames)
+
+    def given_for(self, frames: int, x: torch.Tensor) -> torch.Tensor | None:
+        """(B * frames, C, H, W) of the size of features: the frames that the level keeps, averaged in space."""
+        if self.given is None:
+            return None
+        kept = _pictures(self.given[:, :, :: self.frames // frames])
+        return kept if kept.shape[2:] == x.shape[2:] else F.adaptive_avg_pool2d(kept, (x.shape[2], x.shape[3]))
 
     def _at(self, told: torch.Tensor, frames: int) -> torch.Tensor:
         return told[:, :: self.frames // frames]
@@ -517,6 +590,10 @@ def _check_structure(unet: UNet2DConditionModel) -> None:
 def _condition_in(unet: UNet2DConditionModel, channels: int) -> nn.Conv2d:
     first = unet.conv_in
     return nn.Conv2d(channels, first.out_channels, first.kernel_size, padding=first.padding, bias=False)
+
+
+def _new_gate(unet: UNet2DConditionModel, channels: int, timesteps: int) -> GivenGate:
+    return GivenGate(int(unet.config["in_channels"]), channels, features=unet.conv_out.in_channels, timesteps=timesteps)
 
 
 def _time_embed_dim(unet: UNet2DConditionModel) -> int:

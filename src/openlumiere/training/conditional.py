@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 from torch import nn
 
 from openlumiere.pipelines.base import LumierePipeline
@@ -15,7 +16,7 @@ from openlumiere.video import write_clip
 
 from .config import TrainConfig
 from .masks import MIXTURE, draw_kind, draw_mask
-from .t2v import TextToVideo
+from .t2v import TextToVideo, places
 
 _SAMPLES_SEED = 1
 
@@ -32,6 +33,11 @@ class Conditional(TextToVideo):
         pipe = TextToVideo.build(config)
         if not pipe.unet.config["condition_channels"]:
             pipe.unet.widen(pipe.condition_channels)
+        if config.model.condition_blocks and not pipe.unet.config["condition_blocks"]:
+            pipe.unet.widen_blocks()
+        if config.model.condition_gate and not pipe.unet.config["condition_gate"]:
+            schedule = DDIMScheduler.from_config(pipe.scheduler.config)
+            pipe.unet.add_gate(schedule.alphas_cumprod, schedule.config.prediction_type)
         if config.model.spread_condition is not None:
             pipe.register_to_config(spread_condition=config.model.spread_condition)
         return pipe
@@ -42,20 +48,21 @@ class Conditional(TextToVideo):
         masks = []
         for index, clip in enumerate(pixels):
             rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=self.device)))
-            masks.append(draw_mask(clip, rng, alpha=None if alphas is None else alphas[index, 0]))
+            alpha = None if alphas is None else alphas[index, 0]
+            masks.append(draw_mask(clip, rng, alpha=alpha, kinds=self.config.model.masks))
         condition = self.pipe.encode_condition(pixels.to(self.device), torch.stack(masks).to(self.device))
         beside = condition.seen(torch.arange(pixels.shape[2])[None])
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             given = torch.cat([noisy, beside.to(noisy)], dim=1)
-            return self.pipe.call_network(module, given, timesteps, text)[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, given, timesteps, text, **places(batch, noisy))[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
         """For each kind of mask a looping clip: what is given, and what was made of it, side by side."""
         folder.mkdir(parents=True, exist_ok=True)
-        for index, kind in enumerate(MIXTURE):
+        for index, kind in enumerate(self.config.model.masks or MIXTURE):
             item = self.dataset[index]
             rng = np.random.default_rng(_SAMPLES_SEED)
             alpha = item["alpha"][0] if "alpha" in item else None

@@ -25,7 +25,8 @@ class DataConfig:
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
     num_frames: int = 80
-    window: int = 0  # consecutive frames of each clip that are shown, chosen at random; 0 = all
+    every: int = 1  # emoji: of each clip, show every n-th frame alone
+    window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
     fps: float = 16.0
     workers: int = 0
 
@@ -52,8 +53,12 @@ class ModelConfig:
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
+    spatial_only: bool = False  # where `t2i` is a clip model, take its frozen half and train temporal layers anew
     scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
     max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
+    masks: list[str] | None = None  # stage conditional: kinds of training/masks.py, equally often; None = its mixture
+    condition_blocks: bool = False  # stage conditional: see STUNet.widen_blocks
+    condition_gate: bool = False  # stage conditional: see STUNet.add_gate
     spread_condition: bool | None = None  # stage conditional: see diffusion/conditioning.py; None = the model's own
     lora_rank: int = 16  # stage style; 0 trains all weights
     residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1

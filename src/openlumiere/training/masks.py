@@ -5,13 +5,15 @@ M is 1 where the clip is given. Every kind is a task that the network is then as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from openlumiere.errors import LumiereError
 
 # A pixel whose colour changes by more than this (of 2) over the clip moves.
 _MOVES = 0.1
@@ -38,10 +40,27 @@ class Subject:
         return frames, height, width
 
 
-def draw_mask(clip: torch.Tensor, rng: np.random.Generator, *, alpha: torch.Tensor | None = None) -> torch.Tensor:
-    """One mask of the mixture, float (1, F, H, W), 1 = given. See `Subject` for the arguments."""
-    kinds, shares = list(MIXTURE), np.array([share for share, _ in MIXTURE.values()])
-    return draw_kind(kinds[rng.choice(len(kinds), p=shares / shares.sum())], clip, rng, alpha=alpha)
+def draw_mask(
+    clip: torch.Tensor,
+    rng: np.random.Generator,
+    *,
+    alpha: torch.Tensor | None = None,
+    kinds: Sequence[str] | None = None,
+) -> torch.Tensor:
+    """One mask, float (1, F, H, W), 1 = given. See `Subject` for the arguments.
+
+    Args:
+        kinds: of `MIXTURE`, equally often; None = all of them, by their shares.
+
+    Raises:
+        LumiereError: an unknown kind.
+    """
+    unknown = [kind for kind in kinds or () if kind not in MIXTURE]
+    if unknown:
+        raise LumiereError(f"unknown kinds of masks {unknown}; known: {', '.join(MIXTURE)}")
+    shares = np.array([1.0 if kinds else MIXTURE[kind][0] for kind in kinds or MIXTURE])
+    drawn = list(kinds or MIXTURE)[rng.choice(len(shares), p=shares / shares.sum())]
+    return draw_kind(drawn, clip, rng, alpha=alpha)
 
 
 def draw_kind(
@@ -71,6 +90,10 @@ def _every_nth(subject: Subject) -> torch.Tensor:
     frames = subject.shape[0]
     step = int(subject.rng.choice([n for n in (2, 4, 5, 8, 10, 16, 20) if 2 * n <= frames] or [1]))
     return _frames(subject, range(int(subject.rng.integers(step)), frames, step))
+
+
+def _every_fifth(subject: Subject) -> torch.Tensor:
+    return _frames(subject, range(0, subject.shape[0], 5))
 
 
 # ---------------------------------------------------------------------------------------------- regions
@@ -171,6 +194,7 @@ MIXTURE: dict[str, tuple[float, Callable[[Subject], torch.Tensor]]] = {
     "first frames": (0.07, lambda s: _frames(s, range(_some(s)))),
     "last frames": (0.04, lambda s: _frames(s, range(s.shape[0] - _some(s), s.shape[0]))),
     "every n-th frame": (0.10, _every_nth),
+    "every fifth frame": (0.0, _every_fifth),  # temporal super-resolution of keyframes, a baseline
     "region": (0.10, _region),
     "region around the object": (0.09, _around_object),
     "border": (0.07, _border),

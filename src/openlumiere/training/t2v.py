@@ -16,7 +16,7 @@ from openlumiere.stunet import STUNet
 from openlumiere.video import write_clip
 
 from .config import TrainConfig
-from .task import DenoisingTask, make_scheduler, new_pipeline, set_gradient_checkpointing
+from .task import DenoisingTask, frames_shown, make_scheduler, new_pipeline, set_gradient_checkpointing
 
 
 class TextToVideo(DenoisingTask):
@@ -25,7 +25,14 @@ class TextToVideo(DenoisingTask):
     @staticmethod
     def build(config: TrainConfig) -> LumierePipeline:
         """The pipeline that a configuration describes, as yet untrained."""
-        return build_pipeline(config)
+        pipe = build_pipeline(config)
+        # Whatever the model it starts from was told: clips are sampled as they were trained.
+        pipe.register_to_config(
+            timestep_shift=config.optim.timestep_shift,
+            noise_correlation=config.optim.noise_correlation,
+            window_frames=frames_shown(config),
+        )
+        return pipe
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.pipe = self.build(config).to(device)
@@ -55,7 +62,7 @@ class TextToVideo(DenoisingTask):
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             # DeepFloyd IF also predicts a variance, which the loss leaves alone.
-            return self.pipe.call_network(module, noisy, timesteps, text)[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, noisy, timesteps, text, **places(batch, noisy))[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
 
@@ -82,6 +89,11 @@ class TextToVideo(DenoisingTask):
         self.pipe.save_pretrained(folder / "pipeline")
 
 
+def places(batch: dict[str, Any], noisy: torch.Tensor) -> dict[str, torch.Tensor]:
+    """For `STUNet.forward`: where in their clips the frames of windows are; whole clips need not be told."""
+    return {"frame_positions": batch["place"].to(noisy)} if "place" in batch else {}
+
+
 def build_pipeline(config: TrainConfig) -> LumierePipeline:
     """The pipeline that a configuration describes, its temporal layers untrained.
 
@@ -96,6 +108,9 @@ def build_pipeline(config: TrainConfig) -> LumierePipeline:
         if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
             unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
             return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal))
+        if config.model.spatial_only:
+            grown = STUNet.from_pretrained(source, subfolder="unet", local_files_only=folder.exists())
+            return new_pipeline(config, STUNet.from_unet(grown.spatial, **config.model.temporal))
         local = folder.exists()
         if DiffusionPipeline.load_config(source, local_files_only=local)["_class_name"] != LumierePipeline.__name__:
             t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)

@@ -87,10 +87,16 @@ def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
     """A pipeline around a network on pixels, with the configuration's defaults; the text encoder is named only."""
     return LumierePipeline(
         unet=unet,
-        window_frames=config.data.num_frames,
+        window_frames=frames_shown(config),
         subjects=config.data.subjects,
         **pipeline_options(config),
     )
+
+
+def frames_shown(config: TrainConfig) -> int:
+    """Length of the clips that the network sees in training."""
+    data = config.data
+    return data.window or len(range(0, data.num_frames, data.every))
 
 
 def pipeline_options(config: TrainConfig) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
     match data.kind:
         case "emoji":
             return EmojiClips(
-                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames,
+                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, every=data.every,
                 window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
                 with_motion=data.with_motion, alpha=config.stage == "conditional",
             )  # fmt: skip
