@@ -16,7 +16,8 @@ STYLES = "styles"  # folder of a model that holds those that come with it
 _INDEX = "model_index.json"  # what makes a folder a diffusers pipeline
 
 
-def _root() -> Path:
+def models_root() -> Path:
+    """The folder of all that is bundled."""
     package = Path(__file__).resolve().parent
     installed = package / "models"
     return installed if installed.is_dir() else package.parents[1] / "models"
@@ -24,7 +25,7 @@ def _root() -> Path:
 
 def bundled_models() -> list[str]:
     """Names of the bundled models, in alphabetical order."""
-    return sorted(index.parent.name for index in _root().glob(f"*/{_INDEX}"))
+    return sorted(index.parent.name for index in models_root().glob(f"*/{_INDEX}"))
 
 
 def bundled_folder(name: str) -> Path:
@@ -36,7 +37,7 @@ def bundled_folder(name: str) -> Path:
     known = bundled_models()
     if name not in known:
         raise LumiereError(f"no bundled model is called {name!r}; bundled: {', '.join(known) or 'none'}")
-    return _root() / name
+    return models_root() / name
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import parsing
+from .metrics import register_metrics
 from .parsing import Commands, Parser, add_command
 
 
@@ -91,6 +92,55 @@ def register(commands: Commands) -> None:
     )
     _add_options(styles, clips=4)
 
+    overview = add_command(
+        protocols,
+        "all",
+        run_evaluate_all,
+        help="measure all that can be measured offline, on one self-contained HTML page",
+        more="What a model can't be measured by is named there. A report that was stopped goes on.",
+        example=["lumiere evaluate all --model emoji-nano --data data/emoji --designs data/designs -o runs/report"],
+    )
+    overview.add_argument("--designs", type=Path, help="folder that lumiere data designs wrote; default: no styles")
+    _add_options(overview, clips=12)
+
+    baselines = add_command(
+        protocols,
+        "baselines",
+        run_evaluate_baselines,
+        help="compare the model with a keyframe cascade and with a fixed frame rate",
+        more="All make the same scenes; configs/emoji-nano/baselines/ says how to train the two others. A report that "
+        "was stopped goes on.",
+        example=[
+            "lumiere evaluate baselines --model runs/emoji-nano/t2v/export/pipeline "
+            "--cascade runs/baselines/keyframes/export/pipeline runs/baselines/between/export/pipeline "
+            "--fixed-rate runs/baselines/fixed-rate/export/pipeline -o runs/baselines/report",
+        ],
+    )
+    baselines.add_argument("--cascade", nargs=2, metavar=("KEYFRAMES", "BETWEEN"), help="the cascade's two models")
+    baselines.add_argument("--fixed-rate", metavar="MODEL", help="the model without time resampling")
+    _add_options(baselines, clips=24)
+
+    xt = add_command(
+        protocols,
+        "xt",
+        run_evaluate_xt,
+        help="draw a row, or column, of pixels of clips over time, side by side, as the paper's Figure 2",
+        example=[
+            "lumiere evaluate xt ours.mp4 theirs.mp4 -o slices.png",
+            "lumiere evaluate xt sway.mp4 --row 0.6 -o wave.png",
+            "lumiere evaluate xt bounce.mp4 other.mp4 --column 0.5 --labels STUNet cascade -o slices.png",
+        ],
+    )
+    xt.add_argument("clips", nargs="+", metavar="CLIP", type=Path)
+    where = xt.add_mutually_exclusive_group()
+    where.add_argument(
+        "--row", type=parsing.fraction, metavar="0..1",
+        help="0 = top, 1 = bottom; default: where most happens in the first clip",
+    )  # fmt: skip
+    where.add_argument("--column", type=parsing.fraction, metavar="0..1", help="0 = left, 1 = right")
+    xt.add_argument("--labels", nargs="+", metavar="TEXT", help="one for each clip; default: the files' names")
+    xt.add_argument("-o", "--output", required=True, type=Path, help="PNG file")
+
     upscale = add_command(
         protocols,
         "upscale",
@@ -107,6 +157,8 @@ def register(commands: Commands) -> None:
     )
     upscale.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="default: the model's")
     _add_options(upscale, clips=12)
+
+    register_metrics(protocols)
 
 
 def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
@@ -199,6 +251,48 @@ def run_evaluate_styles(args: argparse.Namespace) -> None:
         seed=args.seed,
     )  # fmt: skip
     print(markdown(report), end="")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_all(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.overview import evaluate_all
+
+    path = evaluate_all(
+        args.model, args.data, args.output,
+        designs=args.designs, clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device,
+        dtype=args.dtype,
+    )  # fmt: skip
+    print(f"wrote {path}")
+
+
+def run_evaluate_baselines(args: argparse.Namespace) -> None:
+    from openlumiere.evaluation.baselines import Method, evaluate_baselines, markdown
+
+    methods = [Method(name="STUNet", model=args.model)]
+    if args.cascade:
+        methods.append(Method(name="cascade", model=args.cascade[0], between=args.cascade[1]))
+    if args.fixed_rate:
+        methods.append(Method(name="fixed rate", model=args.fixed_rate))
+    report = evaluate_baselines(
+        methods, args.data, args.output,
+        clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device,
+    )  # fmt: skip
+    print(markdown(report), end="")
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_xt(args: argparse.Namespace) -> None:
+    from openlumiere.errors import LumiereError
+    from openlumiere.evaluation.xt import draw_slices
+    from openlumiere.video import opaque, read_clip
+
+    if args.output.suffix.lower() != ".png":
+        raise LumiereError(f"{args.output}: slices are written as a PNG; end the name in .png")
+    if args.labels and len(args.labels) != len(args.clips):
+        raise LumiereError(f"{len(args.labels)} labels for {len(args.clips)} clips: give one each")
+    axis, at = ("column", args.column) if args.column is not None else ("row", args.row)
+    clips = [opaque(read_clip(path).frames) for path in args.clips]
+    draw_slices(clips, args.labels or [path.name for path in args.clips], args.output, at=at, axis=axis)
     print(f"wrote {args.output}")
 
 

@@ -16,8 +16,11 @@ _EXTRAS = {
     "tensorboard": "train",
     "resvg_py": "train",
     "webdataset": "train",
+    "markdown": "train",
     "matplotlib": "train",
     "lumiere_pytorch": "bench",
+    "fastapi": "app",
+    "uvicorn": "app",
 }
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Judges", "evaluate", "load_judges", "measure", "real_clips", "summary"]
 
+CLIPS, REAL = "clips", "real"  # folders of the clips that were made, and of real ones of the same scenes
 SPLITS: tuple[Split, ...] = ("train", "combinations", "paraphrases")
 
 # Scenes are drawn with seeds from here on, far from those of training: combinations may have been seen by models and
@@ -107,7 +108,8 @@ def evaluate(
 ) -> Report:
     """Measure a text-to-clip model on the emoji domain and write ``report.json``, ``report.md`` and ``sheet.png``.
 
-    A stopped evaluation goes on where it was: each clip is kept under ``output/clips`` as it comes.
+    A stopped evaluation goes on where it was: each clip is kept under ``output/clips`` as it comes; real clips of the
+    same scenes lie in ``output/real``, for metrics that compare the two.
 
     Args:
         model: bundled name, local folder or hub id.
@@ -202,25 +204,27 @@ def measure(
     names = {key: atlas.names for key, atlas in atlases.items() if subjects is None or key in subjects}
     fixed = {**settings, "seed": seed, "subjects": sorted(names), "data_sha256": cache.data_fingerprint(atlases)}
     cache.continue_or_start(output, fixed)
+    (output / REAL).mkdir(exist_ok=True)
 
     report: Report = {"protocol": _protocol(fixed, clips, num_frames, splits), "judges": {}, "splits": {}}
     report["judges"] = {"subject": judges.subject.card, "motion": judges.motion.card}
     real: list[Verdict] = []
     shown: list[tuple[Verdict, np.ndarray]] = []
     # What was made before counts as done from the start, so that the time left is told of new clips only.
-    done = sum(_clip_path(output / "clips", split, index).exists() for split in splits for index in range(clips))
+    done = sum(clip_path(output / CLIPS, split, index).exists() for split in splits for index in range(clips))
     total = len(splits) * clips
     with tqdm(total=total, initial=done, desc="making clips", unit="clip", disable=not progress) as bar:
         for split in splits:
             sampler = SceneSampler(names, split=split, seed=_SCENES + seed)
             jobs = [(index, sampler(index), clip_seed(seed, split, index)) for index in range(clips)]
-            _make_missing(make, jobs, output / "clips", split, batch, bar)
+            _make_missing(make, jobs, output / CLIPS, split, batch, bar)
             verdicts, ceiling = [], []
             judging = f"judging, {TITLES[split]}"
             for index, scene, chosen in tqdm(jobs, desc=judging, unit="clip", leave=False, disable=not progress):
-                frames = cache.read_array(_clip_path(output / "clips", split, index))
+                frames = cache.read_array(clip_path(output / CLIPS, split, index))
                 verdicts.append(judges.verdict(frames, scene, split=split, index=index, seed=chosen))
                 truth = real_clips(atlases, [scene], num_frames=num_frames)[0]
+                cache.write_array(clip_path(output / REAL, split, index), truth)
                 ceiling.append(judges.verdict(truth, scene, split=split, index=index))
                 if index in np.linspace(0, clips - 1, min(clips, 8)).astype(int):
                     shown.append((verdicts[-1], frames))
@@ -267,21 +271,22 @@ def _check(*, clips: int, batch: int, splits: Sequence[str]) -> None:
         raise LumiereError(f"unknown splits {unknown}; choose from {', '.join(SPLITS)}")
 
 
-def _clip_path(folder: Path, split: str, index: int) -> Path:
+def clip_path(folder: Path, split: str, index: int) -> Path:
+    """Where a clip of a split lies, in `CLIPS` or `REAL`."""
     return folder / f"{split}-{index:05d}.npy"
 
 
 def _make_missing(
     make: ClipMaker, jobs: Sequence[tuple[int, Scene, int]], folder: Path, split: str, batch: int, bar: tqdm
 ) -> None:
-    missing = [job for job in jobs if not _clip_path(folder, split, job[0]).exists()]
+    missing = [job for job in jobs if not clip_path(folder, split, job[0]).exists()]
     for start in range(0, len(missing), batch):
         group = missing[start : start + batch]
         made = np.asarray(make([job[1] for job in group], [job[2] for job in group]))
         if made.dtype != np.uint8:
             made = cache.eight_bit(made)
         for (index, _, _), frames in zip(group, made, strict=True):
-            cache.write_array(_clip_path(folder, split, index), frames)
+            cache.write_array(clip_path(folder, split, index), frames)
             bar.update()
 
 

@@ -122,13 +122,8 @@ def track_features(clip: torch.Tensor) -> torch.Tensor:
     Args:
         clip: (TRACK_POINTS, 3, SIDE, SIDE) in [0, 1]: the frames at `track_indices`.
     """
-    _, color = background(clip)
-    difference = lab(clip) - color[None, :, None, None]
-    weight = ((difference.norm(dim=1) - _SUBJECT_FROM) / (_SUBJECT_FULL - _SUBJECT_FROM)).clamp(0.0, 1.0)
-    axis = (torch.arange(SIDE) + 0.5) / SIDE * 2.0 - 1.0
-    mass = weight.sum((1, 2)) + 1e-3
-    x = (weight.sum(1) * axis).sum(1) / mass
-    y = (weight.sum(2) * axis).sum(1) / mass
+    difference, weight = _subject(clip)
+    axis, mass, x, y = _centre(weight)
     dx, dy = axis[None] - x[:, None], axis[None] - y[:, None]
     sxx, syy = (weight.sum(1) * dx**2).sum(1) / mass, (weight.sum(2) * dy**2).sum(1) / mass
     sxy = torch.einsum("thw,th,tw->t", weight, dy, dx) / mass
@@ -140,6 +135,30 @@ def track_features(clip: torch.Tensor) -> torch.Tensor:
     spread = (residual.square().mean(1) + 1e-6).log()
     turned = _turning(difference * weight[:, None], x, y, (mass * 4 / SIDE**2 / np.pi).sqrt())
     return torch.cat([waves.flatten(), spread, turned.flatten()])
+
+
+def centres(frames: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The subject's centre in each frame, (F, 2): x and y in [-1, 1] of the frame, y down.
+
+    Args:
+        frames: (F, H, W, 3), uint8 or float in [0, 1].
+    """
+    _, _, x, y = _centre(_subject(as_clip(frames))[1])
+    return torch.stack([x, y], 1).numpy()
+
+
+def _subject(clip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Difference from the background in CIELAB, (F, 3, SIDE, SIDE), and how much a pixel is the subject."""
+    _, color = background(clip)
+    difference = lab(clip) - color[None, :, None, None]
+    return difference, ((difference.norm(dim=1) - _SUBJECT_FROM) / (_SUBJECT_FULL - _SUBJECT_FROM)).clamp(0.0, 1.0)
+
+
+def _centre(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels' places along an axis, and in each frame the subject's mass and its centre's x and y."""
+    axis = (torch.arange(SIDE) + 0.5) / SIDE * 2.0 - 1.0
+    mass = weight.sum((1, 2)) + 1e-3
+    return axis, mass, (weight.sum(1) * axis).sum(1) / mass, (weight.sum(2) * axis).sum(1) / mass
 
 
 FEATURES = 6 * (2 + 2 * len(_CYCLES)) + 6 + len(_LAGS) * _ANGLES
