@@ -1,0 +1,185 @@
+"""`lumiere study`: people compare our clips with others', two at a time."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from . import parsing
+from .parsing import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    study = add_command(
+        commands,
+        "study",
+        lambda _args: None,  # a subcommand is required, and has its own
+        help="let people compare clips with another method's, two at a time",
+        example=[
+            "lumiere study create clips/ours --baseline Pika=clips/pika -o study",
+            "lumiere study serve study",
+            "lumiere study report study",
+        ],
+    )
+    actions = study.add_subparsers(title="actions", metavar="ACTION", required=True)
+    create = add_command(
+        actions,
+        "create",
+        run_create,
+        help="pair the clips of two or more folders by prompt, and make them alike",
+        more="A clip's prompt is what prompts.csv (file,prompt) in its folder says, or what lumiere generate wrote "
+        "into it, or its name. Clips without a partner are left out, counted and named.",
+        example=[
+            "lumiere study create clips/ours --baseline Pika=clips/pika --baseline Gen-2=clips/gen2 -o study",
+            "lumiere study create clips/ours --baseline SVD=clips/svd --no-text-question SVD -o study",
+        ],
+    )
+    create.add_argument("ours", type=Path, metavar="FOLDER", help="our clips")
+    create.add_argument(
+        "--baseline", action="append", default=[], type=_baseline, metavar="NAME=FOLDER", required=True,
+        help="another method's clips; may be given several times",
+    )  # fmt: skip
+    create.add_argument("-o", "--output", required=True, type=Path, help="the study's folder")
+    create.add_argument("--name", default="Ours", help="what reports call our method, default: Ours")
+    create.add_argument("--title", default="Which video is better?", help="what raters read first")
+    create.add_argument(
+        "--no-text-question", action="append", default=[], metavar="NAME",
+        help="do not ask which clip of this baseline's matches the text better",
+    )  # fmt: skip
+    create.add_argument(
+        "--pairs-per-rater", type=parsing.positive_int, default=20, metavar="N", help="default: 20, or all there are"
+    )
+    create.add_argument("--checks", type=parsing.whole, default=3, help="attention checks a rater, default: 3")
+    create.add_argument(
+        "--fps", type=_rate, default="lower", metavar="lower|higher|N", help="rate of a pair's clips, default: lower"
+    )
+    create.add_argument("--fit", choices=["crop", "pad"], default="crop", help="to one frame, default: crop")
+    create.add_argument("--background", default="white", help="behind transparent clips, default: white")
+    create.add_argument("--seed", type=parsing.seed, default=0, help="default: 0")
+
+    serve = add_command(
+        actions,
+        "serve",
+        run_serve,
+        help="serve the page on which raters answer",
+        more="Answers go into answers.sqlite in the study's folder. The page is plain HTTP: for raters elsewhere, put "
+        "a server that speaks HTTPS before it.",
+        example=["lumiere study serve study", "lumiere study serve study --port 8080"],
+    )
+    serve.add_argument("study", type=Path, metavar="STUDY", help="folder that lumiere study create wrote")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on, default: 127.0.0.1, this machine")
+    serve.add_argument("--port", type=_port, default=8000, help="default: 8000; 0 takes any free one")
+    serve.add_argument("--max-raters", type=parsing.positive_int, default=5000, metavar="N", help="default: 5000")
+
+    report = add_command(
+        actions,
+        "report",
+        run_report,
+        help="say what raters preferred, and how sure that is",
+        more="Win rates with intervals, tests, agreement, and a plot. Raters who failed more than a share of their "
+        "attention checks are left out, and counted.",
+        example=["lumiere study report study", "lumiere study report study -o runs/preference --max-failed 0.34"],
+    )
+    report.add_argument("study", type=Path, metavar="STUDY", help="folder that lumiere study create wrote")
+    report.add_argument("-o", "--output", type=Path, help="folder for the report, default: STUDY/report")
+    report.add_argument(
+        "--max-failed", type=parsing.fraction, default=0.2, metavar="0..1", help="share of checks, default: 0.2"
+    )
+
+    mturk = add_command(
+        actions,
+        "mturk",
+        run_mturk,
+        help="write a HIT for Amazon Mechanical Turk, and a table of its assignments",
+        more="Nothing is sent. Run it again after the HIT for the assignments' state.",
+        example=[
+            "lumiere study mturk study --url https://study.example.org/ -o hit",
+            "aws mturk create-hit --cli-input-json file://hit/hit.json",
+        ],
+    )
+    mturk.add_argument("study", type=Path, metavar="STUDY", help="folder that lumiere study create wrote")
+    mturk.add_argument("--url", required=True, help="where workers reach lumiere study serve, over HTTPS")
+    mturk.add_argument("-o", "--output", required=True, type=Path, help="folder for the files")
+    mturk.add_argument("--reward", type=_dollars, default="2.00", metavar="DOLLARS", help="a rater, default: 2.00")
+    mturk.add_argument(
+        "--raters", type=parsing.positive_int, help="default: as give 400 answers to each baseline's question"
+    )
+    mturk.add_argument("--minutes", type=parsing.positive_int, default=45, help="for one rater, default: 45")
+    mturk.add_argument("--days", type=parsing.positive_int, default=7, help="the HIT stays open, default: 7")
+
+
+def _baseline(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
+    return name, Path(folder)
+
+
+def _rate(text: str) -> float | str:
+    return text if text in ("lower", "higher") else parsing.positive_float(text)
+
+
+def _port(text: str) -> int:
+    number = parsing.whole(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return number
+
+
+def _dollars(text: str) -> str:
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,2})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount such as 2.50")
+    return f"{float(text):.2f}"
+
+
+def run_create(args: argparse.Namespace) -> None:
+    from openlumiere.errors import LumiereError
+    from openlumiere.study.pairs import create_study
+
+    names = [name for name, _ in args.baseline]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise LumiereError(f"two baselines are named {twice!r}; give them different names")
+    study = create_study(
+        args.ours, dict(args.baseline), args.output,
+        name=args.name, title=args.title, no_text_question=args.no_text_question, pairs_per_rater=args.pairs_per_rater,
+        checks=args.checks, fps=args.fps, how=args.fit, background=args.background, seed=args.seed,
+    )  # fmt: skip
+    for label, baseline in study.baselines.items():
+        print(f"{label}: {baseline.pairs} pairs, questions: {', '.join(baseline.questions)}")
+        for why, files in baseline.left_out.items():
+            more = f" and {len(files) - 5} more, see study.json" if len(files) > 5 else ""
+            print(f"  {len(files)} {why}: {', '.join(files[:5])}{more}")
+    print(
+        f"each rater sees {study.shown} pairs, {len(study.checks)} of them attention checks; "
+        f"{study.raters_for()} raters give about 400 answers to each baseline's question"
+    )
+    print(f"wrote {args.output}; next: lumiere study serve {args.output}")
+
+
+def run_serve(args: argparse.Namespace) -> None:
+    from openlumiere.study.pairs import load_study
+    from openlumiere.study.server import serve
+
+    serve(load_study(args.study), host=args.host, port=args.port, max_raters=args.max_raters)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    from openlumiere.study.statistics import markdown, report_study
+
+    output = args.output or args.study / "report"
+    print(markdown(report_study(args.study, output, max_failed=args.max_failed)), end="")
+    print(f"wrote {output}")
+
+
+def run_mturk(args: argparse.Namespace) -> None:
+    from openlumiere.study.mturk import export
+    from openlumiere.study.pairs import load_study
+
+    written = export(
+        load_study(args.study), args.url, args.output,
+        reward=args.reward, raters=args.raters, minutes=args.minutes, days=args.days,
+    )  # fmt: skip
+    for path in written:
+        print(f"wrote {path}")
