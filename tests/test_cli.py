@@ -28,7 +28,12 @@ MODEL = "emoji-nano"
 QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
     ["generate"], ["upscale"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"],
-    ["data", "folder"], ["train"], ["export"], ["evaluate"], ["evaluate", "emoji"], ["evaluate", "seams"],
+    ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
+    *(["evaluate", protocol] for protocol in (
+        "emoji", "seams", "loops", "editing", "styles", "all", "baselines", "xt", "upscale", "fvd", "is", "ucf101",
+        "train-features",
+    )),
+    *(["study", step] for step in ("create", "serve", "report", "mturk")),
 )  # fmt: skip
 
 

@@ -92,11 +92,9 @@ def register(commands: Commands) -> None:
         "mturk",
         run_mturk,
         help="write a HIT for Amazon Mechanical Turk, and a table of its assignments",
-        more="Nothing is sent. Run it again after the HIT for the assignments' state.",
-        example=[
-            "lumiere study mturk study --url https://study.example.org/ -o hit",
-            "aws mturk create-hit --cli-input-json file://hit/hit.json",
-        ],
+        more="Nothing is sent: aws mturk create-hit --cli-input-json file://hit/hit.json does that. Run it again after the "
+        "HIT for the assignments' state.",
+        example=["lumiere study mturk study --url https://study.example.org/ -o hit"],
     )
     mturk.add_argument("study", type=Path, metavar="STUDY", help="folder that lumiere study create wrote")
     mturk.add_argument("--url", required=True, help="where workers reach lumiere study serve, over HTTPS")
