@@ -92,7 +92,7 @@ def register(commands: Commands) -> None:
         "mturk",
         run_mturk,
         help="write a HIT for Amazon Mechanical Turk, and a table of its assignments",
-        more="Nothing is sent: that takes aws mturk create-hit --cli-input-json file://hit/hit.json. Run it again after "
+        more="Nothing is sent: aws mturk create-hit --cli-input-json file://hit/hit.json does that. Run it again after "
         "the HIT for the assignments' state.",
         example=["lumiere study mturk study --url https://study.example.org/ -o hit"],
     )
