@@ -66,6 +66,11 @@ def test_looping_windows_wrap_around_evenly() -> None:
         assert ((frames[:, :-1] == num_frames - 1) & (frames[:, 1:] == 0)).any()
 
 
+@pytest.mark.parametrize("num_frames", [1, 7, 32, 79, 80])
+def test_a_loop_no_longer_than_a_window_takes_two(num_frames: int) -> None:
+    assert plan_windows(num_frames, 80, 40, loop=True).frames.shape == (2, num_frames)
+
+
 def test_the_place_in_a_clip_runs_from_start_to_end_and_in_a_loop_back_again() -> None:
     frames = torch.arange(80)
     straight = place_in_clip(frames, 80)

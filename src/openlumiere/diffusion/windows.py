@@ -56,7 +56,8 @@ def plan_windows(
         raise LumiereError(f"windows of {length} frames over a clip of {num_frames}: both must be 1 or more")
     if not 0 <= overlap < length:
         raise LumiereError(f"windows of {length} frames cannot overlap by {overlap}: choose 0 to {length - 1}")
-    length = min(length, num_frames)
+    if num_frames < length:  # a loop shorter than its windows needs no more of them than one as long
+        length, overlap = num_frames, overlap * num_frames // length
     step = max(length - overlap, 1)
     if loop:
         count = max(-(-num_frames // step), 2)
