@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .model import STUNet, _text_dim
+from .model import STUNet
+from .t2i import text_dim
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def cost(net: STUNet, num_frames: int = 80) -> Cost:
     config = twin.spatial.config
     sample = config["sample_size"] or 64
     height, width = (sample, sample) if isinstance(sample, int) else sample
-    text_dim = _text_dim(twin.spatial)
+    text_width = text_dim(twin.spatial)
     inputs = torch.empty(1, config["in_channels"], num_frames, height, width, device="meta")
-    text = torch.empty(1, 77, text_dim, device="meta")
+    text = torch.empty(1, 77, text_width, device="meta")
     added = None
     if config["addition_embed_type"] == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
