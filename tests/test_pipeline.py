@@ -24,6 +24,7 @@ import tiny
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.diffusion.windows import place_in_clip
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation.cache import weights_hash
 from openlumiere.pipelines.inflate import inflate
 from openlumiere.pipelines.load import load_pipeline
 
@@ -281,6 +282,8 @@ def test_a_pixel_network_of_folded_pixels(tmp_path: Path) -> None:
     back = load_pipeline(str(tmp_path / "saved"), device="cpu")
     back.set_progress_bar_config(disable=True)
     np.testing.assert_allclose(make(back), frames, atol=1e-4)
+    again = load_pipeline(str(tmp_path / "saved"), device="cpu")
+    assert weights_hash(again) == weights_hash(back)  # nothing that the folder lacks is made up
 
 
 # --- Longer than the network's window ---------------------------------------------------------------------------------

@@ -122,6 +122,9 @@ class ClipPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """As diffusers'; also loads the text encoder that the folder names but does not carry."""
         pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if getattr(pipe.text_encoder, "pooler", None) is not None:
+            # Prompts are encoded token by token. A BERT saved without its pooling layer comes back with a random one.
+            pipe.text_encoder.pooler = None
         if pipe.text_encoder is None and pipe.config.text_encoder_id:
             tokenizer, encoder = load_text_encoder(pipe.config.text_encoder_id)
             pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder.to(pipe.unet.dtype))
