@@ -22,11 +22,11 @@ from openlumiere.evaluation.baselines import (
     markdown,
     sample_cascade,
 )
-from openlumiere.evaluation.classifier import ClassifierConfig
-from openlumiere.evaluation.emoji import load_judges
-from openlumiere.evaluation.motion import MotionConfig
+from openlumiere.evaluation.judges import load_judges
+from openlumiere.evaluation.judges.classifier import ClassifierConfig
+from openlumiere.evaluation.judges.motion import MotionConfig
+from openlumiere.evaluation.judges.tracks import centres
 from openlumiere.evaluation.periodicity import PERIODS, periodicity_error
-from openlumiere.evaluation.tracks import centres
 from openlumiere.evaluation.xt import draw_slices, liveliest, xt_slice
 from openlumiere.video import write_clip
 
@@ -154,16 +154,21 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
         subject=ClassifierConfig(width=4, steps=3, batch_size=4, held_out_clips=2),
         motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=16, held_out_clips=2),
     )  # fmt: skip
-    methods = [Method(name=name, model=str(tmp_path / name)) for name in ("one", "other")]
+    methods = [Method(name="one", model=str(tmp_path / "one"))]
 
     def run(**options: object) -> dict:
         given = {"clips": 2, "num_frames": 16, "judges": judges, "device": "cpu", "progress": False} | options
         return evaluate_baselines(methods, atlases, tmp_path / "report", **given)
 
+    run()
+    first = tmp_path / "report" / "methods" / "one" / "clips" / "general" / "00000.npy"
+    before = first.stat().st_mtime_ns
+    methods.append(Method(name="the other", model=str(tmp_path / "other")))
     report = run()
+    assert first.stat().st_mtime_ns == before  # a method that joins in later leaves the others' clips alone
     written = (tmp_path / "report" / "baselines.json").read_text()
     assert json.loads(written) == json.loads(json.dumps(report))
-    one, other, real = (report["methods"][name] for name in ("one", "other", REAL))
+    one, other, real = (report["methods"][name] for name in ("one", "the other", REAL))
     # The same model under two names makes the same clips of the same scenes.
     for figure in ("subject", "motion", "fvd_emoji", "periodicity_errors"):
         assert one[figure] == other[figure]
@@ -176,7 +181,7 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     with Image.open(tmp_path / "report" / "slices-0.png") as picture:
         assert picture.width > 3 * 256
 
-    made = sorted((tmp_path / "report" / "clips").rglob("*.npy"))
+    made = sorted((tmp_path / "report" / "methods").rglob("*.npy"))
     assert len(made) == 3 * 4
     kept = {path: path.stat().st_mtime_ns for path in made}
     run()
@@ -184,6 +189,11 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in made} == kept
     with pytest.raises(LumiereError, match="another seed"):
         run(seed=1)
+    with torch.no_grad():
+        next(pipe.unet.parameters()).add_(1.0)
+    pipe.save_pretrained(tmp_path / "one")
+    with pytest.raises(LumiereError, match="another weights_sha256"):
+        run()
     with pytest.raises(LumiereError, match="names of their own"):
         evaluate_baselines([methods[0], methods[0]], atlases, tmp_path / "more", judges=judges)
     with pytest.raises(LumiereError, match="can be a folder's"):

@@ -16,9 +16,9 @@ import pytest
 from metric_tools import LikeC3D, LikeI3D, moving_square, torchscript, write_avi
 from openlumiere.cli import main
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.clip_sets import Preparation, list_clips, read_prepared, some_of
-from openlumiere.evaluation.distribution import fvd, inception
-from openlumiere.evaluation.features import PUBLISHED, find_features
+from openlumiere.evaluation.distributions.clip_sets import Preparation, list_clips, read_prepared, some_of
+from openlumiere.evaluation.distributions.features import PUBLISHED, find_features
+from openlumiere.evaluation.distributions.scores import fvd, inception
 from openlumiere.video import write_clip
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 import tiny
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.classifier import ClassifierConfig
 from openlumiere.evaluation.editing import (
     FIGURES,
     STRENGTHS,
@@ -23,8 +22,9 @@ from openlumiere.evaluation.editing import (
     psnr,
     seam_energy,
 )
-from openlumiere.evaluation.emoji import load_judges
-from openlumiere.evaluation.motion import MotionConfig
+from openlumiere.evaluation.judges import load_judges
+from openlumiere.evaluation.judges.classifier import ClassifierConfig
+from openlumiere.evaluation.judges.motion import MotionConfig
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from openlumiere.bundled import damaged_files
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.emoji_features import (
+from openlumiere.evaluation.distributions.emoji_features import (
     CONFIG,
     FRAMES,
     SIDE,
@@ -28,7 +28,7 @@ from openlumiere.evaluation.emoji_features import (
     spread,
     train,
 )
-from openlumiere.evaluation.features import find_features
+from openlumiere.evaluation.distributions.features import find_features
 from test_evaluation import tiny_atlas
 
 BUNDLED = Path(__file__).parents[1] / "models" / "emoji-features"

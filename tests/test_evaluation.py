@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from openlumiere.data.compose import Atlas
 from openlumiere.data.scenes import Scene, SceneSampler, vocabulary
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.classifier import ClassifierConfig, subject_classifier
-from openlumiere.evaluation.emoji import Judges, clip_seed, evaluate, load_judges, measure, real_clips, summary
-from openlumiere.evaluation.motion import FROZEN, MotionConfig
-from openlumiere.evaluation.report import wilson
-from openlumiere.evaluation.tracks import as_clip, background, lab, moving_fraction
+from openlumiere.evaluation.emoji import clip_seed, evaluate, measure
+from openlumiere.evaluation.held_out import real_clips
+from openlumiere.evaluation.judges import Judges, load_judges
+from openlumiere.evaluation.judges.classifier import ClassifierConfig, subject_classifier
+from openlumiere.evaluation.judges.motion import FROZEN, MotionConfig
+from openlumiere.evaluation.judges.tracks import as_clip, background, lab, moving_fraction
+from openlumiere.evaluation.report import summary, wilson
 
 SUBJECTS = ("ell", "wedge", "flag", "dial")
 SUBJECT_CONFIG = ClassifierConfig(width=8, steps=150, batch_size=48, held_out_clips=40)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.frechet import (
+from openlumiere.evaluation.distributions.frechet import (
     Moments,
     bootstrap_interval,
     extrapolate,
@@ -19,7 +19,7 @@ from openlumiere.evaluation.frechet import (
     frechet_distance,
     plot_bias,
 )
-from openlumiere.evaluation.inception_score import inception_score
+from openlumiere.evaluation.distributions.inception_score import inception_score
 
 
 def sample(count: int, dimensions: int, *, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:

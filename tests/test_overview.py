@@ -13,9 +13,9 @@ from openlumiere.data import emoji as emoji_data
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import overview
-from openlumiere.evaluation.classifier import ClassifierConfig
-from openlumiere.evaluation.emoji import load_judges
-from openlumiere.evaluation.motion import MotionConfig
+from openlumiere.evaluation.judges import load_judges
+from openlumiere.evaluation.judges.classifier import ClassifierConfig
+from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.overview import Section, evaluate_all, page
 
 

@@ -15,9 +15,9 @@ import tiny
 from openlumiere import LumierePipeline
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.classifier import ClassifierConfig
-from openlumiere.evaluation.emoji import load_judges
-from openlumiere.evaluation.motion import MotionConfig
+from openlumiere.evaluation.judges import load_judges
+from openlumiere.evaluation.judges.classifier import ClassifierConfig
+from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.styles import ORIGINAL, evaluate_styles, markdown, style_judge
 
 SUBJECTS = ("tiger", "heart", "pig", "car")

@@ -13,7 +13,7 @@ from PIL import Image
 import tiny
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.classifier import ClassifierConfig, SubjectClassifier
+from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier
 from openlumiere.evaluation.upscaling import BICUBIC, LANCZOS, REAL, compare, evaluate_upscaling, flicker, interpolate
 
 JUDGE = ClassifierConfig(side=32, width=4, steps=3, batch_size=4, held_out_clips=2)

@@ -177,7 +177,8 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
 
 
 def run_evaluate_emoji(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.emoji import evaluate, summary
+    from openlumiere.evaluation.emoji import evaluate
+    from openlumiere.evaluation.report import summary
 
     report = evaluate(
         args.model,

@@ -163,8 +163,8 @@ def _command(parser: Parser, args: argparse.Namespace) -> str:
 
 
 def run_fvd(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.distribution import fvd
-    from openlumiere.evaluation.features import usable_device
+    from openlumiere.evaluation.distributions.features import usable_device
+    from openlumiere.evaluation.distributions.scores import fvd
 
     score = fvd(
         args.real, args.generated, args.output,
@@ -182,8 +182,8 @@ def run_fvd(args: argparse.Namespace) -> None:
 
 
 def run_is(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.distribution import inception
-    from openlumiere.evaluation.features import usable_device
+    from openlumiere.evaluation.distributions.features import usable_device
+    from openlumiere.evaluation.distributions.scores import inception
 
     score = inception(
         args.generated, args.output,
@@ -198,7 +198,7 @@ def run_is(args: argparse.Namespace) -> None:
 
 
 def run_ucf101(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.features import usable_device
+    from openlumiere.evaluation.distributions.features import usable_device
     from openlumiere.evaluation.ucf101 import evaluate_ucf101, markdown, pipeline_maker, read_layout
 
     shard = _shard(args.shard)
@@ -223,7 +223,7 @@ def run_ucf101(args: argparse.Namespace) -> None:
 
 
 def run_train_features(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.emoji_features import CONFIG, EmojiFeaturesConfig, make
+    from openlumiere.evaluation.distributions.emoji_features import CONFIG, EmojiFeaturesConfig, make
 
     sizes = {name: value for name, value in (("steps", args.steps), ("clips", args.clips)) if value is not None}
     make(args.data, args.output, config=EmojiFeaturesConfig(seed=args.seed, **sizes))

@@ -31,12 +31,12 @@ from openlumiere.data.scenes import Scene, SceneSampler, Split, vocabulary
 from openlumiere.errors import LumiereError
 
 from . import cache
-from .distribution import fvd
-from .emoji import Judges, load_judges, real_clips
-from .held_out import SCENES, atlases_of
+from .distributions.scores import fvd
+from .held_out import SCENES, atlases_of, real_clips
+from .judges import Judges, load_judges
+from .judges.tracks import SIDE
 from .periodicity import PERIODS, periodicity_error
 from .report import scores, table
-from .tracks import SIDE
 from .xt import draw_slices
 
 if TYPE_CHECKING:
@@ -64,8 +64,12 @@ class Method:
     between: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith(".") or self.name == REAL:
+        if not self.name or "/" in self.name or self.name.startswith(".") or self.folder == REAL.replace(" ", "-"):
             raise LumiereError(f"a method called {self.name!r}: choose a name that can be a folder's")
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(" ", "-")
 
 
 def sample_cascade(
@@ -112,7 +116,8 @@ def evaluate_baselines(
 ) -> dict[str, Any]:
     """Compare methods on the same scenes, and write ``baselines.json``, ``baselines.md`` and ``slices-N.png``.
 
-    A stopped evaluation goes on where it was: each clip is kept under ``output/clips`` as it comes.
+    A stopped evaluation goes on where it was: each clip is kept under ``output/methods`` as it comes. So a method can
+    be added later, and the others' clips are not made again.
 
     Args:
         data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
@@ -126,19 +131,28 @@ def evaluate_baselines(
     """
     from openlumiere.pipelines.load import load_pipeline, resolve_model
 
-    if len({method.name for method in methods}) < max(len(methods), 1) or clips < 2:
+    if len({method.folder for method in methods}) < max(len(methods), 1) or clips < 2:
         raise LumiereError("give the methods names of their own, one method at least, and at least 2 clips")
-    for model in {name for method in methods for name in (method.model, method.between) if name}:
+    models = {name for method in methods for name in (method.model, method.between) if name}
+    for model in models:
         resolve_model(model)  # a mistyped name is told at once
+    weights = {model: cache.weights_hash(load_pipeline(model, device="cpu")) for model in models}
     atlases = atlases_of(data, SIDE)
     known = list(subjects or load_pipeline(methods[0].model, device="cpu").config.subjects or atlases)
     if judges is None:
         judges = load_judges(atlases, (output if isinstance(data, dict) else data) / "classifier", progress=progress)
     settings = {
-        "methods": [asdict(method) for method in methods], "num_frames": num_frames, "seed": seed,
-        "subjects": known, "data_sha256": cache.data_fingerprint(atlases),
-    }  # fmt: skip
-    cache.continue_or_start(output, settings)
+        "num_frames": num_frames,
+        "seed": seed,
+        "subjects": known,
+        "data_sha256": cache.data_fingerprint(atlases),
+    }
+    told = {}
+    for method in methods:
+        used = {name: weights[name] for name in (method.model, method.between) if name}
+        told[method.name] = {**asdict(method), "weights_sha256": used}
+        cache.continue_or_start(_folder(output, method.name), {**settings, **told[method.name]})
+    cache.continue_or_start(_folder(output, REAL), settings)
     scenes = {
         _GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
         _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS)),
@@ -147,7 +161,7 @@ def evaluate_baselines(
         _make_in_own_process(method, scenes, output, num_frames, seed, device, progress)
     _draw_real(scenes, atlases, output, num_frames)
 
-    report: dict[str, Any] = {**settings, "clips": clips, "methods": {}}
+    report: dict[str, Any] = {**settings, "made_by": told, "clips": clips, "methods": {}}
     for name in [method.name for method in methods] + [REAL]:
         report["methods"][name] = _measured(name, scenes, judges, output, seed, progress)
     report["judges"] = {"subject": judges.subject.card, "motion": judges.motion.card}
@@ -201,8 +215,12 @@ def _scenes(subjects: Sequence[str], count: int, seed: int, *, motions: Sequence
 # ------------------------------------------------------------------------------------------------ making
 
 
+def _folder(output: Path, name: str) -> Path:
+    return output / "methods" / name.replace(" ", "-")
+
+
 def _path(output: Path, name: str, kind: str, index: int) -> Path:
-    return output / "clips" / name.replace(" ", "-") / kind / f"{index:05d}.npy"
+    return _folder(output, name) / "clips" / kind / f"{index:05d}.npy"
 
 
 def _make_in_own_process(
@@ -305,7 +323,7 @@ def _measured(
         "scores": {_GENERAL: general, _PERIODIC: periodic},
     }
     if name != REAL:
-        folders = [output / "clips" / which.replace(" ", "-") for which in (REAL, name)]
+        folders = [_folder(output, which) / "clips" for which in (REAL, name)]
         score = fvd(*folders, features="emoji", sampling="spread", seed=seed, progress=progress)
         found["fvd_emoji"] = score.value
         found["fvd"] = score.as_dict()

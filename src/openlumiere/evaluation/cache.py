@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from safetensors.torch import load_file, save_file
 from openlumiere.data.compose import Atlas
 from openlumiere.data.scenes import vocabulary
 from openlumiere.errors import LumiereError
+
+if TYPE_CHECKING:
+    from openlumiere.pipelines.base import LumierePipeline
 
 Card = dict[str, Any]
 
@@ -35,6 +38,17 @@ def data_fingerprint(atlases: Mapping[str, Atlas]) -> str:
         frames = atlases[key].frames.contiguous()
         digest.update(f"{key} {tuple(frames.shape)}".encode())
         digest.update(frames.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(pipeline: LumierePipeline) -> str:
+    """SHA-256 over all weights of a pipeline's networks as loaded, by component and name."""
+    digest = hashlib.sha256()
+    for component, module in sorted(pipeline.components.items()):
+        if isinstance(module, torch.nn.Module):
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

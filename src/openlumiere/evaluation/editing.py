@@ -27,11 +27,11 @@ from openlumiere.pipelines.tasks import Task, animate, cinemagraph, extend, inpa
 from openlumiere.stunet import STUNet
 
 from . import cache
-from .emoji import Judges, load_judges, weights_hash
 from .held_out import SCENES
-from .motion import FROZEN_BELOW
+from .judges import Judges, load_judges
+from .judges.motion import FROZEN_BELOW
+from .judges.tracks import SIDE, moving_fraction
 from .report import table
-from .tracks import SIDE, moving_fraction
 from .upscaling import flicker
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def evaluate_editing(
     if judges is None:
         judged = atlases if isinstance(data, Mapping) else load_atlases(Path(data), list(atlases), side=2 * SIDE)
         judges = load_judges(judged, folder, progress=progress)
-    settings = {"weights_sha256": weights_hash(pipe), "num_frames": num_frames, "seed": seed}
+    settings = {"weights_sha256": cache.weights_hash(pipe), "num_frames": num_frames, "seed": seed}
     cache.continue_or_start(output, settings)
 
     maker = _Maker(pipe, output / "clips", seed)

@@ -6,35 +6,29 @@ say what they see. Real clips of the same scenes go through the same judges: the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from openlumiere import __version__
-from openlumiere.data.compose import Atlas, draw
+from openlumiere.data.compose import Atlas
 from openlumiere.data.emoji import load_atlases
 from openlumiere.data.scenes import Scene, SceneSampler, Split, vocabulary
 from openlumiere.errors import LumiereError
 
 from . import cache
-from .classifier import ClassifierConfig, SubjectClassifier, subject_classifier
-from .motion import FROZEN_BELOW, MotionConfig, MotionJudge, motion_judge
-from .report import TITLES, Report, Verdict, markdown, scores, sheet, summary
-from .tracks import CHANGED_BY, CHANGED_PIXELS, SIDE, as_clip, background, moving_fraction
-
-if TYPE_CHECKING:
-    from openlumiere.pipelines.base import LumierePipeline
-
-__all__ = ["Judges", "evaluate", "load_judges", "measure", "real_clips", "summary"]
+from .held_out import real_clips
+from .judges import Judges, Verdict, load_judges
+from .judges.motion import FROZEN_BELOW
+from .judges.tracks import CHANGED_BY, CHANGED_PIXELS, SIDE
+from .report import TITLES, Report, markdown, scores, sheet
 
 CLIPS, REAL = "clips", "real"  # folders of the clips that were made, and of real ones of the same scenes
 SPLITS: tuple[Split, ...] = ("train", "combinations", "paraphrases")
@@ -45,46 +39,6 @@ _SCENES = 1_000_003
 
 # Makes clips of scenes, one seed each: uint8 or float in [0, 1], shape (scenes, F, H, W, 3).
 ClipMaker = Callable[[Sequence[Scene], Sequence[int]], np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judges:
-    """Those who say what a clip shows."""
-
-    subject: SubjectClassifier
-    motion: MotionJudge
-
-    def verdict(
-        self, frames: np.ndarray, scene: Scene, *, split: Split = "train", index: int = 0, seed: int = 0
-    ) -> Verdict:
-        """Judge a clip, uint8 or float in [0, 1], shape (F, H, W, 3)."""
-        subject, probability = self.subject.classify(frames)
-        return Verdict(
-            split=split,
-            index=index,
-            seed=seed,
-            scene=scene,
-            subject=subject,
-            probability=probability,
-            background=background(as_clip(frames))[0],
-            motion=self.motion.classify(frames),
-            moving=moving_fraction(frames),
-        )
-
-
-def load_judges(
-    atlases: Mapping[str, Atlas],
-    folder: Path,
-    *,
-    subject: ClassifierConfig | None = None,
-    motion: MotionConfig | None = None,
-    progress: bool = True,
-) -> Judges:
-    """Read the judges from `folder`, or train them on these subjects and keep them there."""
-    return Judges(
-        subject=subject_classifier(atlases, folder, config=subject, progress=progress),
-        motion=motion_judge(atlases, folder, config=motion, progress=progress),
-    )
 
 
 def evaluate(
@@ -159,7 +113,7 @@ def evaluate(
 
     settings = {
         "model": model,
-        "weights_sha256": weights_hash(pipeline),
+        "weights_sha256": cache.weights_hash(pipeline),
         "num_frames": num_frames,
         "num_inference_steps": steps,
         "guidance_scale": scale,
@@ -241,26 +195,9 @@ def measure(
     return report
 
 
-def real_clips(atlases: Mapping[str, Atlas], scenes: Sequence[Scene], *, num_frames: int = 80) -> np.ndarray:
-    """Clips of the data set itself at the judges' size: uint8 (scenes, F, SIDE, SIDE, 3)."""
-    clips = [draw(scene, atlases[scene.subject], size=SIDE, num_frames=num_frames)[0] for scene in scenes]
-    return ((torch.stack(clips).permute(0, 2, 3, 4, 1) + 1.0) * 127.5).round().to(torch.uint8).numpy()
-
-
 def clip_seed(seed: int, split: Split, index: int) -> int:
     """The seed of one clip: it depends on neither the number of clips nor the batch."""
     return int(np.random.SeedSequence([seed, SPLITS.index(split), index]).generate_state(1)[0])
-
-
-def weights_hash(pipeline: LumierePipeline) -> str:
-    """SHA-256 over all weights of a pipeline's networks as loaded, by component and name."""
-    digest = hashlib.sha256()
-    for component, module in sorted(pipeline.components.items()):
-        if isinstance(module, torch.nn.Module):
-            for name, tensor in sorted(module.state_dict().items()):
-                digest.update(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _check(*, clips: int, batch: int, splits: Sequence[str]) -> None:

@@ -22,11 +22,13 @@ from openlumiere.data.scenes import vocabulary
 from openlumiere.errors import LumiereError
 from openlumiere.video import write_clip
 
-from . import cache, distribution, editing, emoji, protocol, seams, styles, upscaling
+from . import cache, editing, emoji, protocol, seams, styles, upscaling
+from .distributions import scores
+from .judges import Judges, load_judges
+from .judges.tracks import SIDE
 from .periodicity import PERIODS
 from .report import TITLES
 from .report import markdown as emoji_markdown
-from .tracks import SIDE
 from .xt import draw_slices
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def evaluate_all(
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
-    judges: emoji.Judges | None = None,
+    judges: Judges | None = None,
     progress: bool = True,
 ) -> Path:
     """Measure a model by every protocol, and write ``report.html``.
@@ -90,7 +92,7 @@ def evaluate_all(
     pipe.set_progress_bar_config(disable=True)
     if judges is None:
         atlases = load_atlases(data, list(vocabulary()["subjects"]), side=2 * SIDE)
-        judges = emoji.load_judges(atlases, data / "classifier", progress=progress)
+        judges = load_judges(atlases, data / "classifier", progress=progress)
     told = f"--model {model} --data {data}"
     whole = _Run(pipe, model, data, output, designs, clips, num_frames, seed, judges, device, dtype, progress)
     parts: Sequence[tuple[str, str, Callable[[Section], None]]] = (
@@ -118,7 +120,7 @@ def evaluate_all(
     again = f"lumiere evaluate all {told}" + (f" --designs {designs}" if designs else "") + f" --clips {clips}"
     path = output / "report.html"
     facts = {
-        "model": model, "weights, SHA-256": emoji.weights_hash(pipe), "frames": str(num_frames), "seed": str(seed),
+        "model": model, "weights, SHA-256": cache.weights_hash(pipe), "frames": str(num_frames), "seed": str(seed),
         "clips": str(clips), "machine": f"{platform.machine()}, {pipe.device}, {pipe.dtype}".replace("torch.", ""),
         **protocol.versions(),
     }  # fmt: skip
@@ -138,7 +140,7 @@ class _Run:
     clips: int
     num_frames: int
     seed: int
-    judges: emoji.Judges
+    judges: Judges
     device: str
     dtype: str
     progress: bool
@@ -166,10 +168,8 @@ class _Run:
         }  # fmt: skip
         asked = "--features emoji --sampling spread"
         found = (
-            distribution.fvd(real, made, folder, command=f"lumiere evaluate fvd {real} {made} {asked}", **how),
-            distribution.inception(
-                made, folder, splits=1, command=f"lumiere evaluate is {made} {asked} --splits 1", **how
-            ),
+            scores.fvd(real, made, folder, command=f"lumiere evaluate fvd {real} {made} {asked}", **how),
+            scores.inception(made, folder, splits=1, command=f"lumiere evaluate is {made} {asked} --splits 1", **how),
         )
         section.text = "\n\n".join(
             "\n".join([f"**{score.line()}**", "", *(f"- {note}" for note in score.notes)]) for score in found

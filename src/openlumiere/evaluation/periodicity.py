@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .tracks import SIDE, centres
+from .judges.tracks import SIDE, centres
 
 # Periods of the vocabulary's periodic motions, as fractions of a clip (data/scenes.py: sin 4 pi t, and its magnitude).
 PERIODS = {"sway": 1 / 2, "bounce": 1 / 4}

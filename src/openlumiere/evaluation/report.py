@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from openlumiere.data.scenes import Scene
+from .judges import MEASURES, Verdict
 
 Report = dict[str, Any]
 
-MEASURES = ("subject", "background", "motion")
 # What the bundled models aim for, on seen combinations; within 5 points of it on held-out ones.
 AIMS = {"subject": 0.80, "background": 0.95, "motion": 0.90}
 
 # Splits by the names that a reader knows them by.
 TITLES = {"train": "seen", "combinations": "held-out combinations", "paraphrases": "paraphrases"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One clip: the scene that was asked for, and what the judges saw. `index` counts within the split."""
-
-    split: str
-    index: int
-    seed: int
-    scene: Scene
-    subject: str
-    probability: float  # of the subject told
-    background: str
-    motion: str
-    moving: float  # fraction of adjacent pairs of frames that differ
-
-    def right(self, measure: str) -> bool:
-        """Whether one of MEASURES was judged as asked."""
-        return getattr(self, measure) == getattr(self.scene, measure)
-
-    def as_dict(self) -> dict[str, Any]:
-        asked = {measure: getattr(self.scene, measure) for measure in MEASURES}
-        told = {measure: getattr(self, measure) for measure in MEASURES}
-        return {
-            "index": self.index, "seed": self.seed, "caption": self.scene.caption, "size": self.scene.size,
-            "place": self.scene.place, "asked": asked, "told": told, "probability": round(self.probability, 4),
-            "moving_fraction": round(self.moving, 4),
-        }  # fmt: skip
 
 
 def wilson(right: int, of: int, z: float = 1.959964) -> tuple[float, float]:

@@ -25,11 +25,11 @@ from openlumiere.data.scenes import Scene, SceneSampler, Split
 from openlumiere.errors import LumiereError
 
 from . import cache
-from .classifier import ClassifierConfig, SubjectClassifier, draw_frame, fit
-from .emoji import Judges, load_judges, weights_hash
 from .held_out import SCENES, atlases_of
+from .judges import Judges, load_judges
+from .judges.classifier import ClassifierConfig, SubjectClassifier, draw_frame, fit
+from .judges.tracks import SIDE
 from .report import table
-from .tracks import SIDE
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.base import LumierePipeline
@@ -93,7 +93,8 @@ def evaluate_styles(
         kept = output if isinstance(data, Mapping) else Path(data)
         judges = load_judges(atlases_of(data, SIDE), kept / "classifier", progress=progress)
     settings = {
-        "weights_sha256": weights_hash(pipe), "styles_sha256": {name: _hash(folder / STYLES / name) for name in chosen},
+        "weights_sha256": cache.weights_hash(pipe),
+        "styles_sha256": {name: _hash(folder / STYLES / name) for name in chosen},
         "num_frames": num_frames, "seed": seed,
     }  # fmt: skip
     cache.continue_or_start(output, settings)

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from openlumiere.errors import LumiereError
 
 from . import cache
-from .clip_sets import ClipFile, Sampling, some_of
-from .distribution import fvd_of, inception_of, write_fvd
-from .feature_cache import FeatureSet, features_of
-from .features import EMOJI, FeatureNet, find_features
+from .distributions.clip_sets import ClipFile, Sampling, some_of
+from .distributions.feature_cache import FeatureSet, features_of
+from .distributions.features import EMOJI, FeatureNet, find_features
+from .distributions.scores import fvd_of, inception_of, write_fvd
 from .protocol import Score, versions, write_score
 from .report import table
 
@@ -388,8 +388,6 @@ def pipeline_maker(
 
     from openlumiere.pipelines.load import load_pipeline
 
-    from .emoji import weights_hash
-
     pipe = load_pipeline(model, device=device, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     steps = pipe.config.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -409,7 +407,7 @@ def pipeline_maker(
 
     settings = {
         "model": model,
-        "weights_sha256": weights_hash(pipe),
+        "weights_sha256": cache.weights_hash(pipe),
         "num_frames": num_frames,
         "num_inference_steps": steps,
         "guidance_scale": scale,

@@ -24,8 +24,8 @@ from openlumiere.diffusion.enlarging import shrink
 from openlumiere.errors import LumiereError
 
 from . import cache
-from .classifier import ClassifierConfig, SubjectClassifier, subject_classifier
 from .held_out import atlases_of, held_out_clips
+from .judges.classifier import ClassifierConfig, SubjectClassifier, subject_classifier
 from .report import table
 
 if TYPE_CHECKING:

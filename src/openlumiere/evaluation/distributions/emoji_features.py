@@ -26,7 +26,7 @@ from openlumiere.data.emoji import load_atlases
 from openlumiere.data.scenes import SceneSampler, Split, vocabulary
 from openlumiere.errors import LumiereError
 
-from . import cache
+from .. import cache
 from .frechet import frechet
 
 WEIGHTS, CONFIG = "features.safetensors", "config.json"

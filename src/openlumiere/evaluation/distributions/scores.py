@@ -9,12 +9,12 @@ from typing import Any
 
 from openlumiere.errors import LumiereError
 
+from ..protocol import Score, write_score
 from .clip_sets import ClipFile, Preparation, Sampling, list_clips, some_of
 from .feature_cache import FeatureSet, features_of
 from .features import FEATURES, PROBABILITIES, FeatureNet, find_features
 from .frechet import bootstrap_interval, extrapolate, frechet, plot_bias
 from .inception_score import inception_score
-from .protocol import Score, write_score
 
 Clips = str | Path | Sequence[ClipFile]
 REPLICATES = 100

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from openlumiere.data.compose import Atlas, draw
 from openlumiere.data.scenes import Scene, SceneSampler, Split, animation_held_out
 
-from . import cache
+from .. import cache
 from .tracks import SIDE, as_clip
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from openlumiere.data.compose import Atlas, draw
 from openlumiere.data.scenes import SceneSampler, Split, vocabulary
 
-from . import cache
+from .. import cache
 from .classifier import degrade
 from .tracks import FEATURES, SIDE, as_clip, moving_fraction, track_features, track_indices
 
