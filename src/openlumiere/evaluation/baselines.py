@@ -49,6 +49,10 @@ _GENERAL, _PERIODIC = "general", "periodic"
 _SHOWN = 3  # periodic clips whose slices are drawn
 
 
+def _as_folder(name: str) -> str:
+    return name.replace(" ", "-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way of making clips.
@@ -64,12 +68,12 @@ class Method:
     between: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith(".") or self.folder == REAL.replace(" ", "-"):
+        if not self.name or "/" in self.name or self.name.startswith(".") or self.folder == _as_folder(REAL):
             raise LumiereError(f"a method called {self.name!r}: choose a name that can be a folder's")
 
     @property
     def folder(self) -> str:
-        return self.name.replace(" ", "-")
+        return _as_folder(self.name)
 
 
 def sample_cascade(
@@ -136,9 +140,12 @@ def evaluate_baselines(
     models = {name for method in methods for name in (method.model, method.between) if name}
     for model in models:
         resolve_model(model)  # a mistyped name is told at once
-    weights = {model: cache.weights_hash(load_pipeline(model, device="cpu")) for model in models}
+    weights, subjects_of = {}, {}
+    for model in models:
+        pipe = load_pipeline(model, device="cpu")
+        weights[model], subjects_of[model] = cache.weights_hash(pipe), pipe.config.subjects
     atlases = atlases_of(data, SIDE)
-    known = list(subjects or load_pipeline(methods[0].model, device="cpu").config.subjects or atlases)
+    known = list(subjects or subjects_of[methods[0].model] or atlases)
     if judges is None:
         judges = load_judges(atlases, (output if isinstance(data, dict) else data) / "classifier", progress=progress)
     settings = {
@@ -216,7 +223,7 @@ def _scenes(subjects: Sequence[str], count: int, seed: int, *, motions: Sequence
 
 
 def _folder(output: Path, name: str) -> Path:
-    return output / "methods" / name.replace(" ", "-")
+    return output / "methods" / _as_folder(name)
 
 
 def _path(output: Path, name: str, kind: str, index: int) -> Path:
