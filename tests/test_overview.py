@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import tiny
+from openlumiere.cli import build_parser
 from openlumiere.data import emoji as emoji_data
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
@@ -56,7 +58,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_there(
         monkeypatch.setattr(module, "load_atlases", lambda *_, **__: atlases)
     path = evaluate_all(
         str(tmp_path / "model"), tmp_path / "data", tmp_path / "report", clips=2, num_frames=16, judges=judges,
-        device="cpu", progress=False,
+        seed=3, device="cpu", progress=False,
     )  # fmt: skip
     text = path.read_text()
     assert text.count("Not measured: this model has no super-resolution stage") == 2
@@ -65,5 +67,11 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_there(
         assert found in text
     assert text.count("data:image/webp") == 2
     assert (tmp_path / "report" / "distribution" / "fvd.json").exists()
+    commands = [html.unescape(command) for command in re.findall(r"<pre>(lumiere evaluate [^<]+)", text)]
+    assert len(commands) == 9
+    for command in commands:  # to be copied into a shell as it stands
+        args = build_parser().parse_args(command.split()[1:])
+        assert getattr(args, "seed", 3) == 3
+        assert not hasattr(args, "model") or args.frames == 16
     with pytest.raises(LumiereError, match="nowhere"):
         evaluate_all("nowhere", tmp_path, tmp_path / "other")

@@ -93,21 +93,23 @@ def evaluate_all(
     if judges is None:
         atlases = load_atlases(data, list(vocabulary()["subjects"]), side=2 * SIDE)
         judges = load_judges(atlases, data / "classifier", progress=progress)
-    told = f"--model {model} --data {data}"
+    told, same = f"--model {model} --data {data}", f"--frames {num_frames} --seed {seed}"
     whole = _Run(pipe, model, data, output, designs, clips, num_frames, seed, judges, device, dtype, progress)
+
+    def again(name: str, options: str, count: int) -> str:
+        return f"lumiere evaluate {name} {options} --clips {count} {same} -o {output}/{name}"
+
+    sets = f"{output}/emoji/real {output}/emoji/clips"
+    fvd = f"lumiere evaluate fvd {sets} --features emoji --sampling spread --seed {seed} -o {output}/distribution"
     parts: Sequence[tuple[str, str, Callable[[Section], None]]] = (
-        ("Does the clip show what was asked for?", f"lumiere evaluate emoji {told} --clips {clips}", whole.emoji),
-        (
-            "Distribution",
-            f"lumiere evaluate fvd {output}/emoji/real {output}/emoji/clips --features emoji --sampling spread",
-            whole.fvd,
-        ),
-        ("X-T slices of periodic motions", "lumiere evaluate xt CLIP...", whole.slices),
-        ("Editing", f"lumiere evaluate editing {told} --clips {clips}", whole.editing),
-        ("Styles", f"lumiere evaluate styles {told} --designs {designs} --clips {max(clips // 3, 1)}", whole.styles),
-        ("Loops", f"lumiere evaluate loops --model {model} --clips {max(clips // 4, 1)} --no-upscale", whole.loops),
-        ("Super-resolution", f"lumiere evaluate upscale {told} --clips {clips} --steps 1 2", whole.upscaling),
-        ("Seams between windows", f"lumiere evaluate seams {told} --clips {clips}", whole.seams),
+        ("Does the clip show what was asked for?", again("emoji", told, clips), whole.emoji),
+        ("Distribution", fvd, whole.fvd),
+        ("X-T slices of periodic motions", "lumiere evaluate xt CLIP... -o slices.png", whole.slices),
+        ("Editing", again("editing", told, clips), whole.editing),
+        ("Styles", again("styles", f"{told} --designs {designs or 'DESIGNS'}", max(clips // 3, 1)), whole.styles),
+        ("Loops", again("loops", f"--model {model} --no-upscale", max(clips // 4, 1)), whole.loops),
+        ("Super-resolution", again("upscale", f"{told} --steps 1 2", clips), whole.upscaling),
+        ("Seams between windows", again("seams", told, clips), whole.seams),
     )
     sections = []
     for title, command, measure in parts:
@@ -117,14 +119,15 @@ def evaluate_all(
         except LumiereError as error:
             section.failed = str(error)
         sections.append(section)
-    again = f"lumiere evaluate all {told}" + (f" --designs {designs}" if designs else "") + f" --clips {clips}"
+    everything = f"lumiere evaluate all {told}" + (f" --designs {designs}" if designs else "")
+    everything += f" --clips {clips} {same} -o {output}"
     path = output / "report.html"
     facts = {
         "model": model, "weights, SHA-256": cache.weights_hash(pipe), "frames": str(num_frames), "seed": str(seed),
         "clips": str(clips), "machine": f"{platform.machine()}, {pipe.device}, {pipe.dtype}".replace("torch.", ""),
         **protocol.versions(),
     }  # fmt: skip
-    cache.write_text(path, page(f"{model}: evaluation", sections, facts, f"{again} --seed {seed} -o {output}"))
+    cache.write_text(path, page(f"{model}: evaluation", sections, facts, everything))
     return path
 
 
