@@ -24,7 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from openlumiere.study.answers import Answers
 from openlumiere.study.pairs import Study, create_study
 from openlumiere.video import write_clip
-from test_study import Server
+from study_tools import Server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
