@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation.baselines import (
     REAL,
     Method,
+    _peak_mib,
     evaluate_baselines,
     markdown,
     sample_cascade,
@@ -198,3 +200,10 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
         evaluate_baselines([methods[0], methods[0]], atlases, tmp_path / "more", judges=judges)
     with pytest.raises(LumiereError, match="can be a folder's"):
         Method(name=REAL, model="emoji-nano")
+
+
+def test_a_methods_memory_is_its_own() -> None:
+    ballast = np.ones(2**27)  # 1 GiB, which a child's `ru_maxrss` would start from
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        child = pool.apply(_peak_mib)
+    assert 50 < child < ballast.nbytes / 2**20 < _peak_mib()

@@ -37,6 +37,7 @@ from .judges import Judges, load_judges
 from .judges.tracks import SIDE
 from .periodicity import PERIODS, periodicity_error
 from .report import scores, table
+from .upscaling import flicker
 from .xt import draw_slices
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def evaluate_baselines(
         judges: already loaded ones; None = those in ``data/classifier``, trained there when absent.
 
     Returns:
-        For each method, and for real clips of the same scenes: accuracies, FVD-emoji, the periodicity error, seconds a
-        clip (median), peak memory of the process in MiB.
+        For each method, and for real clips of the same scenes: accuracies, FVD-emoji, the periodicity error, flicker,
+        seconds a clip (median), peak memory of the process in MiB.
     """
     from openlumiere.pipelines.load import load_pipeline, resolve_model
 
@@ -197,6 +198,7 @@ def markdown(report: dict[str, Any]) -> str:
         row("motion as asked", "motion", "{:.1%}"),
         row("motion as asked, swaying and bouncing", "periodic_motion", "{:.1%}"),
         row("periodicity error (less is better)", "periodicity_error", "{:.3f}"),
+        row("flicker", "flicker", "{:.4f}"),
         row("seconds a clip", "seconds", "{:.1f}"),
         row("peak memory, MiB", "peak_mib", "{:.0f}"),
     ]
@@ -287,6 +289,10 @@ def _make(method: Method, jobs: Sequence[tuple[str, Path, int]], num_frames: int
 
 
 def _peak_mib() -> float:
+    """Peak of this process's own memory; Linux's `getrusage` hands a parent's peak on to its children."""
+    if sys.platform == "linux":
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
@@ -307,12 +313,13 @@ def _measured(
     name: str, scenes: dict[str, list[Scene]], judges: Judges, output: Path, seed: int, progress: bool
 ) -> dict[str, Any]:
     verdicts: dict[str, list[Any]] = {kind: [] for kind in scenes}
-    errors, seconds, peaks = [], [], []
+    errors, flickers, seconds, peaks = [], [], [], []
     for kind, listed in scenes.items():
         for index, scene in enumerate(listed):
             path = _path(output, name, kind, index)
             clip = cache.read_array(path)
             verdicts[kind].append(judges.verdict(clip, scene, index=index))
+            flickers.append(flicker(clip / 255))
             if kind == _PERIODIC:
                 errors.append(periodicity_error(clip, PERIODS[scene.motion]))
             if path.with_suffix(".json").exists():
@@ -325,6 +332,7 @@ def _measured(
         "periodic_motion": periodic["motion"]["accuracy"],
         "periodicity_error": float(np.mean(errors)),
         "periodicity_errors": errors,
+        "flicker": float(np.mean(flickers)),
         "seconds": float(np.median(seconds)) if seconds else None,
         "peak_mib": max(peaks) if peaks else None,
         "scores": {_GENERAL: general, _PERIODIC: periodic},
