@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_there(
     for module in (emoji_data, overview, overview.emoji, overview.editing):
         monkeypatch.setattr(module, "load_atlases", lambda *_, **__: atlases)
     path = evaluate_all(
-        str(tmp_path / "model"), tmp_path / "data", tmp_path / "report", clips=2, num_frames=16, judges=judges,
+        str(tmp_path / "model"), tmp_path / "data", tmp_path / "my report", clips=2, num_frames=16, judges=judges,
         seed=3, device="cpu", progress=False,
     )  # fmt: skip
     text = path.read_text()
@@ -66,11 +67,11 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_there(
     for found in ("FVD-emoji", "IS-emoji", "image-to-video", "made as a loop", "motion", "weights, SHA-256"):
         assert found in text
     assert text.count("data:image/webp") == 2
-    assert (tmp_path / "report" / "distribution" / "fvd.json").exists()
+    assert (tmp_path / "my report" / "distribution" / "fvd.json").exists()
     commands = [html.unescape(command) for command in re.findall(r"<pre>(lumiere evaluate [^<]+)", text)]
     assert len(commands) == 9
     for command in commands:  # to be copied into a shell as it stands
-        args = build_parser().parse_args(command.split()[1:])
+        args = build_parser().parse_args(shlex.split(command)[1:])
         assert getattr(args, "seed", 3) == 3
         assert not hasattr(args, "model") or args.frames == 16
     with pytest.raises(LumiereError, match="nowhere"):

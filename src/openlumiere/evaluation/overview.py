@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import platform
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,22 +94,23 @@ def evaluate_all(
     if judges is None:
         atlases = load_atlases(data, list(vocabulary()["subjects"]), side=2 * SIDE)
         judges = load_judges(atlases, data / "classifier", progress=progress)
-    told, same = f"--model {model} --data {data}", f"--frames {num_frames} --seed {seed}"
+    told = ["--model", model, "--data", data]
+    same = ["--frames", num_frames, "--seed", seed]
     whole = _Run(pipe, model, data, output, designs, clips, num_frames, seed, judges, device, dtype, progress)
 
-    def again(name: str, options: str, count: int) -> str:
-        return f"lumiere evaluate {name} {options} --clips {count} {same} -o {output}/{name}"
+    def again(name: str, options: Sequence[object], count: int) -> str:
+        return _command(name, *options, "--clips", count, *same, "-o", output / name)
 
-    sets = f"{output}/emoji/real {output}/emoji/clips"
-    fvd = f"lumiere evaluate fvd {sets} --features emoji --sampling spread --seed {seed} -o {output}/distribution"
+    sets = [output / "emoji" / "real", output / "emoji" / "clips"]
+    how = ["--features", "emoji", "--sampling", "spread", "--seed", seed, "-o", output / "distribution"]
     parts: Sequence[tuple[str, str, Callable[[Section], None]]] = (
         ("Does the clip show what was asked for?", again("emoji", told, clips), whole.emoji),
-        ("Distribution", fvd, whole.fvd),
-        ("X-T slices of periodic motions", "lumiere evaluate xt CLIP... -o slices.png", whole.slices),
+        ("Distribution", _command("fvd", *sets, *how), whole.fvd),
+        ("X-T slices of periodic motions", _command("xt", "CLIP...", "-o", "slices.png"), whole.slices),
         ("Editing", again("editing", told, clips), whole.editing),
-        ("Styles", again("styles", f"{told} --designs {designs or 'DESIGNS'}", max(clips // 3, 1)), whole.styles),
-        ("Loops", again("loops", f"--model {model} --no-upscale", max(clips // 4, 1)), whole.loops),
-        ("Super-resolution", again("upscale", f"{told} --steps 1 2", clips), whole.upscaling),
+        ("Styles", again("styles", [*told, "--designs", designs or "DESIGNS"], max(clips // 3, 1)), whole.styles),
+        ("Loops", again("loops", ["--model", model, "--no-upscale"], max(clips // 4, 1)), whole.loops),
+        ("Super-resolution", again("upscale", [*told, "--steps", 1, 2], clips), whole.upscaling),
         ("Seams between windows", again("seams", told, clips), whole.seams),
     )
     sections = []
@@ -119,8 +121,9 @@ def evaluate_all(
         except LumiereError as error:
             section.failed = str(error)
         sections.append(section)
-    everything = f"lumiere evaluate all {told}" + (f" --designs {designs}" if designs else "")
-    everything += f" --clips {clips} {same} -o {output}"
+    everything = _command(
+        "all", *told, *(["--designs", designs] if designs else []), "--clips", clips, *same, "-o", output
+    )
     path = output / "report.html"
     facts = {
         "model": model, "weights, SHA-256": cache.weights_hash(pipe), "frames": str(num_frames), "seed": str(seed),
@@ -129,6 +132,11 @@ def evaluate_all(
     }  # fmt: skip
     cache.write_text(path, page(f"{model}: evaluation", sections, facts, everything))
     return path
+
+
+def _command(name: str, *words: object) -> str:
+    """A protocol's command as a shell takes it."""
+    return shlex.join(["lumiere", "evaluate", name, *map(str, words)])
 
 
 @dataclass(frozen=True)
