@@ -10,8 +10,10 @@ import torch.nn.functional as F
 
 from .scenes import Scene, animation_frames, trajectory, vocabulary
 
-# The subject is drawn this many times larger and averaged down, so that its edges are smooth.
+# Pictures are drawn this many times larger and averaged down, so that their edges are smooth.
 _SUPERSAMPLING = 2
+# Pixels of a picture that a drawn one may step over: above, every second one would be missed.
+_LARGEST_STEP = 1.5
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,42 @@ class Atlas:
     key: str
     names: list[str]
     frames: torch.Tensor
+
+
+def render(pictures: torch.Tensor, poses: torch.Tensor, *, size: int) -> torch.Tensor:
+    """Draw each picture in a frame of its own, on any device.
+
+    Args:
+        pictures: premultiplied RGBA, (N, 4, S, S), uint8 or float in [0, 1].
+        poses: (N, 4): centre x, centre y (in [-1, 1] of the frame, y down), side of the picture as a fraction of the
+            frame's, angle in radians (clockwise on screen).
+        size: height and width of the frames in pixels.
+
+    Returns:
+        Premultiplied RGBA in [0, 1], float32, (N, 4, size, size); transparent around the picture.
+    """
+    fine = size * _SUPERSAMPLING
+    step = pictures.shape[-1] / (poses[:, 2] * fine)
+    # Small copies of large pictures are drawn of pictures averaged beforehand, or details would alias.
+    halvings = (step / _LARGEST_STEP).log2().ceil().clamp(0, 4).long()
+    frames = torch.empty(len(pictures), 4, size, size, device=pictures.device)
+    for level in halvings.unique().tolist():
+        chosen = (halvings == level).nonzero()[:, 0]
+        source = pictures[chosen]
+        source = source.float() / 255.0 if source.dtype == torch.uint8 else source.float()
+        source = F.avg_pool2d(source, 2**level) if level else source
+        grid = F.affine_grid(_from_frame(poses[chosen]), [len(chosen), 4, fine, fine], align_corners=False)
+        frames[chosen] = F.avg_pool2d(F.grid_sample(source, grid, align_corners=False), _SUPERSAMPLING)
+    return frames
+
+
+def _from_frame(poses: torch.Tensor) -> torch.Tensor:
+    """The affine maps (N, 2, 3) from a frame's coordinates to its picture's: rotate back about the centre, and scale."""
+    x, y, side, angle = poses.float().unbind(1)
+    cos, sin = torch.cos(angle) / side, torch.sin(angle) / side
+    across = torch.stack([cos, sin, -(cos * x + sin * y)], dim=1)
+    down = torch.stack([-sin, cos, sin * x - cos * y], dim=1)
+    return torch.stack([across, down], dim=1)
 
 
 def draw(
@@ -57,20 +95,8 @@ def draw(
         loop = animation_frames(scene.subject, len(atlas.frames))
     chosen = loop[(wanted + int(scene.drift[2] * len(loop))) % len(loop)]
 
-    x, y, side, angle = (torch.from_numpy(column).float() for column in path.T)
-    cos, sin = torch.cos(angle) / side, torch.sin(angle) / side
-    # Inverse map, frame -> subject: rotate back and scale about the subject's centre.
-    theta = torch.stack(
-        [
-            torch.stack([cos, sin, -(cos * x + sin * y)], dim=1),
-            torch.stack([-sin, cos, sin * x - cos * y], dim=1),
-        ],
-        dim=1,
-    )
-    fine = size * _SUPERSAMPLING
-    grid = F.affine_grid(theta, [len(wanted), 4, fine, fine], align_corners=False)
-    source = atlas.frames[torch.from_numpy(chosen)].float() / 255.0
-    subject = F.avg_pool2d(F.grid_sample(source, grid, align_corners=False), _SUPERSAMPLING)
+    source = atlas.frames[torch.from_numpy(chosen)]
+    subject = render(source, torch.from_numpy(path).float(), size=size)
 
     color = torch.tensor(vocabulary()["backgrounds"][scene.background]) / 255.0
     rgb, alpha = subject[:, :3], subject[:, 3:]
