@@ -59,7 +59,7 @@ def render(pictures: torch.Tensor, poses: torch.Tensor, *, size: int) -> torch.T
 
 
 def _from_frame(poses: torch.Tensor) -> torch.Tensor:
-    """The affine maps (N, 2, 3) from a frame's coordinates to its picture's: rotate back about the centre, and scale."""
+    """The affine maps, (N, 2, 3), from a frame's coordinates to its picture's: rotate back, then scale."""
     x, y, side, angle = poses.float().unbind(1)
     cos, sin = torch.cos(angle) / side, torch.sin(angle) / side
     across = torch.stack([cos, sin, -(cos * x + sin * y)], dim=1)
