@@ -138,6 +138,10 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 6,
     },
 }
+UNETS["bundled-layout"] = UNETS["bundled"] | {  # told where its subject is
+    "class_embed_type": "simple_projection",
+    "projection_class_embeddings_input_dim": 6,
+}
 # Down-sampling ResNets halve by pooling, so diffusers itself runs them on multiples alone.
 ANY_SIZE = [name for name in UNETS if not name.startswith("deepfloyd") and name != "self-attention"]
 

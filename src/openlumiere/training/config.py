@@ -25,6 +25,7 @@ class DataConfig:
     subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
+    layout_dropout: float = 0.15  # fraction of clips whose layout is not told, for networks that are told it
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all

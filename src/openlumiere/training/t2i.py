@@ -47,10 +47,12 @@ class TextToImage(DenoisingTask):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
+        layout = self.draw_layout(self.module, batch, generator)
+        labels = None if layout is None else layout[:, 0]
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             pictures = noisy[:, :, 0].contiguous(memory_format=torch.channels_last)
-            return module(pictures, timesteps, text.hidden_states).sample[:, :, None]
+            return module(pictures, timesteps, text.hidden_states, class_labels=labels).sample[:, :, None]
 
         return self.denoising_loss(batch, generator, predict)
 

@@ -59,12 +59,19 @@ class TextToVideo(DenoisingTask):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
+        told = self.told(batch, generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             # DeepFloyd IF also predicts a variance, which the loss leaves alone.
-            return self.pipe.call_network(module, noisy, timesteps, text, **places(batch, noisy))[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, noisy, timesteps, text, **told)[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
+
+    def told(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """For `STUNet.forward`: where windows lie in their clips, which whole clips need not be told; layouts."""
+        told = {"frame_positions": batch["place"].to(self.device)} if "place" in batch else {}
+        layout = self.draw_layout(self.module.spatial, batch, generator)
+        return told if layout is None else told | {"layout": layout}
 
     def sample(self, folder: Path, step: int) -> None:
         """A looping clip and a contact sheet for each prompt."""
@@ -87,11 +94,6 @@ class TextToVideo(DenoisingTask):
         """The temporal weights alone in `temporal`, and a whole pipeline in `pipeline`."""
         self.module.save_temporal(folder / "temporal")
         self.pipe.save_pretrained(folder / "pipeline")
-
-
-def places(batch: dict[str, Any], noisy: torch.Tensor) -> dict[str, torch.Tensor]:
-    """For `STUNet.forward`: where in their clips the frames of windows are; whole clips need not be told."""
-    return {"frame_positions": batch["place"].to(noisy)} if "place" in batch else {}
 
 
 def build_pipeline(config: TrainConfig) -> LumierePipeline:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import nn
 from torch.utils.data import Dataset
 
 from openlumiere.data.dataset import EmojiClips
+from openlumiere.diffusion.layout import LAYOUT_DIM, drop
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
+from openlumiere.stunet.t2i import takes_layout
 
 from .config import TrainConfig
 from .objective import diffusion_loss
@@ -69,6 +71,20 @@ class DenoisingTask:
             timestep_shift=self.config.optim.timestep_shift,
             noise_correlation=self.config.optim.noise_correlation,
         )
+
+    def draw_layout(
+        self, unet: UNet2DConditionModel, batch: dict[str, Any], generator: torch.Generator
+    ) -> torch.Tensor | None:
+        """The layouts that the network is told of a batch, (B, F, 6), or None where its T2I, `unet`, takes none.
+
+        Those of some clips are left out, whatever is told of their prompts; so are those that the data don't hold.
+        """
+        if not takes_layout(unet):
+            return None
+        if "layout" not in batch:
+            batch_size, _, frames, *_ = batch["pixels"].shape
+            return torch.zeros(batch_size, frames, LAYOUT_DIM, device=self.device)
+        return drop(batch["layout"].to(self.device), self.config.data.layout_dropout, generator)
 
     def sample_prompts(self) -> list[str]:
         """The configuration's prompts, or the first captions of the data set."""
