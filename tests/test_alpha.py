@@ -14,6 +14,7 @@ from PIL import Image
 
 import tiny
 from openlumiere import LumierePipeline
+from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.diffusion.alpha import EMPTY, add_alpha, lay_over, premultiply, unpremultiply
 from openlumiere.diffusion.enlarging import enlarge_lanczos
 from openlumiere.errors import LumiereError
@@ -252,7 +253,7 @@ def test_pasting_fades_in_premultiplied_colours() -> None:
 
 def test_the_size_of_a_position_is_what_the_autoencoder_says(pipe: LumierePipeline) -> None:
     assert pipe._pixels_per_position == 2
-    pipe.vae.spatial_compression_ratio = 8  # as of autoencoders whose levels don't tell
+    pipe.register_modules(vae=RGBAAutoencoder())  # whose three levels don't tell
     assert pipe._pixels_per_position == 8
     assert pipe.frame_size == (64, 64)
 

@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from openlumiere import STUNet
+from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import load_text_encoder
@@ -214,6 +215,7 @@ def transparent(*, sharpened: int | None = None) -> LumierePipeline:
     """
     second = second_stage(channels=sharpened or 3)
     torch.manual_seed(0)
+    vae = RGBAAutoencoder(latent_channels=4, block_out_channels=(8,), sample_size=16).eval()
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -225,7 +227,7 @@ def transparent(*, sharpened: int | None = None) -> LumierePipeline:
         more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
-        tokenizer=second.tokenizer, vae=_vae(channels=4), num_inference_steps=2, window_frames=8, **more,
+        tokenizer=second.tokenizer, vae=vae, num_inference_steps=2, window_frames=8, **more,
     )  # fmt: skip
     pipe.unet.widen(pipe.condition_channels)
     torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
@@ -302,10 +304,8 @@ def _clip_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def _vae(*, channels: int = 3) -> AutoencoderKL:
+def _vae() -> AutoencoderKL:
     return AutoencoderKL(
-        in_channels=channels,
-        out_channels=channels,
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
