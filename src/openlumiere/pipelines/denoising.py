@@ -23,6 +23,7 @@ from openlumiere.diffusion.pixels import fold, unfold
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, place_in_clip
 from openlumiere.errors import LumiereError
+from openlumiere.latents import decode_clips, encode_clips, pixels_per_position
 
 from .text import TextConditions, encode, load_text_encoder
 
@@ -225,9 +226,7 @@ class ClipPipeline(DiffusionPipeline):
         """Pixels of the frame along one side of a position of the network's input."""
         if self.vae is None:
             return self.config.pixel_unshuffle
-        if getattr(self.vae, "spatial_compression_ratio", None):
-            return int(self.vae.spatial_compression_ratio)
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return pixels_per_position(self.vae)
 
     @property
     def has_alpha(self) -> bool:
@@ -252,11 +251,7 @@ class ClipPipeline(DiffusionPipeline):
             clips = add_alpha(clips)
         if self.vae is None:
             return fold(clips, self.config.pixel_unshuffle)
-        frames = clips.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
-        latents = [self.vae.encode(part).latent_dist.mode() for part in frames.split(_DECODED_AT_ONCE)]
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        scaled = (torch.cat(latents) - shift) * self.vae.config.scaling_factor
-        return scaled.unflatten(0, (len(clips), -1)).transpose(1, 2)
+        return encode_clips(self.vae, clips)
 
     @property
     def condition_channels(self) -> int:
@@ -375,14 +370,7 @@ class ClipPipeline(DiffusionPipeline):
         """To pixels: (B, C, F, h, w) -> (B, 3, F, H, W) in [-1, 1], or 4 channels, premultiplied, with alpha."""
         if self.vae is None:
             return unfold(latents, self.config.pixel_unshuffle)
-        frames = latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor
-        shift = getattr(self.vae.config, "shift_factor", None)
-        if shift:
-            frames = frames + shift
-        if self.vae.dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False):
-            self.vae.float()  # overflows in half precision
-        pixels = [self.vae.decode(part.to(self.vae.dtype)).sample for part in frames.split(_DECODED_AT_ONCE)]
-        return torch.cat(pixels).unflatten(0, (len(latents), -1)).transpose(1, 2)
+        return decode_clips(self.vae, latents)
 
     @staticmethod
     def _to_user(clips: torch.Tensor, output_type: str) -> Any:
