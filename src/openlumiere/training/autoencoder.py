@@ -16,8 +16,8 @@ from openlumiere.errors import LumiereError
 
 from .config import TrainConfig
 
-# Shares of the samples whose latents are moved, or halved in size, before they are decoded.
-_MOVED, _HALVED = 0.25, 0.15
+# Of the samples whose latents are changed before they are decoded, so many are halved in size, the others moved.
+_HALVED = 0.4
 _PYRAMID_LEVELS = 3
 _CALIBRATED_ON = 64  # batches that the latents' statistics are taken of
 _SHOWN = 8
@@ -42,7 +42,9 @@ class Autoencode:
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
         real = batch["pixels"].to(self.device).contiguous(memory_format=torch.channels_last)
-        moved, halved = (round(len(real) * share) for share in (_MOVED, _HALVED))
+        changed = round(len(real) * self.config.model.equivariance)
+        halved = round(changed * _HALVED)
+        moved = changed - halved
         whole = len(real) - halved
         unit, side = self.module.spatial_compression_ratio, real.shape[-1]
         # By whole pixels, so that the picture itself is not blurred.

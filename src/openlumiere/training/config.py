@@ -57,6 +57,8 @@ class ModelConfig:
     pixel_unshuffle: int = 2
     autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
     latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
+    # stage autoencoder: share of the samples whose latents are moved or shrunk, and should decode to such pictures
+    equivariance: float = 0.0
     vae: str | None = None  # stage t2i: folder of the VAE whose latents the network works on; None = on pixels
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
