@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar, Self
 
 import openlumiere
@@ -15,7 +15,13 @@ _VERSION, _COMMAND = "openlumiere", "command"  # the keys that tell our metadata
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides a clip's pixels, in diffusers' words; `weights` is the bundled.fingerprint of local ones."""
+    """All that decides a clip's pixels, in diffusers' words.
+
+    Attributes:
+        weights: the bundled.fingerprint of local ones.
+        alpha: "kept", or "laid over" the background; "" where model or clip have none.
+        background: a colour's name or #rrggbb.
+    """
 
     name: ClassVar[str]
 
@@ -30,6 +36,8 @@ class Recipe:
     device: str
     dtype: str
     loop: bool = False
+    alpha: str = ""
+    background: str = "white"
     version: str = openlumiere.__version__
 
     def metadata(self) -> dict[str, str | int | float]:
@@ -59,7 +67,9 @@ class Recipe:
     def _read(cls, metadata: Mapping[str, object]) -> Self:
         data = {**metadata, "version": metadata[_VERSION]}
         kinds = {"str": str, "int": int, "float": float, "bool": bool}
-        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in fields(cls)})
+        # What older versions did not tell has the value that they had.
+        known = {f.name: data[f.name] if f.default is MISSING else data.get(f.name, f.default) for f in fields(cls)}
+        return cls(**{f.name: kinds[str(f.type)](known[f.name]) for f in fields(cls)})
 
     def command(self, output: str) -> str:
         """The command, quoted for a shell, that makes the clip again as `output`."""
@@ -73,6 +83,8 @@ class Recipe:
             *((f"--negative={self.negative_prompt}",) if self.negative_prompt else ()),
             *(("--loop",) if self.loop else ()),
             *self._options(),
+            *{"": (), "kept": ("--transparent",), "laid over": ("--no-transparent",)}[self.alpha],
+            *(("--background", self.background) if self.background != "white" else ()),
             *("--device", self.device),
             *("--dtype", self.dtype),
         ]
