@@ -99,10 +99,8 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         Args:
             between: turns the latents into several batches of them, each of which is decoded, as training does.
         """
-        latents = self.encode(sample).latent_dist.mode()
-        if between is None:
-            return self.decode(latents).sample
-        return [self.decode(part).sample for part in between(latents)]
+        latents = self.standardize(self.encoder(sample))
+        return self.decoder(latents) if between is None else [self.decoder(part) for part in between(latents)]
 
 
 class Standardize(nn.Module):
@@ -166,5 +164,6 @@ class _ResidualBlock(nn.Module):
 
 def _convolution(channels: int, out: int, *, stride: int = 1) -> nn.Conv2d:
     layer = nn.Conv2d(channels, out, 3, stride=stride, padding=1)
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data.artwork import Artwork
@@ -35,7 +36,7 @@ class Autoencode:
         if config.data.crop % self.module.spatial_compression_ratio:
             raise LumiereError(f"data.crop must be a multiple of {self.module.spatial_compression_ratio}")
         self.module.to(device, memory_format=torch.channels_last)
-        self.dataset = Artwork(
+        self.dataset: Dataset[Any] = Artwork(
             Path(config.data.folder), size=config.model.size, crop=config.data.crop, seed=config.seed
         )
 
@@ -85,9 +86,9 @@ class Autoencode:
         momentum, statistics.momentum = statistics.momentum, None  # the plain mean over what follows
         statistics.reset_running_stats()
         size = self.config.optim.batch_size
-        for start in range(0, _CALIBRATED_ON * size, size):
-            items = self.dataset.__getitems__(list(range(start, start + size)))
-            self.module.encode(torch.stack([item["pixels"] for item in items]).to(self.device))
+        shown = DataLoader(Subset(self.dataset, range(_CALIBRATED_ON * size)), batch_size=size)
+        for batch in shown:
+            self.module.encode(batch["pixels"].to(self.device))
         self.module.save_pretrained(folder / "vae")
         statistics.momentum = momentum
         statistics.load_state_dict(before)

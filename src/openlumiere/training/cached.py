@@ -93,7 +93,7 @@ def _write(
         latents = encode(pixels)
         found.setdefault("latents", []).append(latents.half().cpu())
         if small:
-            shrunk = torch.nn.functional.adaptive_avg_pool3d(pixels, tuple(latents.shape[2:]))
+            shrunk = torch.nn.functional.adaptive_avg_pool3d(pixels, list(latents.shape[2:]))
             found.setdefault("small", []).append(((shrunk + 1) * 127.5).round().to(torch.uint8))
         for name, values in stacked.items():
             found.setdefault(name, []).append(values)
