@@ -10,7 +10,7 @@ import yaml
 from diffusers import DDIMScheduler
 
 import tiny
-from openlumiere.data.scenes import vocabulary
+from openlumiere.data.scenes import check_sampling, vocabulary
 from openlumiere.errors import LumiereError
 from openlumiere.training.config import as_dict, load
 
@@ -44,6 +44,16 @@ def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
     for needed in (config.initial, config.model.t2i):
         if needed and needed.startswith("runs/"):  # made by another recipe
             assert needed.removesuffix("/pipeline").removesuffix("/export") in outputs - {config.output}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_no_recipe_samples_a_motion_too_rarely(path: Path) -> None:
+    config = load(path)
+    single = config.stage in ("t2i", "ssr-image", "style")
+    if config.data.kind == "emoji" and not single:
+        check_sampling(config.data.fps / config.data.every)
+        # Whole clips last as long as those that all stages and evaluations are about.
+        assert config.data.num_frames / config.data.fps == 5
 
 
 def test_overrides_change_what_they_name(config_file: Path) -> None:

@@ -24,6 +24,8 @@ class DataConfig:
     subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
+    channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA
+    transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all

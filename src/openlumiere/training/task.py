@@ -120,9 +120,10 @@ def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
     match data.kind:
         case "emoji":
             return EmojiClips(
-                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, every=data.every,
-                window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
-                with_motion=data.with_motion, alpha=config.stage == "conditional",
+                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
+                every=data.every, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
+                with_motion=data.with_motion, channels=data.channels, transparent=data.transparent,
+                alpha=config.stage == "conditional",
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder
