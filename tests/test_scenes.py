@@ -26,6 +26,7 @@ from openlumiere.data.scenes import (
     combination_held_out,
     shortest_period,
     speed,
+    subject_set,
     trajectory,
     vocabulary,
 )
@@ -148,6 +149,8 @@ def test_articles_fit_their_nouns(training: list[Scene]) -> None:
     assert said("a unicorn", captions)
     assert said("a UFO", captions)
     assert said("an umbrella", captions)
+    assert said("clapping hands", captions)
+    assert not said("a clapping hands", captions)
     assert "  " not in captions
     assert " ," not in captions
 
@@ -181,6 +184,19 @@ def test_bad_arguments_are_refused() -> None:
         trajectory(replace(PLAIN, motion="fly"), np.linspace(0, 5, 4))
     with pytest.raises(LumiereError, match="a fraction of 2 of transparent scenes: choose 0 to 1"):
         sampler(transparent=2)
+
+
+def test_sets_name_subjects_of_the_vocabulary_once() -> None:
+    for name, subjects in WORDS["sets"].items():
+        assert len(set(subjects)) == len(subjects)
+        assert set(subjects) <= set(NAMES)
+        assert subject_set(name) == subjects
+    assert len(subject_set("emoji")) == 36
+    assert len(subject_set("emoji-nano")) == 24
+    codes = [entry["emoji"] for entry in WORDS["subjects"].values()]
+    assert len(set(codes)) == len(codes)
+    with pytest.raises(LumiereError, match="no set of subjects is called 'pets'"):
+        subject_set("pets")
 
 
 # Paths

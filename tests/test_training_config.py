@@ -68,6 +68,11 @@ def test_overrides_change_what_they_name(config_file: Path) -> None:
     assert replace(config, optim=plain.optim, data=plain.data, model=plain.model, seed=3, stage="t2i") == plain
 
 
+def test_a_set_of_subjects_is_written_out(config_file: Path) -> None:
+    for name in ("emoji", "emoji-nano"):
+        assert load(config_file, [f"data.subjects={name}"]).data.subjects == vocabulary()["sets"][name]
+
+
 def test_numbers_that_yaml_takes_for_text_are_read(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("stage: t2i\noutput: run\noptim: {lr: 1e-4, weight_decay: 0}\n", encoding="utf-8")
@@ -90,7 +95,10 @@ def test_a_configuration_survives_its_own_yaml(config_file: Path, tmp_path: Path
         ("optim.max_steps=2.5", "max_steps: expected int, got 2.5"),
         ("optim.batch_size=true", "batch_size: expected int, got True"),
         ("optim.betas=[0.9]", r"betas: expected tuple.*, got \[0.9\]"),
-        ("data.subjects=cat", "subjects: expected list.*, got 'cat'"),
+        ("data.subjects=cat", "no set of subjects is called 'cat': list subjects, or use one of emoji, emoji-nano"),
+        ("data.subjects=3", "subjects: expected list.*, got 3"),
+        ("data.channels=2", "data.channels must be 3 or 4, not 2"),
+        ("data.transparent=25", "data.transparent must be between 0 and 1, not 25"),
         ("data=emoji", "data: expected a section with keys, got 'emoji'"),
         ("seed.x=1", "seed is not a section"),
         ("optim.lr", "cannot read the override 'optim.lr'; write KEY=VALUE"),

@@ -181,7 +181,17 @@ def check_sampling(fps: float) -> None:
         )
 
 
+def subject_set(name: str) -> list[str]:
+    """The subjects of a named set of the vocabulary."""
+    sets = vocabulary()["sets"]
+    if name not in sets:
+        raise LumiereError(f"no set of subjects is called {name!r}: list subjects, or use one of {', '.join(sets)}")
+    return list(sets[name])
+
+
 def _article(noun: str) -> str:
+    if noun.endswith("hands"):  # the one plural
+        return ""
     return "an" if noun[0].lower() in "aeio" or noun.startswith("um") else "a"
 
 
@@ -251,9 +261,12 @@ def caption(
         template = _pick(rng, list(_UNSEEN_CUT_TEMPLATES if held_out else _CUT_TEMPLATES))
     else:
         template = _pick(rng, list(_UNSEEN_TEMPLATES if held_out else _TEMPLATES))
+    told = say("motions", motion) if with_motion else ""
+    if told and adverb:
+        told = _pick(rng, [f"{told} {adverb}", f"{told} {adverb}", f"{adverb} {told}"])
     text = template.format(
         subject=f"{_article(noun)} {noun}",
-        motion=f"{say('motions', motion)} {adverb}" if with_motion else "",
+        motion=told,
         place=say("places", place),
         cut=_pick(rng, words[TRANSPARENT]["unseen" if held_out else "words"]) if transparent else "",
         background=f"{_article(background)} {background}",

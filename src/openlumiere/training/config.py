@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from openlumiere.data.scenes import subject_set
 from openlumiere.errors import LumiereError
 
 
@@ -21,7 +22,8 @@ class DataConfig:
     # "emoji" (composed on the fly), "folder" (captioned clips of a user's own) or "pictures" (stage style)
     kind: str = "emoji"
     folder: str = "data/emoji"
-    subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
+    # Keys of the vocabulary (pictures: names of files), in files also the name of one of its sets; None = all
+    subjects: list[str] | None = None
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
     channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA
@@ -31,6 +33,12 @@ class DataConfig:
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
     fps: float = 16.0
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.channels not in (3, 4):
+            raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
+        if not 0 <= self.transparent <= 1:
+            raise LumiereError(f"data.transparent must be between 0 and 1, not {self.transparent}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +168,10 @@ def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str =
             if not isinstance(node, dict):
                 raise LumiereError(f"{key}: {parent} is not a section of the configuration")
         node[leaf] = _scalar(value)
+    data = tree.get("data")
+    if isinstance(data, dict) and isinstance(data.get("subjects"), str):
+        # Written out, so that a run's own copy of its settings tells what it was.
+        tree = tree | {"data": data | {"subjects": subject_set(data["subjects"])}}
     return _typed(TrainConfig, tree, where)
 
 
