@@ -91,6 +91,9 @@ class OptimizerConfig:
     ema_decay: float = 0.999
     snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
     timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
+    timestep_shift_start: float = 1.0  # where the shift starts from, if it is annealed
+    timestep_shift_steps: int = 0  # steps in which it is, evenly in its logarithm; 0 = it is the same throughout
+    uniform_timesteps: float = 0.0  # fraction of the samples whose timesteps are not shifted
     noise_correlation: float = 0.0  # of adjacent frames, see diffusion/noise.py
     compile: bool = False
 
@@ -98,8 +101,14 @@ class OptimizerConfig:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
-        if not 0 <= self.noise_correlation <= 1:
-            raise LumiereError(f"optim.noise_correlation must be between 0 and 1, not {self.noise_correlation}")
+        for name in ("noise_correlation", "uniform_timesteps"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LumiereError(f"optim.{name} must be between 0 and 1, not {getattr(self, name)}")
+        for name in ("timestep_shift", "timestep_shift_start"):
+            if getattr(self, name) <= 0:
+                raise LumiereError(f"optim.{name} must be above 0, not {getattr(self, name)}")
+        if self.timestep_shift_steps < 0:
+            raise LumiereError(f"optim.timestep_shift_steps must be 0 or more, not {self.timestep_shift_steps}")
         if self.batch_size % self.gradient_accumulation:
             raise LumiereError(
                 f"optim.batch_size, {self.batch_size}, must be a multiple of optim.gradient_accumulation, "

@@ -18,7 +18,7 @@ from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
 
 from .config import TrainConfig
-from .objective import diffusion_loss
+from .objective import annealed_shift, diffusion_loss
 
 # (noisy clip, timesteps, text) -> prediction
 Predict = Callable[[torch.Tensor, torch.Tensor, TextConditions], torch.Tensor]
@@ -32,6 +32,8 @@ class DenoisingTask:
         encode_prompt: one prompt to what the network is told.
         encode_clips: pixels in [-1, 1] to what the network denoises.
     """
+
+    step: int = 0  # see `Stage`
 
     def __init__(
         self,
@@ -66,7 +68,8 @@ class DenoisingTask:
             clips,
             gamma=self.config.optim.snr_gamma,
             generator=generator,
-            timestep_shift=self.config.optim.timestep_shift,
+            timestep_shift=annealed_shift(self.config.optim, self.step),
+            uniform_timesteps=self.config.optim.uniform_timesteps,
             noise_correlation=self.config.optim.noise_correlation,
         )
 
