@@ -116,6 +116,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     while step < optim.max_steps and not _out_of_time(config, started, accelerator):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(optim, step)
+        stage.step = step
         total = 0.0
         for part in range(optim.gradient_accumulation):
             seed = (config.seed, step, part, accelerator.process_index)
