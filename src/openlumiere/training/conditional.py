@@ -16,7 +16,7 @@ from openlumiere.video import write_clip
 
 from .config import TrainConfig
 from .masks import MIXTURE, draw_kind, draw_mask
-from .t2v import TextToVideo, places
+from .t2v import TextToVideo
 
 _SAMPLES_SEED = 1
 
@@ -52,10 +52,11 @@ class Conditional(TextToVideo):
             masks.append(draw_mask(clip, rng, alpha=alpha, kinds=self.config.model.masks))
         condition = self.pipe.encode_condition(pixels.to(self.device), torch.stack(masks).to(self.device))
         beside = condition.seen(torch.arange(pixels.shape[2])[None])
+        told = self.told(batch, generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             given = torch.cat([noisy, beside.to(noisy)], dim=1)
-            return self.pipe.call_network(module, given, timesteps, text, **places(batch, noisy))[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, given, timesteps, text, **told)[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
 

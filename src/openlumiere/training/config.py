@@ -25,12 +25,15 @@ class DataConfig:
     subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
+    layout_dropout: float = 0.15  # fraction of clips whose layout is not told, for networks that are told it
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
     crop: int = 0  # artwork: side of the part of a frame that is shown, in pixels; 0 = all
     fps: float = 16.0
     workers: int = 0
+    cache: str | None = None  # models with a VAE: folder that keeps the latents of `cached` clips; None = encode anew
+    cached: int = 0  # how many different clips it holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class ModelConfig:
     pixel_unshuffle: int = 2
     autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
     latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
+    vae: str | None = None  # stage t2i: folder of the VAE whose latents the network works on; None = on pixels
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
