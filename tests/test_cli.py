@@ -31,7 +31,7 @@ COMMANDS = (
     ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
     *(["evaluate", protocol] for protocol in (
         "emoji", "seams", "loops", "editing", "styles", "all", "baselines", "xt", "upscale", "fvd", "is", "ucf101",
-        "train-features",
+        "train-features", "autoencoder",
     )),
     *(["study", step] for step in ("create", "serve", "report", "mturk")),
 )  # fmt: skip
