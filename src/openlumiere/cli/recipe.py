@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar, Self
 
 import openlumiere
@@ -59,7 +59,8 @@ class Recipe:
     def _read(cls, metadata: Mapping[str, object]) -> Self:
         data = {**metadata, "version": metadata[_VERSION]}
         kinds = {"str": str, "int": int, "float": float, "bool": bool}
-        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in fields(cls)})
+        told = [f for f in fields(cls) if f.name in data or f.default is MISSING]  # clips that are older than an option
+        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in told})
 
     def command(self, output: str) -> str:
         """The command, quoted for a shell, that makes the clip again as `output`."""
@@ -97,6 +98,7 @@ class GenerateRecipe(Recipe):
     Attributes:
         upscale_steps: 0 where the second stage was left out.
         styles: the options that name them, quoted for a shell.
+        layout: the options that say where the subject goes, likewise.
     """
 
     name: ClassVar[str] = "generate"
@@ -104,6 +106,7 @@ class GenerateRecipe(Recipe):
     num_frames: int
     upscale_steps: int = 0
     styles: str = ""
+    layout: str = ""
 
     def _options(self) -> list[str]:
         return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *_making(self)]
@@ -135,6 +138,7 @@ class EditRecipe(Recipe):
         arguments: the command's own options, quoted for a shell.
         upscale_steps: 0 where the second stage was left out.
         styles: the options that name them, quoted for a shell.
+        layout: the options that say where the subject goes, likewise.
     """
 
     name: ClassVar[str] = "edit"
@@ -144,6 +148,7 @@ class EditRecipe(Recipe):
     arguments: str
     upscale_steps: int = 0
     styles: str = ""
+    layout: str = ""
 
     def _command(self) -> str:
         return self.task
@@ -157,4 +162,4 @@ class EditRecipe(Recipe):
 
 def _making(recipe: GenerateRecipe | EditRecipe) -> list[str]:
     upscale = ["--upscale-steps", str(recipe.upscale_steps)] if recipe.upscale_steps else ["--no-upscale"]
-    return [*upscale, *shlex.split(recipe.styles)]
+    return [*upscale, *shlex.split(recipe.styles), *shlex.split(recipe.layout)]

@@ -192,8 +192,14 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
             from .style import Style
 
             return Style(config, device)
+        case "planner":
+            from .planner import Planner
+
+            return Planner(config, device)
         case _:
-            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, conditional, ssr-image, ssr or style")
+            raise LumiereError(
+                f"unknown stage {config.stage!r}; use t2i, t2v, conditional, ssr-image, ssr, style or planner"
+            )
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:
