@@ -110,8 +110,8 @@ class PathPlanner(ModelMixin, ConfigMixin):
         """
         if hidden_states.shape[-1] != self.config.text_dim:
             raise LumiereError(
-                f"this planner reads token embeddings of {self.config.text_dim} numbers, not {hidden_states.shape[-1]}: "
-                "use the text encoder that it was trained with"
+                f"this planner reads token embeddings of {self.config.text_dim} numbers, not "
+                f"{hidden_states.shape[-1]}: use the text encoder that it was trained with"
             )
         seconds = num_frames / self.config.fps
         return self.paths(mean_of_tokens(hidden_states), num_frames, seconds, loop=loop, generator=generator)
