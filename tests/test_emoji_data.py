@@ -8,11 +8,13 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from openlumiere.data import emoji as builder
 from openlumiere.data.dataset import EmojiClips
@@ -312,15 +314,73 @@ def test_frames_can_be_left_out_and_windows_say_where_they_are(built: tuple[Path
     def clips(**options: int) -> EmojiClips:
         return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)
 
-    whole, third = clips()[0], clips(every=3)[0]
+    whole, half, third = clips()[0], clips(every=2)[0], clips(every=3)[0]
+    assert torch.equal(half["pixels"], whole["pixels"][:, ::2])
     assert torch.equal(third["pixels"], whole["pixels"][:, ::3])
-    assert "place" not in third
+    assert "place" not in whole | half  # networks take frame n of F to be at n / F
+    assert third["place"].tolist() == [0, 3 / 8, 6 / 8]  # every third of 8 is not at thirds
     part = clips(every=2, window=2)[0]
-    at = (part["place"] * 7).round().long()
+    at = (part["place"] * 8).round().long()
     assert at[1] - at[0] == 2
     assert torch.equal(part["pixels"], whole["pixels"][:, at])
     with pytest.raises(LumiereError, match="choose 1 to 8"):
         clips(every=9)
+
+
+def test_rgba_clips_say_where_their_subject_is(built: tuple[Path, BuildReport]) -> None:
+    def clips(**options: Any) -> EmojiClips:
+        return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)
+
+    rgba, rgb = clips(channels=4, alpha=True), clips(alpha=True)
+    cut = 0
+    for index in range(60):
+        sample = rgba[index]
+        assert sample["pixels"].shape == (4, 8, 16, 16)
+        assert sample["layout"].shape == (8, 6)
+        assert sample["pixels"].abs().max() <= 1
+        colors, alpha = (sample["pixels"][:3] + 1) / 2, (sample["pixels"][3:] + 1) / 2
+        assert (colors <= alpha + 1e-5).all()  # premultiplied
+        if rgba.scenes(index).background != "transparent":
+            assert alpha.min() > 1 - 1e-5
+        else:
+            cut += 1
+            torch.testing.assert_close(alpha, sample["alpha"], rtol=0, atol=1e-5)
+        # The layout is where the alpha is, and nothing is outside of it.
+        axis = (torch.arange(16) + 0.5) / 8 - 1
+        x, y, log_side, sin, cos, told = sample["layout"][0].tolist()
+        distance = ((axis[None] - x).square() + (axis[:, None] - y).square()).sqrt() / np.exp(log_side)
+        assert sample["alpha"][0, 0][distance > 2**0.5 + 0.2].sum() == 0
+        assert sample["alpha"][0, 0][distance < 0.7].mean() > 0.2
+        assert sin**2 + cos**2 == pytest.approx(1, abs=1e-5)
+        assert told == 1
+        assert "transparent" not in rgb[index]["caption"]
+    assert 5 < cut < 30
+    assert rgb[0]["pixels"].shape == (3, 8, 16, 16)
+    with pytest.raises(LumiereError, match=r"2 channels: choose 3 .RGB. or 4"):
+        clips(channels=2)
+
+
+def test_a_batch_drawn_at_once_is_its_samples(built: tuple[Path, BuildReport]) -> None:
+    clips = EmojiClips(
+        built[0], subjects=["tiger", "lion"], size=16, num_frames=8, window=3, channels=4, alpha=True, seed=5
+    )
+    together = next(iter(DataLoader(clips, batch_sampler=[[3, 1, 4, 1000]])))
+    for row, index in enumerate((3, 1, 4, 1000)):
+        alone = clips[index]
+        assert together["caption"][row] == alone["caption"]
+        for name in ("pixels", "layout", "place", "alpha"):
+            torch.testing.assert_close(together[name][row], alone[name], rtol=0, atol=1e-5)
+
+
+def test_frames_too_far_apart_for_the_fastest_motion_are_refused(built: tuple[Path, BuildReport]) -> None:
+    def clips(**options: Any) -> EmojiClips:
+        return EmojiClips(built[0], subjects=["tiger"], size=16, num_frames=80, **options)
+
+    assert len(clips(every=3).frames) == 27
+    for options in ({"every": 4}, {"fps": 4.0}, {"every": 5, "window": 4}):
+        with pytest.raises(LumiereError, match=r"frames of a motion with a period of 0.625 .*data.fps / data.every"):
+            clips(**options)
+    assert clips(every=10, window=1)[0]["pixels"].shape[1] == 1  # single pictures show no motion
 
 
 def test_a_window_longer_than_the_clip_is_refused(built: tuple[Path, BuildReport]) -> None:

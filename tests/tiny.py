@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from openlumiere import STUNet
+from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
@@ -161,11 +162,16 @@ def wake(net: STUNet, seed: int = 1) -> STUNet:
     return net
 
 
-def second_stage() -> LumiereSuperResolutionPipeline:
-    """A super-resolution pipeline, twice as large, with random weights that do something."""
+def second_stage(*, channels: int = 3) -> LumiereSuperResolutionPipeline:
+    """A super-resolution pipeline, twice as large, with random weights that do something.
+
+    Args:
+        channels: 4 = on premultiplied RGBA.
+    """
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=24, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
+        sample_size=16, in_channels=8 * channels, out_channels=4 * channels, block_out_channels=(8, 16),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384, class_embed_type="timestep",
     )  # fmt: skip
@@ -208,6 +214,34 @@ def conditioned(*, upscale: bool = False, layout: bool = False) -> LumierePipeli
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
+    )  # fmt: skip
+    pipe.unet.widen(pipe.condition_channels)
+    torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def transparent(*, sharpened: int | None = None) -> LumierePipeline:
+    """On latents of 16 x 16 pixels of RGBA, widened, with random weights that do something; windows of 8 frames.
+
+    Args:
+        sharpened: channels of a second stage, twice as large: 3, or 4 with alpha. None = there is none.
+    """
+    second = second_stage(channels=sharpened or 3)
+    torch.manual_seed(0)
+    vae = RGBAAutoencoder(latent_channels=4, block_out_channels=(8,), sample_size=16).eval()
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384,
+    )  # fmt: skip
+    more: dict[str, Any] = {}
+    if sharpened:
+        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
+        more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+    pipe = LumierePipeline(
+        unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
+        tokenizer=second.tokenizer, vae=vae, num_inference_steps=2, window_frames=8, **more,
     )  # fmt: skip
     pipe.unet.widen(pipe.condition_channels)
     torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)

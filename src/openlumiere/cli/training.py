@@ -30,7 +30,8 @@ def register(commands: Commands) -> None:
             "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
         ],
     )
-    train.add_argument("stage", choices=["t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner"])
+    stages = ["autoencoder", "t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner"]
+    train.add_argument("stage", choices=stages)
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
     train.add_argument("--config", metavar="FILE", help="YAML, see configs/; stage style can do without")
     train.add_argument(

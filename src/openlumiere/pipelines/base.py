@@ -12,12 +12,14 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from openlumiere.diffusion.alpha import lay_over, premultiply
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.styles import interpolate
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
+from .clips import rgb
 from .denoising import ClipPipeline, Conditions, LumierePipelineOutput, Start
 from .given import Given
 from .layouts import read_layout
@@ -224,6 +226,8 @@ class LumierePipeline(ClipPipeline):
         window_batch_size: int = 1,
         devices: Sequence[str | torch.device] | None = None,
         offload_frames: bool = False,
+        transparent: bool = False,
+        background: str = "white",
         output_type: Literal["np", "pt", "pil"] = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
@@ -263,19 +267,26 @@ class LumierePipeline(ClipPipeline):
             window_batch_size: windows denoised at once.
             devices: share the windows between these; the pipeline's own device when None.
             offload_frames: keep the clip on the CPU, so that memory on the device does not grow with its length.
+            transparent: keep the clips' alpha, as a fourth channel, where the model has it (`has_alpha`); a video's
+                transparency is then kept too.
+            background: a colour's name or ``#rrggbb``, which what is transparent is laid over otherwise.
             output_type: see `LumierePipelineOutput`.
             callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``.
 
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
                 `output_type`, another number of generators, negative prompts or latents than of clips; a video without
-                a mask or of another size, or a model that takes none; likewise a layout.
+                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model without
+                alpha.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
         self._check(prompts, steps, num_videos_per_prompt, strength, output_type, needs_prompt=video is None)
+        ground = rgb(background)
+        if transparent and not self.has_alpha:
+            raise LumiereError("this model makes opaque clips: leave transparent out, or choose a model with alpha")
         windows = self._windows(num_frames, window_frames, window_overlap, loop=loop)
         shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
         if isinstance(generator, list) and len(generator) != shape[0]:
@@ -290,7 +301,7 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
         layout = self._layout(layout, text, shape[0], num_frames, generator, loop=loop, planned=planner, video=video)
         kept_on = torch.device("cpu") if offload_frames else device
-        given = self._given(video, mask, shape, strength, kept_on)
+        given = self._given(video, mask, shape, strength, kept_on, background)
         beside, start, held = None, None, None
         if given is not None and mask is not None:
             beside = self.encode_condition(given.clips, given.mask)
@@ -318,6 +329,9 @@ class LumierePipeline(ClipPipeline):
         if pasted is not None:
             last = stage is None or pasted.sharp_clips is None
             pixels = pasted.paste_onto(pixels, feather=feather if last else 0)
+        if self.has_alpha and not transparent:
+            # Before the second stage, which then sees the edges that it is to sharpen.
+            pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
         if stage is not None:
             sharp = stage(
                 self._to_user(pixels, "pt"),
@@ -332,6 +346,8 @@ class LumierePipeline(ClipPipeline):
                 callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             )[0]
             pixels = sharp.transpose(1, 2) * 2 - 1
+            if transparent:
+                pixels = premultiply(pixels)
             if pasted is not None:
                 pixels = pasted.paste_onto(pixels, feather=feather)
         frames = self._to_user(pixels, output_type)
@@ -358,8 +374,9 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
 
     def _given(
-        self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device
-    ) -> Given | None:
+        self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device,
+        background: str,
+    ) -> Given | None:  # fmt: skip
         """What is given; None where nothing is. `shape` is of the latents."""
         if video is None and mask is None:
             if strength is not None:
@@ -371,7 +388,10 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError("this model takes no clip to keep a part of; train one: lumiere train conditional")
         batch, _, frames, *size = shape
         height, width = (side * self._pixels_per_position for side in size)
-        return Given.read(video, mask, (batch, frames, height, width), self.scale).to(device, self.unet.dtype)
+        given = Given.read(
+            video, mask, (batch, frames, height, width), self.scale, alpha=self.has_alpha, background=background
+        )
+        return given.to(device, self.unet.dtype)
 
     def _layout(
         self,

@@ -15,6 +15,7 @@ from diffusers.utils import BaseOutput
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from openlumiere.clock import frame_place
 from openlumiere.errors import LumiereError
 
 from .blocks import TemporalDownsample, TemporalUpsample
@@ -396,10 +397,10 @@ class STUNet(ModelMixin, ConfigMixin):
 
 
 def _spread(positions: torch.Tensor | None, sample: torch.Tensor) -> torch.Tensor:
-    """Where in the clip each frame is, (B, F): evenly from start to end where it is not told."""
+    """Where in the clip each frame is, (B, F): as in a whole clip where it is not told."""
     batch, _, frames, *_ = sample.shape
     if positions is None:
-        evenly = (torch.arange(frames, device=sample.device, dtype=torch.float32) + 0.5) / frames
+        evenly = frame_place(torch.arange(frames, device=sample.device, dtype=torch.float32), frames)
         return evenly.expand(batch, -1)
     return positions.to(sample.device, torch.float32)
 

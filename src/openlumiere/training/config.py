@@ -18,7 +18,8 @@ from openlumiere.errors import LumiereError
 class DataConfig:
     """Where the clips come from."""
 
-    # "emoji" (composed on the fly), "folder" (captioned clips of a user's own) or "pictures" (stage style)
+    # "emoji" (composed on the fly), "folder" (captioned clips of a user's own), "pictures" (stage style), or "artwork"
+    # (stage autoencoder)
     kind: str = "emoji"
     folder: str = "data/emoji"
     subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
@@ -28,8 +29,11 @@ class DataConfig:
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
+    crop: int = 0  # artwork: side of the part of a frame that is shown, in pixels; 0 = all
     fps: float = 16.0
     workers: int = 0
+    cache: str | None = None  # models with a VAE: folder that keeps the latents of `cached` clips; None = encode anew
+    cached: int = 0  # how many different clips it holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,9 @@ class ModelConfig:
 
     size: int = 32  # height and width of a frame in pixels
     pixel_unshuffle: int = 2
+    autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
+    latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
+    vae: str | None = None  # stage t2i: folder of the VAE whose latents the network works on; None = on pixels
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
@@ -68,7 +75,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up, then cosine decay to `final_lr_ratio` of the peak at `max_steps`."""
+    """AdamW with warm-up, then decay to `final_lr_ratio` of the peak at `max_steps`."""
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
@@ -76,6 +83,7 @@ class OptimizerConfig:
     warmup_steps: int = 100
     max_steps: int = 4000
     final_lr_ratio: float = 0.05
+    decay_steps: int = 0  # of the last steps, in which a constant rate falls; 0 = a cosine over the whole run
     max_grad_norm: float = 1.0
     batch_size: int = 48  # samples a step on each process, accumulation included
     gradient_accumulation: int = 1

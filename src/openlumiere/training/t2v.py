@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
 from openlumiere.errors import LumiereError
+from openlumiere.latents import load_vae
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.text import TextConditions, load_text_encoder
 from openlumiere.stunet import STUNet
@@ -55,6 +56,7 @@ class TextToVideo(DenoisingTask):
             scheduler=schedule,
             encode_prompt=lambda prompt: self.pipe.encode_prompts([prompt]),
             encode_clips=self.pipe.encode_clips,
+            vae=self.pipe.vae,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
@@ -109,7 +111,8 @@ def build_pipeline(config: TrainConfig) -> LumierePipeline:
     try:
         if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
             unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
-            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal))
+            vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
+            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal), vae)
         if config.model.spatial_only:
             grown = STUNet.from_pretrained(source, subfolder="unet", local_files_only=folder.exists())
             return new_pipeline(config, STUNet.from_unet(grown.spatial, **config.model.temporal))
