@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from openlumiere import STUNet
+from openlumiere import LumierePipeline, STUNet
 from openlumiere.diffusion.layout import LAYOUT_DIM, catmull_rom, drop, layout_of, path_through
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.load import load_pipeline
+from openlumiere.pipelines.planner import PathPlanner
 
 few = settings(max_examples=25, deadline=None)
 WITH_LAYOUT = ["bundled-layout", "class-beside-time"]
-points_of = st.lists(st.tuples(*[st.floats(0, 1)] * 2, st.floats(0.1, 1.5), st.floats(-720, 720)), min_size=1, max_size=6)
+points_of = st.lists(
+    st.tuples(*[st.floats(0, 1)] * 2, st.floats(0.1, 1.5), st.floats(-720, 720)), min_size=1, max_size=6
+)
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -111,7 +117,7 @@ def test_a_spline_through_a_lines_points_is_the_line() -> None:
         ([(0.5, 0.5), (0.5, 0.5, 0.5)], "alike"),
         ([(1.2, 0.5)], "outside the frame"),
         ([(math.nan, 0.5)], "outside the frame"),
-        ([(0.5, 0.5, 0.0)], "size"),
+        ([(0.5, 0.5, 0.0)], "size 0"),
         ([(0.5, 0.5, 0.5, math.inf)], "degrees"),
     ],
 )
@@ -154,7 +160,9 @@ def test_a_fresh_network_is_its_t2i_at_each_frames_layout(name: str, conditionin
     net, _ = network(name, temporal_conditioning=conditioning)
     still = inputs | {"sample": inputs["sample"][:, :, :1].expand(-1, -1, 8, -1, -1)}
     alike = layout[:, :1].expand(-1, 8, -1)
-    picture = t2i(still["sample"][:, :, 0], inputs["timestep"], inputs["encoder_hidden_states"], class_labels=alike[:, 0])
+    picture = t2i(
+        still["sample"][:, :, 0], inputs["timestep"], inputs["encoder_hidden_states"], class_labels=alike[:, 0]
+    )
     made = run(net, still, layout=alike)
     assert_close(made, picture.sample[:, :, None].expand_as(made))
 
@@ -209,3 +217,139 @@ def test_layouts_that_do_not_fit_are_one_line() -> None:
     assert not plain.takes_layout
     with pytest.raises(LumiereError, match="not trained to be told"):
         run(plain, inputs, layout=random_layout(2, 8))
+
+
+# --- In the pipeline --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pipe() -> LumierePipeline:
+    return tiny.conditioned(layout=True)
+
+
+def make(pipe: LumierePipeline, prompt: str | list[str] = "a tiger", **options: Any) -> torch.Tensor:
+    given_ = {"num_frames": 8, "generator": seeded(0), "upscale": False, "output_type": "pt", "guidance_scale": 3.0}
+    return pipe(prompt, **given_ | options).frames
+
+
+def told(pipe: LumierePipeline, **options: Any) -> list[torch.Tensor | None]:
+    """The layouts that the network is called with."""
+    seen: list[torch.Tensor | None] = []
+    hook = pipe.unet.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(kwargs.get("layout")), with_kwargs=True
+    )
+    make(pipe, **options)
+    hook.remove()
+    return seen
+
+
+def test_both_halves_of_guidance_are_told_the_same(pipe: LumierePipeline) -> None:
+    layout = random_layout(2, 8)
+    for seen in told(pipe, prompt=["a tiger", "a heart"], layout=layout):
+        assert_close(seen, torch.cat([layout, layout]))
+    (one, *_) = told(pipe, prompt="a tiger", layout=layout[0], num_videos_per_prompt=2, guidance_scale=1.0)
+    assert_close(one, layout[:1].expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_each_window_is_told_its_own_frames(pipe: LumierePipeline, loop: bool) -> None:
+    layout = random_layout(1, 13)
+    seen = told(pipe, layout=layout, num_frames=13, loop=loop, guidance_scale=1.0, num_inference_steps=1)
+    windows = pipe._windows(13, None, None, loop=loop)
+    assert len(seen) == len(windows) > 1
+    for frames, window in zip(windows.frames, seen, strict=True):
+        assert_close(window, layout[:, frames])
+    (batched,) = told(
+        pipe, prompt=["a", "b"], layout=torch.cat([layout, -layout]), num_frames=13, loop=loop, guidance_scale=1.0,
+        num_inference_steps=1, window_batch_size=len(windows),
+    )  # fmt: skip
+    assert_close(batched, torch.cat([layout, -layout])[:, windows.frames].flatten(0, 1))
+
+
+def test_way_points_and_what_they_leave_open(pipe: LumierePipeline) -> None:
+    points = [(0.1, 0.5), (0.9, 0.5)]
+    (alone, *_) = told(pipe, layout=points, planner=False, guidance_scale=1.0)
+    assert_close(alone[0], layout_of(path_through(points, 8)))
+    (planned, *_) = told(pipe, layout=points, guidance_scale=1.0)
+    (free, *_) = told(pipe, guidance_scale=1.0)
+    assert_close(planned[..., :2], alone[..., :2])
+    assert_close(planned[..., 2:], free[..., 2:])  # size and angle are the planner's
+    assert not torch.allclose(planned[..., :2], free[..., :2], atol=1e-2)
+    assert torch.equal(make(pipe, layout=points), make(pipe, layout=torch.tensor(points, dtype=torch.float64)))
+
+
+def test_the_planner_hangs_on_seed_and_prompt_alone(pipe: LumierePipeline) -> None:
+    (first, *_) = told(pipe, guidance_scale=1.0)
+    assert torch.equal(first, told(pipe, guidance_scale=1.0)[0])
+    assert not torch.allclose(first, told(pipe, generator=seeded(1), guidance_scale=1.0)[0], atol=1e-3)
+    assert not torch.allclose(first, told(pipe, prompt="a heart", guidance_scale=1.0)[0], atol=1e-3)
+    both = told(pipe, prompt=["a heart", "a tiger"], generator=[seeded(5), seeded(0)], guidance_scale=1.0)[0]
+    assert_close(both[1:], first)
+
+
+def test_without_planner_and_layout_text_alone_decides(pipe: LumierePipeline) -> None:
+    assert told(pipe, planner=False) == [None] * pipe.config.num_inference_steps
+    bare = LumierePipeline(**{**pipe.components, "planner": None}, **_options(pipe))
+    bare.set_progress_bar_config(disable=True)
+    assert torch.equal(make(bare), make(pipe, planner=False))
+    assert not torch.allclose(make(bare), make(pipe), atol=1e-3)
+
+
+def test_a_given_clip_is_where_it_is(pipe: LumierePipeline) -> None:
+    video, mask = torch.rand(8, 3, 16, 16, generator=seeded(2)), torch.ones(8, 16, 16)
+    assert set(told(pipe, video=video, mask=mask)) == {None}
+    assert all(seen is not None for seen in told(pipe, video=video, mask=mask, layout=[(0.5, 0.5)]))
+
+
+def test_a_planner_is_saved_and_loaded_with_its_model(pipe: LumierePipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "with")
+    again = load_pipeline(str(tmp_path / "with"), device="cpu")
+    again.set_progress_bar_config(disable=True)
+    assert_close(make(again), make(pipe), 1e-4)
+    old = tiny.conditioned()
+    old.save_pretrained(tmp_path / "old")
+    index = json.loads((tmp_path / "old" / "model_index.json").read_text())
+    del index["planner"]  # as models of before planners have it
+    (tmp_path / "old" / "model_index.json").write_text(json.dumps(index))
+    again = load_pipeline(str(tmp_path / "old"), device="cpu")
+    again.set_progress_bar_config(disable=True)
+    assert_close(make(again), make(old), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        (torch.zeros(7, 6), "8 frames"),
+        (torch.zeros(3, 8, 6), "8 frames"),
+        (torch.full((8, 6), math.nan), "finite"),
+        (torch.zeros(8, 5), "x,y"),
+        ([(0.5, 0.5), (0.5,)], "x,y"),
+        ("left", "way points"),
+        ([("a", 0.5)], "way points"),
+        ([(2.0, 0.5)], "outside"),
+    ],
+    ids=str,
+)
+def test_layouts_that_are_none_are_one_line(pipe: LumierePipeline, layout: Any, says: str) -> None:
+    with pytest.raises(LumiereError, match=says) as error:
+        make(pipe, layout=layout)
+    assert "\n" not in str(error.value)
+
+
+def test_models_that_take_no_layout_refuse_one_and_never_plan() -> None:
+    old = tiny.conditioned()
+    with pytest.raises(LumiereError, match="not trained to be told"):
+        make(old, layout=[(0.5, 0.5)])
+    before = make(old)
+    old.register_modules(planner=tiny.planner())
+    assert torch.equal(make(old), before)
+
+
+def test_a_planner_of_another_text_encoder_is_refused(pipe: LumierePipeline) -> None:
+    with pytest.raises(LumiereError, match="16 numbers"):
+        PathPlanner(text_dim=16, width=8, hidden=8, depth=1).plan(torch.zeros(1, 4, 384), 8)
+
+
+def _options(pipe: LumierePipeline) -> dict[str, Any]:
+    return {key: value for key, value in dict(pipe.config).items() if key in ("pixel_unshuffle", "num_inference_steps",
+            "window_frames")}  # fmt: skip

@@ -33,6 +33,7 @@ from transformers import (
 from openlumiere import STUNet
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import load_text_encoder
 
@@ -139,10 +140,9 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 6,
     },
 }
-UNETS["bundled-layout"] = UNETS["bundled"] | {  # told where its subject is
-    "class_embed_type": "simple_projection",
-    "projection_class_embeddings_input_dim": 6,
-}
+# Told where the subject is.
+LAYOUT = {"class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 6}
+UNETS["bundled-layout"] = UNETS["bundled"] | LAYOUT
 # Down-sampling ResNets halve by pooling, so diffusers itself runs them on multiples alone.
 ANY_SIZE = [name for name in UNETS if not name.startswith("deepfloyd") and name != "self-attention"]
 
@@ -184,23 +184,33 @@ def second_stage(*, channels: int = 3) -> LumiereSuperResolutionPipeline:
     return pipe
 
 
-def conditioned(*, upscale: bool = False) -> LumierePipeline:
+def planner() -> PathPlanner:
+    """With random weights: its paths hang on the prompt, and on chance."""
+    torch.manual_seed(0)
+    planner = PathPlanner(width=32, hidden=32, depth=1, num_inference_steps=2).eval()
+    torch.nn.init.normal_(planner.mean, std=0.2)
+    torch.nn.init.constant_(planner.scale, 0.2)
+    return planner
+
+
+def conditioned(*, upscale: bool = False, layout: bool = False) -> LumierePipeline:
     """On 16 x 16 pixels folded by 2, widened, with random weights that do something; windows of 8 frames.
 
     Args:
         upscale: with a second stage, twice as large.
+        layout: told where the subject is, with a planner.
     """
     second = second_stage()
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=12, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384,
+        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384, **(LAYOUT if layout else {}),
     )  # fmt: skip
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"planner": planner()} if layout else {}
     if upscale:
         options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
-        more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+        more |= {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,

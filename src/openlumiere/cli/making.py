@@ -40,6 +40,14 @@ def add_options(parser: parsing.Parser) -> None:
         "--style-strength", action="append", type=parsing.strength, metavar="A",
         help="0 = none of the style, 1 = all of it, default: 1; once for each --style, or once for all",
     )  # fmt: skip
+    parser.add_argument(
+        "--path", type=parsing.way_points, metavar="POINTS",
+        help='where the subject goes: way points x,y[,size[,degrees]] such as "0.1,0.5 0.9,0.5", as parts of the frame '
+        "from its left and its top, evenly spaced in time; default: what the model plans after the prompt",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-planner", action="store_true", help="don't let the model plan where its subject goes: text alone decides"
+    )
     sampling.add_options(parser)
     sampling.add_transparency(parser, "where the prompt asks for no or a transparent background, or the source has one")
 
@@ -88,12 +96,20 @@ def recipe_of(
         "styles": shlex.join(
             word for name, alpha in _styles(args) for word in ("--style", name, "--style-strength", f"{alpha:.10g}")
         ),
+        "layout": _layout_options(args),
         "upscale_steps": 0 if stage is None else args.upscale_steps or stage.config.num_inference_steps,
         "model": model,
         "weights": weights,
         "device": pipe.device.type,
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
     }
+
+
+def _layout_options(args: argparse.Namespace) -> str:
+    """Where the subject is to go, as the options that say it, quoted for a shell."""
+    points = [",".join(repr(number) for number in point) for point in args.path or []]
+    words = [f"--path={' '.join(points)}"] if points else []
+    return shlex.join([*words, *(["--no-planner"] if args.no_planner else [])])
 
 
 def make(
@@ -143,6 +159,8 @@ def _base(pipe: LumierePipeline, recipe: MadeBy, args: argparse.Namespace, watch
             upscale=False,
             transparent=recipe.alpha == "kept",
             background=recipe.background,
+            layout=args.path,
+            planner=not args.no_planner,
             loop=recipe.loop,
             window_batch_size=args.batch,
             offload_frames=args.offload,

@@ -67,9 +67,8 @@ class Recipe:
     def _read(cls, metadata: Mapping[str, object]) -> Self:
         data = {**metadata, "version": metadata[_VERSION]}
         kinds = {"str": str, "int": int, "float": float, "bool": bool}
-        # What older versions did not tell has the value that they had.
-        known = {f.name: data[f.name] if f.default is MISSING else data.get(f.name, f.default) for f in fields(cls)}
-        return cls(**{f.name: kinds[str(f.type)](known[f.name]) for f in fields(cls)})
+        told = [f for f in fields(cls) if f.name in data or f.default is MISSING]  # clips that are older than an option
+        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in told})
 
     def command(self, output: str) -> str:
         """The command, quoted for a shell, that makes the clip again as `output`."""
@@ -109,6 +108,7 @@ class GenerateRecipe(Recipe):
     Attributes:
         upscale_steps: 0 where the second stage was left out.
         styles: the options that name them, quoted for a shell.
+        layout: the options that say where the subject goes, likewise.
     """
 
     name: ClassVar[str] = "generate"
@@ -116,6 +116,7 @@ class GenerateRecipe(Recipe):
     num_frames: int
     upscale_steps: int = 0
     styles: str = ""
+    layout: str = ""
 
     def _options(self) -> list[str]:
         return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *_making(self)]
@@ -147,6 +148,7 @@ class EditRecipe(Recipe):
         arguments: the command's own options, quoted for a shell.
         upscale_steps: 0 where the second stage was left out.
         styles: the options that name them, quoted for a shell.
+        layout: the options that say where the subject goes, likewise.
     """
 
     name: ClassVar[str] = "edit"
@@ -156,6 +158,7 @@ class EditRecipe(Recipe):
     arguments: str
     upscale_steps: int = 0
     styles: str = ""
+    layout: str = ""
 
     def _command(self) -> str:
         return self.task
@@ -169,4 +172,4 @@ class EditRecipe(Recipe):
 
 def _making(recipe: GenerateRecipe | EditRecipe) -> list[str]:
     upscale = ["--upscale-steps", str(recipe.upscale_steps)] if recipe.upscale_steps else ["--no-upscale"]
-    return [*upscale, *shlex.split(recipe.styles)]
+    return [*upscale, *shlex.split(recipe.styles), *shlex.split(recipe.layout)]

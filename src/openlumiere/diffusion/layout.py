@@ -15,12 +15,11 @@ from collections.abc import Sequence
 
 import torch
 
-from openlumiere.errors import LumiereError
+from .way_points import check_way_points
 
 LAYOUT_DIM = 6
 # What way points leave open: the size that captions don't tell, and upright.
-_SIDE, _DEGREES = 0.75, 0.0
-_LARGEST = 2.0
+_SIDE, _ANGLE = 0.75, 0.0
 
 
 def layout_of(path: torch.Tensor) -> torch.Tensor:
@@ -59,27 +58,12 @@ def path_through(
         told[:, 3] = told[:, 3].deg2rad()
     told = catmull_rom(told, num_frames, loop=loop)
     if default is None:
-        default = torch.tensor([0.0, 0.0, _SIDE, math.radians(_DEGREES)]).expand(num_frames, -1)
+        default = torch.tensor([0.0, 0.0, _SIDE, _ANGLE]).expand(num_frames, -1)
     path = default.to(torch.float64).clone()
     path[:, : told.shape[1]] = told
     if told.shape[1] > 2:
         path[:, 2] = told[:, 2].exp()
     return path.float()
-
-
-def check_way_points(points: Sequence[Sequence[float]]) -> None:
-    """Raise LumiereError for points that `path_through` can't use."""
-    if not len(points):
-        raise LumiereError("a path needs a way point at least, such as 0.5,0.5")
-    if any(not 2 <= len(point) <= 4 for point in points) or len({len(point) for point in points}) > 1:
-        raise LumiereError("way points are x,y or x,y,size or x,y,size,degrees, all of them alike")
-    for x, y, *rest in points:
-        if not (0 <= x <= 1 and 0 <= y <= 1):
-            raise LumiereError(f"the way point {x:g},{y:g} lies outside the frame; choose x and y from 0 to 1")
-        if rest and not 0 < rest[0] <= _LARGEST:
-            raise LumiereError(f"the size {rest[0]:g} of a way point: choose a part of the frame, above 0 up to 2")
-        if len(rest) > 1 and not math.isfinite(rest[1]):
-            raise LumiereError(f"the angle {rest[1]:g} of a way point is not a number of degrees")
 
 
 def catmull_rom(points: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,8 +22,11 @@ from openlumiere.stunet import STUNet
 from .clips import rgb
 from .denoising import ClipPipeline, Conditions, LumierePipelineOutput, Start
 from .given import Given
+from .layouts import read_layout
+from .planner import PathPlanner
 from .styles import read_style, resolve_style
 from .super_resolution import LumiereSuperResolutionPipeline
+from .text import TextConditions
 
 
 class LumierePipeline(ClipPipeline):
@@ -37,6 +41,8 @@ class LumierePipeline(ClipPipeline):
         text_encoder_2, tokenizer_2: Stable Diffusion XL's second ones.
         vae: of latent T2Is; None = the network works on pixels.
         sr_unet, sr_scheduler: of the second stage; None = there is none.
+        planner: turns prompts into paths, for networks that are told where their subject is; None = they are not told
+            unless the user does.
         pixel_unshuffle: side of the blocks of pixels folded into channels, for networks on pixels.
         text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
         max_text_length: tokens that the bundled models read.
@@ -54,7 +60,7 @@ class LumierePipeline(ClipPipeline):
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae->sr_unet"
     _optional_components: ClassVar = [
-        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "sr_unet", "sr_scheduler",
+        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "sr_unet", "sr_scheduler", "planner",
     ]  # fmt: skip
 
     def __init__(
@@ -68,6 +74,7 @@ class LumierePipeline(ClipPipeline):
         vae: Any = None,
         sr_unet: STUNet | None = None,
         sr_scheduler: Any = None,
+        planner: PathPlanner | None = None,
         pixel_unshuffle: int = 1,
         text_encoder_id: str | None = None,
         max_text_length: int = 24,
@@ -93,6 +100,7 @@ class LumierePipeline(ClipPipeline):
             vae=vae,
             sr_unet=sr_unet,
             sr_scheduler=sr_scheduler,
+            planner=planner,
         )
         self.register_to_config(
             pixel_unshuffle=pixel_unshuffle,
@@ -208,6 +216,8 @@ class LumierePipeline(ClipPipeline):
         strength: float | None = None,
         hold_given: bool = True,
         paste_given: bool = True,
+        layout: Any | None = None,
+        planner: bool = True,
         feather: int = 0,
         upscale: bool | None = None,
         loop: bool = False,
@@ -244,6 +254,12 @@ class LumierePipeline(ClipPipeline):
             paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
                 the base's size is kept to the base clip's pixels.
             feather: pixels over which it then fades into what was made.
+            layout: where the subject is, for models that are told: way points such as ``[(0.1, 0.5), (0.9, 0.5)]``,
+                see `diffusion.layout.path_through`; or the numbers of each frame, (F, 6) or (B, F, 6), as
+                `diffusion.layout` has them.
+            planner: let the model's planner, where it has one, make of the prompt what `layout` leaves open; at random,
+                so that no two seeds are alike. With a `video` it is asked only for what way points leave open. False =
+                the paper's model.
             upscale: run the second stage too; None = where there is one.
             loop: make the clip's end flow into its start; a path that leads anywhere leads back again.
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
@@ -260,7 +276,8 @@ class LumierePipeline(ClipPipeline):
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
                 `output_type`, another number of generators, negative prompts or latents than of clips; a video without
-                a mask or of another size, or a model that takes none; `transparent` of a model without alpha.
+                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model without
+                alpha.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -282,6 +299,7 @@ class LumierePipeline(ClipPipeline):
             latents = correlate(latents, self.config.noise_correlation, loop=loop)
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        layout = self._layout(layout, text, shape[0], num_frames, generator, loop=loop, planned=planner, video=video)
         kept_on = torch.device("cpu") if offload_frames else device
         given = self._given(video, mask, shape, strength, kept_on, background)
         beside, start, held = None, None, None
@@ -292,7 +310,7 @@ class LumierePipeline(ClipPipeline):
             start = Start(self.encode_clips(given.clips), strength)
         latents = self._denoise(
             latents.to(kept_on, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale, beside, loop),
+            Conditions(text, num_frames, scale, rescale, beside, loop, layout),
             windows,
             num_inference_steps=steps,
             start=start,
@@ -374,6 +392,31 @@ class LumierePipeline(ClipPipeline):
             video, mask, (batch, frames, height, width), self.scale, alpha=self.has_alpha, background=background
         )
         return given.to(device, self.unet.dtype)
+
+    def _layout(
+        self,
+        layout: Any | None,
+        text: TextConditions,
+        batch: int,
+        num_frames: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        *,
+        loop: bool,
+        planned: bool,
+        video: Any | None,
+    ) -> torch.Tensor | None:
+        """Where the subjects of B clips are, (B, F, 6); None = not told. The planner draws from the generator, last."""
+        if not self.unet.takes_layout:
+            if layout is not None:
+                raise LumiereError("this model was not trained to be told where its subject is: leave the layout out")
+            return None
+        planner = self.planner if planned else None
+        if planner is None or (layout is None and video is not None):  # a given subject is where it is
+            plan = None
+        else:
+            prompts = text.hidden_states[:batch]
+            plan = partial(planner.plan, prompts, num_frames, loop=loop, generator=generator)
+        return read_layout(layout, batch=batch, num_frames=num_frames, loop=loop, plan=plan)
 
     def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
         length = length or self.config.window_frames or num_frames

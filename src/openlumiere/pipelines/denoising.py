@@ -103,6 +103,7 @@ class Conditions:
         guidance_scale, guidance_rescale: see `diffusion.guidance`.
         beside: given to the network beside the clip.
         loop: the clip's end flows into its start.
+        layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = not told.
     """
 
     text: TextConditions
@@ -111,6 +112,7 @@ class Conditions:
     guidance_rescale: float = 0.0
     beside: Beside | None = None
     loop: bool = False
+    layout: torch.Tensor | None = None
 
 
 class ClipPipeline(DiffusionPipeline):
@@ -327,9 +329,14 @@ class ClipPipeline(DiffusionPipeline):
                 labels = conditions.beside.class_labels.to(device).repeat_interleave(count).repeat(copies)
         place = place_in_clip(frames, conditions.num_frames, loop=conditions.loop)
         place = place.to(device).repeat(clips * copies, 1)
+        told: dict[str, torch.Tensor] = {}
+        if conditions.layout is not None:  # the same with and without the prompt
+            told["layout"] = (
+                conditions.layout[:, frames.to(conditions.layout.device)].flatten(0, 1).repeat(copies, 1, 1)
+            )
         out = self.call_network(
             net, given.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
-            class_labels=labels, frame_positions=place,
+            class_labels=labels, frame_positions=place, **told,
         )  # fmt: skip
         # DeepFloyd IF also predicts a variance, in as many channels again.
         prediction, variance = out.split(channels, dim=1) if out.shape[1] > channels else (out, None)

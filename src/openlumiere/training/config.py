@@ -81,6 +81,7 @@ class ModelConfig:
     condition_gate: bool = False  # stage conditional: see STUNet.add_gate
     spread_condition: bool | None = None  # stage conditional: see diffusion/conditioning.py; None = the model's own
     lora_rank: int = 16  # stage style; 0 trains all weights
+    planner: dict[str, Any] = field(default_factory=dict)  # stage planner: arguments of PathPlanner
     residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
 
 

@@ -197,9 +197,14 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
             from .style import Style
 
             return Style(config, device)
+        case "planner":
+            from .planner import Planner
+
+            return Planner(config, device)
         case _:
             raise LumiereError(
-                f"unknown stage {config.stage!r}; use autoencoder, t2i, t2v, conditional, ssr-image, ssr or style"
+                f"unknown stage {config.stage!r}; use autoencoder, t2i, t2v, conditional, ssr-image, ssr, style or "
+                "planner"
             )
 
 
