@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 Metadata = dict[str, str | int | float]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv"})
-PICTURE_SUFFIXES = frozenset({".webp", ".gif", ".png"})
+PICTURE_SUFFIXES = frozenset({".webp", ".gif", ".png", ".apng"})
 # Formats that store a run of equal frames as a single long one.
-_MERGING = frozenset({".webp", ".gif"})
+_MERGING = frozenset({".webp", ".gif", ".apng"})
+# Formats whose clock counts milliseconds: a frame's length says less of the rate than the note does.
+_COARSE = frozenset({".webm", ".mkv"})
+# FFmpeg's own decoders drop the alpha that VP8 and VP9 keep in a second stream beside each frame.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _SHORTEST_DELAY, _USUAL_DELAY = 0.010, 0.100  # browsers show delays of 10 ms and less as 100 ms
 _UNEVEN = 0.5  # frames that last so much more or less than the average, as a share of it, make a rate variable
 _UNSPECIFIED = 2  # code of ITU-T H.273
@@ -158,10 +162,15 @@ def probe(path: str | Path) -> ClipInfo:
 
 
 def _true_rate(path: Path, count: int, duration: float) -> tuple[int, float]:
-    """Number of frames and rate: of the note, where WebP or GIF hold runs of equal frames as one; else as stored."""
-    if path.suffix.lower() in _MERGING:
+    """Number of frames and rate: of the note, where pictures hold runs of equal frames as one, or a video's clock is
+    coarse; else as stored.
+    """
+    suffix = path.suffix.lower()
+    animated_png = suffix == ".png" and count > 1
+    if suffix in _MERGING | _COARSE or animated_png:
         note = _read_note(path)
-        if note.num_frames and abs(note.num_frames / note.fps - duration) < 0.01:
+        known = note.num_frames == count or (note.num_frames and suffix not in _COARSE)
+        if known and abs(note.num_frames / note.fps - duration) < 0.01:
             return note.num_frames, note.fps
     return count, count / duration
 
@@ -247,13 +256,13 @@ def _video_frames(path: Path, start: float) -> Iterator[Frame]:
         def clock(frame: av.VideoFrame) -> float:
             return ((frame.pts or 0) - origin) * base
 
-        decoded = container.decode(stream)
+        decoded = _decode(container, stream)
         if start > 0:
             container.seek(origin + math.floor(start / base), stream=stream)
             first = next(decoded, None)
             if first is None or clock(first) > start:  # no index to seek by: go through it all
                 container.seek(origin, stream=stream)
-                decoded = container.decode(stream)
+                decoded = _decode(container, stream)
             else:
                 decoded = chain([first], decoded)
         previous = None
@@ -267,6 +276,20 @@ def _video_frames(path: Path, start: float) -> Iterator[Frame]:
         end = clock(previous) + length
         _check_whole(path, stream, end)
         yield Frame(clock(previous), end, _converter(path, previous, stream))
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Frames from where the container stands, with the alpha that they have."""
+    import av
+
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    if stream.metadata.get("alpha_mode") != "1" or name is None:
+        yield from container.decode(stream)
+        return
+    decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    for packet in container.demux(stream):
+        yield from decoder.decode(packet)
 
 
 def _converter(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> Callable[[], np.ndarray]:
@@ -349,7 +372,8 @@ def _read_note(path: Path) -> _Note:
             text = file.read_text(encoding="utf-8") if file.exists() else None
         elif kind == "video":
             with _video(path) as (container, _):
-                text = container.metadata.get("comment")
+                tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska's are upper case
+                text = tags.get("comment")
         else:
             with Image.open(path) as picture:
                 text = picture.info.get("comment") or picture.info.get("Comment")
