@@ -60,6 +60,15 @@ def test_webm_with_alpha_is_vp9_as_browsers_show_it_and_seekable(tmp_path: Path)
     assert np.asarray(read_picture(path, background="lime"))[0, 0].tolist() == [0, 255, 0]
 
 
+@pytest.mark.parametrize("width", [8, 50, 100, 101])
+def test_webm_of_any_width_comes_back_to_its_last_column(tmp_path: Path, width: int) -> None:
+    frames = np.full((6, 20, width, 4), [200, 40, 90, 255], np.uint8)
+    frames[:, :4, :, 3] = 0
+    clip = read_clip(write_clip(frames, tmp_path / "clip.webm"))
+    assert np.abs(clip.frames[..., 3].astype(int) - frames[..., 3]).max() <= 16
+    assert np.abs(clip.frames[:, 6:].astype(int) - frames[:, 6:]).max() <= 12
+
+
 def test_webm_of_opaque_frames_carries_no_alpha(tmp_path: Path) -> None:
     frames = disc()
     frames[..., 3] = 255

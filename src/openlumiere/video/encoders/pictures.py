@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from ..alpha import bleed, one_bit, opaque
-from ..palette import nearest, palette_of
 from .timing import delays
 
 _XMP = (
@@ -39,61 +38,83 @@ def write_webp(
     )  # fmt: skip
 
 
-def write_apng(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str, *, colours: int | None = None) -> None:
-    """Animated PNG, lossless unless brought to a palette.
+def write_apng(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
+    """Animated PNG, without loss."""
+    _save_apng([Image.fromarray(frame) for frame in pixels], file, fps, note)
 
-    Args:
-        colours: of a palette for the whole clip, with alpha, at most 256; None keeps all.
-    """
+
+def write_indexed_apng(index: np.ndarray, table: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
+    """Animated PNG with a palette: uint8 (frames, height, width) into (colours, 4), straight alpha."""
+    pictures = [_indexed(frame, table[:, :3]) for frame in index]
+    _save_apng(pictures, file, fps, note, transparency=table[:, 3].tobytes())
+
+
+def _save_apng(pictures: list[Image.Image], file: Path | BinaryIO, fps: float, note: str, **options: Any) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("Comment", note)
-    options = {}
-    if colours is None:
-        pictures = [Image.fromarray(frame) for frame in pixels]
-    else:
-        table = palette_of(pixels, colours)
-        pictures = [_indexed(index, table[:, :3]) for index in nearest(pixels, table)]
-        options["transparency"] = table[:, 3].tobytes()
     pictures[0].save(
-        file, "PNG", save_all=True, append_images=pictures[1:], duration=delays(len(pixels), fps, 1000), loop=0,
+        file, "PNG", save_all=True, append_images=pictures[1:], duration=delays(len(pictures), fps, 1000), loop=0,
         disposal=PngImagePlugin.Disposal.OP_NONE, blend=PngImagePlugin.Blend.OP_SOURCE, pnginfo=info, **options,
     )  # fmt: skip
 
 
 def write_gif(
-    pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str,
-    *, background: str | None = None, colours: int = 256, dither: bool = True,
-) -> None:  # fmt: skip
-    """GIF: one palette for the whole clip, so that colours don't flicker; pixels are shown or not, see `one_bit`.
+    pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str, *, background: str | None = None
+) -> None:
+    """GIF: one palette for the whole clip, so that colours don't flicker, and dithered by error diffusion.
 
     Args:
         background: where given, what half transparent pixels are laid over before they are shown.
-        colours: of the palette, 2 to 256, the transparent one among them.
-        dither: colours between those of the palette, by error diffusion.
     """
-    transparent = pixels.shape[-1] == 4
-    shown = np.stack([one_bit(frame[..., 3]) for frame in pixels]) if transparent else None
-    if not transparent:
-        solid = pixels
-    elif background is None:
-        solid = bleed(pixels)[..., :3]  # errors are diffused from unseen pixels too
+    if pixels.shape[-1] == 3:
+        solid, shown = pixels, None
+        table, palette = _gif_palette(solid, 256)
     else:
-        solid = opaque(pixels, background)
-    table, palette = _gif_palette(solid if shown is None else solid[shown], colours - transparent)
-    clear, options = len(table), {}
-    if transparent:
-        spare = next(gray for gray in range(256) if not (table == gray).all(axis=1).any())
-        table, options = np.vstack([table, np.full(3, spare, np.uint8)]), {"transparency": clear, "disposal": 2}
-    pictures = []
-    method = Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE
-    for i, frame in enumerate(solid):
-        index = np.array(Image.fromarray(np.ascontiguousarray(frame)).quantize(palette=palette, dither=method))
-        if shown is not None:
-            index[~shown[i]] = clear
-        pictures.append(_indexed(index, table))
+        flat = one_bit_frames(pixels, background)
+        solid, shown = flat[..., :3], flat[..., 3] > 0
+        table, palette = _gif_palette(solid[shown], 255)
+    clear = len(table)
+    index = np.stack([
+        np.asarray(Image.fromarray(np.ascontiguousarray(frame)).quantize(palette=palette)) for frame in solid
+    ])  # fmt: skip
+    if shown is None:
+        _save_gif(index, table, None, file, fps, note)
+    else:
+        index = np.where(shown, index, clear).astype(np.uint8)
+        _save_gif(index, np.vstack([table, np.zeros((1, 3), np.uint8)]), clear, file, fps, note)
+
+
+def one_bit_frames(pixels: np.ndarray, background: str | None) -> np.ndarray:
+    """Frames whose alpha is 0 or 255, see `one_bit`: uint8, (frames, height, width, 4) of the same shape.
+
+    Args:
+        background: where given, what half transparent pixels are laid over.
+    """
+    # Bled, as errors are diffused from unseen pixels too.
+    solid = bleed(pixels)[..., :3] if background is None else opaque(pixels, background)
+    shown = np.stack([one_bit(frame[..., 3]) for frame in pixels])
+    return np.concatenate([solid, np.where(shown, 255, 0).astype(np.uint8)[..., None]], -1)
+
+
+def write_indexed_gif(index: np.ndarray, table: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
+    """GIF with a given palette: uint8 (frames, height, width) into (colours, 4); one of alpha 0 is the transparent."""
+    clear = int(np.argmin(table[:, 3])) if (table[:, 3] == 0).any() else None
+    _save_gif(index, table[:, :3], clear, file, fps, note)
+
+
+def _save_gif(
+    index: np.ndarray, table: np.ndarray, clear: int | None, file: Path | BinaryIO, fps: float, note: str
+) -> None:
+    options: dict[str, Any] = {}
+    if clear is not None:  # each colour once: Pillow finds the entries again by their colours
+        others = np.delete(table, clear, 0)
+        table = table.copy()
+        table[clear] = next(gray for gray in range(256) if not (others == gray).all(axis=1).any())
+        options = {"transparency": clear, "disposal": 2}
+    pictures = [_indexed(frame, table) for frame in index]
     pictures[0].save(
         file, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=False, comment=note.encode(),
-        duration=[10 * delay for delay in delays(len(pixels), fps, 100)], palette=table.tobytes(), **options,
+        duration=[10 * delay for delay in delays(len(pictures), fps, 100)], palette=table.tobytes(), **options,
     )  # fmt: skip
 
 
