@@ -41,6 +41,10 @@ class DenoisingTask:
         encode_prompt: one prompt to what the network is told.
         encode_clips: pixels in [-1, 1] to what the network denoises.
         vae: what `encode_clips` encodes with; None = the network works on pixels.
+
+    Attributes:
+        clips: the data set as pixels.
+        dataset: what is trained on: the same, or its latents.
     """
 
     step: int = 0  # see `Stage`
@@ -65,9 +69,9 @@ class DenoisingTask:
         if vae is not None and config.model.size % pixels_per_position(vae):
             raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {pixels_per_position(vae)}")
         channels = None if vae is None else int(vae.config.in_channels)
-        self.dataset = make_dataset(config, single_frame=single_frame, channels=channels)
+        self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels)
         if config.data.cache is not None:
-            self.dataset = cached_latents(config, self.dataset, vae, device)
+            self.dataset = cached_latents(config, self.clips, vae, device)
         self.scheduler, self.encode_clips, self.text = scheduler, encode_clips, PromptCache(encode_prompt)
 
     def denoising_loss(
