@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data.artwork import Artwork
 from openlumiere.errors import LumiereError
+from openlumiere.latents import load_vae
 
 from .config import TrainConfig
 
@@ -29,16 +30,20 @@ class Autoencode:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        try:
-            self.module = RGBAAutoencoder(sample_size=config.model.size, **config.model.autoencoder)
-        except (TypeError, ValueError) as error:
-            raise LumiereError(f"model.autoencoder is not an RGBAAutoencoder's configuration: {error}") from error
+        self.module = _network(config)
         if config.data.crop % self.module.spatial_compression_ratio:
             raise LumiereError(f"data.crop must be a multiple of {self.module.spatial_compression_ratio}")
         self.module.to(device, memory_format=torch.channels_last)
+        self._begin_training()
         self.dataset: Dataset[Any] = Artwork(
             Path(config.data.folder), size=config.model.size, crop=config.data.crop, seed=config.seed
         )
+
+    def _begin_training(self) -> None:
+        self.module.train()
+        if self.config.model.decoder_only:  # latents that others were trained on stay as they are
+            self.module.encoder.requires_grad_(False)
+            self.module.standardize.eval()
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
@@ -73,7 +78,7 @@ class Autoencode:
         self.module.eval()
         with torch.no_grad():
             made = self.module(real)
-        self.module.train()
+        self._begin_training()
         rows = [torch.cat(list(_on_checkers(clip)), dim=2) for clip in (real, made)]
         sheet = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         Image.fromarray(sheet).save(folder / f"{step:07d}.png")
@@ -81,6 +86,9 @@ class Autoencode:
     @torch.no_grad()
     def export(self, folder: Path) -> None:
         """diffusers' folder `vae`, its latents standardized anew for the averaged weights."""
+        if self.config.model.decoder_only:
+            self.module.save_pretrained(folder / "vae")
+            return
         statistics = self.module.standardize
         before = {name: value.clone() for name, value in statistics.state_dict().items()}
         momentum, statistics.momentum = statistics.momentum, None  # the plain mean over what follows
@@ -92,6 +100,22 @@ class Autoencode:
         self.module.save_pretrained(folder / "vae")
         statistics.momentum = momentum
         statistics.load_state_dict(before)
+
+
+def _network(config: TrainConfig) -> RGBAAutoencoder:
+    """The network that a configuration describes, or the one that it goes on from."""
+    model = config.model
+    if model.vae is not None:
+        started: RGBAAutoencoder = load_vae(model.vae).requires_grad_(True)
+        return started
+    if model.decoder_only:
+        raise LumiereError(
+            "model.decoder_only needs model.vae: the folder of the autoencoder whose decoder is trained on"
+        )
+    try:
+        return RGBAAutoencoder(sample_size=model.size, **model.autoencoder)
+    except (TypeError, ValueError) as error:
+        raise LumiereError(f"model.autoencoder is not an RGBAAutoencoder's configuration: {error}") from error
 
 
 def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -69,7 +69,9 @@ class ModelConfig:
     latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
     # stage autoencoder: share of the samples whose latents are moved or shrunk, and should decode to such pictures
     equivariance: float = 0.0
-    vae: str | None = None  # stage t2i: folder of the VAE whose latents the network works on; None = on pixels
+    decoder_only: bool = False  # stage autoencoder: train the decoder of `vae` on, and leave its latents as they are
+    # Folder of the VAE whose latents the network works on (t2i; None = on pixels), or that trains on (autoencoder)
+    vae: str | None = None
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
@@ -87,8 +89,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up, then decay to `final_lr_ratio` of the peak at `max_steps`."""
+    """Warm-up, then decay to `final_lr_ratio` of the peak at `max_steps`."""
 
+    optimizer: str = "adamw"  # or "muon", see training/muon.py
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -110,6 +113,8 @@ class OptimizerConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise LumiereError(f"optim.optimizer {self.optimizer!r}: use adamw or muon")
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
