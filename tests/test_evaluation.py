@@ -27,7 +27,7 @@ from openlumiere.evaluation.report import summary, wilson
 
 SUBJECTS = ("ell", "wedge", "flag", "dial")
 SUBJECT_CONFIG = ClassifierConfig(width=8, steps=150, batch_size=48, held_out_clips=40)
-MOTION_CONFIG = MotionConfig(clips=400, steps=800, held_out_clips=60)
+MOTION_CONFIG = MotionConfig(clips=800, steps=1600, held_out_clips=60)
 
 
 def tiny_atlas(key: str, *, loop: int = 16, side: int = 64) -> Atlas:

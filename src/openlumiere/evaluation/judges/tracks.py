@@ -30,6 +30,7 @@ TRACK_POINTS = 49
 _LAGS = (3, 12)
 _ANGLES, _RADII = 24, 6
 _CYCLES = (1, 2, 3, 4, 5)
+_OSCILLATIONS = tuple(range(1, 11))  # cycles a clip; the fastest bounce has eight
 
 
 def as_clip(frames: np.ndarray | torch.Tensor, at: np.ndarray | None = None, *, side: int = SIDE) -> torch.Tensor:
@@ -116,8 +117,9 @@ def track_features(clip: torch.Tensor) -> torch.Tensor:
     """How the subject moves, in numbers that a small classifier can weigh; shape (FEATURES,).
 
     The subject is what differs from the background. Of its centre, log area and second moments over the clip: level,
-    trend, and waves of 1 to 5 cycles. Of its appearance: how well the subject, seen in polar coordinates about
-    its centre, matches itself a sixteenth and a quarter of the clip later, for each angle turned by.
+    trend, waves of 1 to 5 cycles, and how much of each rate there is whatever the phase. Of its appearance: how well
+    the subject, seen in polar coordinates about its centre, matches itself a sixteenth and a quarter of the clip later,
+    for each angle turned by.
 
     Args:
         clip: (TRACK_POINTS, 3, SIDE, SIDE) in [0, 1]: the frames at `track_indices`.
@@ -131,10 +133,11 @@ def track_features(clip: torch.Tensor) -> torch.Tensor:
     log_area = (mass / SIDE**2).clamp(min=1e-3).log()
     tracks = torch.stack([x, y, log_area, size.log(), (sxx - syy) / size, 2 * sxy / size])
     waves = tracks @ _basis().T / TRACK_POINTS
+    rates = torch.linalg.vector_norm(tracks @ _oscillations().transpose(1, 2), dim=0) / TRACK_POINTS
     residual = tracks - tracks.mean(1, keepdim=True)
     spread = (residual.square().mean(1) + 1e-6).log()
     turned = _turning(difference * weight[:, None], x, y, (mass * 4 / SIDE**2 / np.pi).sqrt())
-    return torch.cat([waves.flatten(), spread, turned.flatten()])
+    return torch.cat([waves.flatten(), rates.flatten(), spread, turned.flatten()])
 
 
 def centres(frames: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -161,7 +164,7 @@ def _centre(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return axis, mass, (weight.sum(1) * axis).sum(1) / mass, (weight.sum(2) * axis).sum(1) / mass
 
 
-FEATURES = 6 * (2 + 2 * len(_CYCLES)) + 6 + len(_LAGS) * _ANGLES
+FEATURES = 6 * (2 + 2 * len(_CYCLES) + len(_OSCILLATIONS)) + 6 + len(_LAGS) * _ANGLES
 
 
 @lru_cache(maxsize=1)
@@ -171,6 +174,13 @@ def _basis() -> torch.Tensor:
     for k in _CYCLES:
         rows += [torch.sin(2 * torch.pi * k * t), torch.cos(2 * torch.pi * k * t)]
     return torch.stack(rows)
+
+
+@lru_cache(maxsize=1)
+def _oscillations() -> torch.Tensor:
+    """Sine and cosine of each rate, (2, rates, TRACK_POINTS)."""
+    angle = 2 * torch.pi * torch.tensor(_OSCILLATIONS)[:, None] * torch.linspace(0, 1, TRACK_POINTS)
+    return torch.stack([torch.sin(angle), torch.cos(angle)])
 
 
 def _turning(difference: torch.Tensor, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
