@@ -276,8 +276,8 @@ class LumierePipeline(ClipPipeline):
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
                 `output_type`, another number of generators, negative prompts or latents than of clips; a video without
-                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model without
-                alpha.
+                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model
+                without alpha.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
