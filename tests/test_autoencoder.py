@@ -134,6 +134,18 @@ def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp
     assert Image.open(tmp_path / "run" / "samples" / "0000004.png").size == (8 * SIDE, 2 * SIDE)
 
 
+def test_a_decoder_trains_on_while_latents_stay(drawings: Path, tmp_path: Path) -> None:
+    first = train(parse(recipe(drawings, tmp_path / "first")))
+    tree = recipe(drawings, tmp_path / "second", lr=1e-2)
+    tree["model"] |= {"vae": str(first / "vae"), "decoder_only": True}
+    second = train(parse(tree))
+    one, two = (load_file(folder / "vae" / "diffusion_pytorch_model.safetensors") for folder in (first, second))
+    changed = {key.split(".")[0] for key in one if not torch.equal(one[key], two[key])}
+    assert changed == {"decoder"}
+    with pytest.raises(LumiereError, match=r"needs model\.vae"):
+        train(parse(recipe(drawings, tmp_path / "third") | {"model": {"size": SIDE, "decoder_only": True}}))
+
+
 # --- Artwork ----------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from openlumiere.data.emoji import FPS, BuildReport, build, decode_loop, fetch, 
 from openlumiere.data.scenes import vocabulary
 from openlumiere.errors import LumiereError
 
-TIGER, LION, HEART, CAT, WAVE, PIG = "1f405", "1f981", "2764-fe0f", "1f431", "1f44b", "1f416"
+TIGER, LION, HEART, CAT, FIST, PIG = "1f405", "1f981", "2764-fe0f", "1f431", "1f44a", "1f416"
 SIZE = 32
 
 
@@ -64,7 +64,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packages")
     equal = pictures(2)
     contents: list[dict[str, bytes]] = [
-        {TIGER: webp(pictures(24), 42), "1f44b-1f3fd": webp(pictures(6), 100), WAVE: webp(pictures(6, hue=9), 100)},
+        {TIGER: webp(pictures(24), 42), "1f44b-1f3fd": webp(pictures(6), 100), FIST: webp(pictures(6, hue=9), 100)},
         {LION: webp(pictures(10, hue=80), [50, 150] * 5), CAT: b"RIFF, and then nothing"},
         # Equal frames in a row, which WebP stores as one: 3 x 125 ms, then 5 x 125 ms.
         {HEART: webp([equal[0]] * 3 + [equal[1]] * 5, 125), PIG: webp(pictures(1), 40)},
@@ -100,12 +100,12 @@ def test_animations_are_written_and_the_rest_is_counted_and_named(built: tuple[P
     assert report.shards == 1
     assert set(report.broken) == {f"{CAT}.webp", "1ffff.webp", "1f42d.webp"}
     assert "no emoji has the code points" in report.broken["1ffff.webp"]
-    assert [meta["emoji"] for meta, _ in iterate(out)] == [TIGER, WAVE, LION, HEART]
+    assert [meta["emoji"] for meta, _ in iterate(out)] == [TIGER, FIST, LION, HEART]
 
 
 def test_loops_have_the_duration_of_the_original_at_16_fps(built: tuple[Path, BuildReport]) -> None:
     loops = {meta["emoji"]: frames for meta, frames in iterate(built[0])}
-    seconds = {TIGER: 24 * 0.042, WAVE: 0.6, LION: 1.0, HEART: 1.0}
+    seconds = {TIGER: 24 * 0.042, FIST: 0.6, LION: 1.0, HEART: 1.0}
     for key, frames in loops.items():
         assert frames.shape == (round(seconds[key] * FPS), SIZE, SIZE, 4), key
         assert frames.dtype == np.uint8
@@ -137,7 +137,7 @@ def test_metadata_names_the_emoji(built: tuple[Path, BuildReport]) -> None:
     assert meta == {"emoji": HEART, "names": meta["names"], "fps": 16, "loop_frames": 16, "size": SIZE}
     assert meta["names"][0] == "red heart"
     assert names_of("1f1f3-1f1f1")[0].lower() == "netherlands"
-    assert "waving hand" in names_of(WAVE)
+    assert "oncoming fist" in names_of(FIST)
 
 
 def test_skin_tones_come_when_asked_for(packages: Path, tmp_path: Path, built: tuple[Path, BuildReport]) -> None:
@@ -272,7 +272,7 @@ def test_atlases_are_premultiplied_and_resized(built: tuple[Path, BuildReport]) 
     assert half.any()
     assert frames[:, 0][half].float().mean() == pytest.approx(200 * 128 / 255, abs=4)
     whole = load_atlases(built[0], side=64)
-    assert set(whole) == {"tiger", "lion", "heart", WAVE}  # by code point where the vocabulary has no word
+    assert set(whole) == {"tiger", "lion", "heart", FIST}  # by code point where the vocabulary has no word
     assert whole["tiger"].frames.shape[-1] == SIZE  # never enlarged
 
 

@@ -26,6 +26,7 @@ from openlumiere.data.scenes import (
     combination_held_out,
     shortest_period,
     speed,
+    subject_set,
     trajectory,
     vocabulary,
 )
@@ -148,6 +149,8 @@ def test_articles_fit_their_nouns(training: list[Scene]) -> None:
     assert said("a unicorn", captions)
     assert said("a UFO", captions)
     assert said("an umbrella", captions)
+    assert said("clapping hands", captions)
+    assert not said("a clapping hands", captions)
     assert "  " not in captions
     assert " ," not in captions
 
@@ -181,6 +184,19 @@ def test_bad_arguments_are_refused() -> None:
         trajectory(replace(PLAIN, motion="fly"), np.linspace(0, 5, 4))
     with pytest.raises(LumiereError, match="a fraction of 2 of transparent scenes: choose 0 to 1"):
         sampler(transparent=2)
+
+
+def test_sets_name_subjects_of_the_vocabulary_once() -> None:
+    for name, subjects in WORDS["sets"].items():
+        assert len(set(subjects)) == len(subjects)
+        assert set(subjects) <= set(NAMES)
+        assert subject_set(name) == subjects
+    assert len(subject_set("emoji")) == 36
+    assert len(subject_set("emoji-nano")) == 24
+    codes = [entry["emoji"] for entry in WORDS["subjects"].values()]
+    assert len(set(codes)) == len(codes)
+    with pytest.raises(LumiereError, match="no set of subjects is called 'pets'"):
+        subject_set("pets")
 
 
 # Paths
@@ -455,7 +471,7 @@ def test_the_subjects_own_animation_goes_on_and_starts_where_drift_says() -> Non
     scene = replace(PLAIN, subject=subject)
 
     def shown(drift: float) -> list[int]:
-        rgb, _ = draw(replace(scene, drift=(0.5, 0.5, drift)), atlas(subject), size=32, num_frames=15)
+        rgb, _ = draw(replace(scene, drift=(0.5, 0.5, drift)), atlas(subject), size=32, num_frames=15, fps=16)
         return ((rgb[0, :, 16, 12] + 1) * 127.5 / 255 * 12).round().int().tolist()
 
     assert shown(0.0) == [i % 12 for i in range(15)]
@@ -467,7 +483,7 @@ def test_a_held_out_animation_is_drawn_from_its_second_half_alone() -> None:
     scene = replace(PLAIN, subject=subject)
 
     def shown(held_out: bool) -> set[int]:
-        rgb, _ = draw(scene, atlas(subject), size=32, num_frames=40, held_out_animation=held_out)
+        rgb, _ = draw(scene, atlas(subject), size=32, num_frames=40, fps=16, held_out_animation=held_out)
         return set(((rgb[0, :, 16, 12] + 1) * 127.5 / 255 * 12).round().int().tolist())
 
     assert shown(False) == set(range(6))
@@ -485,6 +501,7 @@ def test_the_animation_goes_on_in_real_time_whatever_frames_are_shown() -> None:
     whole = shown(num_frames=80)
     assert shown(num_frames=80, frames=list(range(0, 80, 5))) == whole[::5]
     assert shown(num_frames=16, fps=3.2) == whole[::5]  # the same five seconds
+    assert shown(num_frames=16) == whole[::5]  # as clips last where nothing is said
     assert shown(num_frames=160, fps=32)[::2] == whole
     assert shown(num_frames=40, fps=16) == whole[:40]  # a shorter clip is no faster
 

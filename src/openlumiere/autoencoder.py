@@ -62,7 +62,7 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         # As many again at the coarsest resolution, where a block costs least and sees most.
         down += [_ResidualBlock(widths[-1]) for _ in range(encoding)]
         self.encoder = nn.Sequential(*down, nn.SiLU(), _convolution(widths[-1], latent_channels))
-        self.standardize = nn.BatchNorm2d(latent_channels, affine=False, momentum=0.02)
+        self.standardize = Standardize(latent_channels)
         up: list[nn.Module] = [_convolution(latent_channels, widths[-1])]
         for level in reversed(range(len(widths))):
             up += [_ResidualBlock(widths[level]) for _ in range(decoding)]
@@ -99,10 +99,55 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         Args:
             between: turns the latents into several batches of them, each of which is decoded, as training does.
         """
-        latents = self.encode(sample).latent_dist.mode()
-        if between is None:
-            return self.decode(latents).sample
-        return [self.decode(part).sample for part in between(latents)]
+        latents = self.standardize(self.encoder(sample))
+        return self.decoder(latents) if between is None else [self.decoder(part) for part in between(latents)]
+
+
+class Standardize(nn.Module):
+    """Brings each channel to mean 0 and variance 1, in training as afterwards: batch renormalization (Ioffe 2017).
+
+    Values are standardized by running statistics, so that the decoder meets the same scale in every batch; gradients
+    are those of the batch's own statistics, so that the encoder gains nothing by growing.
+
+    Attributes:
+        momentum: share of the newest batch in the running statistics; None = the plain mean over all batches.
+    """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
+    def __init__(self, channels: int, *, momentum: float = 0.02, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum: float | None = momentum
+        self.epsilon = epsilon
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+
+    def reset_running_stats(self) -> None:
+        """Forget what was seen."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return self._standardized(x, self.running_mean, self.running_var)
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            share = 1 / int(self.num_batches_tracked)
+            share = share if self.momentum is None else max(share, self.momentum)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance, share)
+            scale = ((variance + self.epsilon) / (self.running_var + self.epsilon)).sqrt()
+            offset = (mean - self.running_mean) / (self.running_var + self.epsilon).sqrt()
+        standard = self._standardized(x, mean, variance)
+        return standard * scale[:, None, None] + offset[:, None, None]
+
+    def _standardized(self, x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        return (x - mean[:, None, None]) * (variance + self.epsilon).rsqrt()[:, None, None]
 
 
 class _ResidualBlock(nn.Module):
@@ -119,5 +164,6 @@ class _ResidualBlock(nn.Module):
 
 def _convolution(channels: int, out: int, *, stride: int = 1) -> nn.Conv2d:
     layer = nn.Conv2d(channels, out, 3, stride=stride, padding=1)
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from openlumiere.errors import LumiereError
 
@@ -24,6 +25,7 @@ def register(commands: Commands) -> None:
         example=[
             'lumiere generate "a tiger walking to the left on a green background" -o tiger.mp4',
             'lumiere generate "a heart growing" --style flat --style-strength 0.8 -o flat.webp',
+            'lumiere generate "a waving hand" --transparent -o wave.webp',
             'lumiere generate "a red heart growing" --seed 7 --num 4 -o heart.webp',
             "lumiere generate --prompts prompts.txt -o clips    # stop it and start it again: it goes on",
         ],
@@ -33,7 +35,7 @@ def register(commands: Commands) -> None:
         "-o",
         "--output",
         help=".mp4 (H.264), .mov (ProRes), .webp or .gif (looping), .png (contact sheet), no suffix: frames; "
-        "default: a new .mp4 named after the prompt; with --prompts: the folder for the clips",
+        "default: a new .mp4, .webp if transparent, named after the prompt; with --prompts: the folder for the clips",
     )
     parser.add_argument(
         "--frames", type=parsing.positive_int, default=80, help="default: 80; longer clips are made in windows"
@@ -67,23 +69,23 @@ def run(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace) -> list[Job]:
     """The clips to make, each with a file that can be written, before anything slow is done."""
-    from openlumiere.video import check_writable
+    from openlumiere.video import check_writable, colour
 
+    colour(args.background)
+    how: dict[str, Any] = {
+        "negative": args.negative, "seed": args.seed, "count": args.num, "transparent": sampling.wants_alpha(args),
+    }  # fmt: skip
     if args.prompts is None:
         if args.prompt is None:
             raise LumiereError('say what to show: lumiere generate "a tiger walking to the left", or give --prompts')
-        planned = jobs.from_prompt(
-            args.prompt, negative=args.negative, seed=args.seed, output=args.output, count=args.num
-        )
+        planned = jobs.from_prompt(args.prompt, output=args.output, **how)
     else:
         if args.prompt is not None:
             raise LumiereError("give either a prompt or --prompts FILE, not both")
         if args.output is None:
             raise LumiereError("--prompts needs a folder for the clips: add -o FOLDER")
         folder = Path(args.output)
-        every = jobs.from_file(
-            Path(args.prompts), negative=args.negative, seed=args.seed, folder=folder, count=args.num
-        )
+        every = jobs.from_file(Path(args.prompts), folder=folder, **how)
         planned = [job for job in every if not Path(job.output).exists()]
         print(f"{len(planned)} clips to make, {len(every) - len(planned)} already there and skipped", flush=True)
         for job in planned:

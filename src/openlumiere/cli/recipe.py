@@ -15,7 +15,13 @@ _VERSION, _COMMAND = "openlumiere", "command"  # the keys that tell our metadata
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides a clip's pixels, in diffusers' words; `weights` is the bundled.fingerprint of local ones."""
+    """All that decides a clip's pixels, in diffusers' words.
+
+    Attributes:
+        weights: the bundled.fingerprint of local ones.
+        alpha: "kept", or "laid over" the background; "" where model or clip have none.
+        background: a colour's name or #rrggbb.
+    """
 
     name: ClassVar[str]
 
@@ -30,6 +36,8 @@ class Recipe:
     device: str
     dtype: str
     loop: bool = False
+    alpha: str = ""
+    background: str = "white"
     version: str = openlumiere.__version__
 
     def metadata(self) -> dict[str, str | int | float]:
@@ -74,6 +82,8 @@ class Recipe:
             *((f"--negative={self.negative_prompt}",) if self.negative_prompt else ()),
             *(("--loop",) if self.loop else ()),
             *self._options(),
+            *{"": (), "kept": ("--transparent",), "laid over": ("--no-transparent",)}[self.alpha],
+            *(("--background", self.background) if self.background != "white" else ()),
             *("--device", self.device),
             *("--dtype", self.dtype),
         ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,7 @@ def build(
     sources: dict[str, Callable[[], Named]] = {
         _ANIMATED: lambda: _animated(emoji),
         "still": lambda: _still(packages),
-        **{name: (lambda design=design: _icons(design, packages, size)) for name, design in DESIGNS.items()},
-        **{name: (lambda design=design: _icons(design, packages, size)) for name, design in UNSEEN.items()},
+        **{name: partial(_icons, design, packages, size) for name, design in (DESIGNS | UNSEEN).items()},
     }
     if clip_art is not None:
         sources["clip-art"] = lambda: _clip_art(clip_art, size)
@@ -82,10 +82,10 @@ def _store(out: Path, name: str, pictures: Callable[[], Named], size: int) -> tu
             held_out = name in UNSEEN or picture_held_out(key)
             kept[held_out].append(_premultiplied(picture, size))
         for target, arrays in zip(targets, kept, strict=True):
-            partial = target.with_name(target.name + ".partial")
-            with partial.open("wb") as file:
+            unfinished = target.with_name(target.name + ".partial")
+            with unfinished.open("wb") as file:
                 np.save(file, np.stack(arrays) if arrays else np.zeros((0, 4, size, size), np.uint8))
-            partial.rename(target)
+            unfinished.rename(target)
     train, test = (len(np.load(target, mmap_mode="r")) for target in targets)
     return train, test
 
@@ -147,7 +147,7 @@ def _clip_art(folder: Path, size: int) -> Named:
             yield file.stem, picture
 
 
-class Artwork(Dataset[torch.Tensor]):
+class Artwork(Dataset[dict[str, torch.Tensor]]):
     """Composed pictures, or crops of them; item n is a pure function of (seed, n).
 
     A picture is placed, turned, flipped and scaled at random; half of the frames are transparent around it, the others
@@ -181,7 +181,7 @@ class Artwork(Dataset[torch.Tensor]):
         self._shares = np.asarray(weights) / sum(weights)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"pixels": self.__getitems__([index])[0]["pixels"]}
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
         """Several at once: premultiplied RGBA in [-1, 1], (4, crop, crop) each."""

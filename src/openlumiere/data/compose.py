@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from openlumiere.clock import FPS, clip_seconds, frame_seconds
+from openlumiere.clock import clip_seconds, frame_seconds
 from openlumiere.errors import LumiereError
 
 from .scenes import SECONDS, TRANSPARENT, Scene, animation_frames, trajectory, vocabulary
@@ -171,7 +171,7 @@ def draw(
     *,
     size: int,
     num_frames: int = 80,
-    fps: float = FPS,
+    fps: float | None = None,
     frames: list[int] | None = None,
     held_out_animation: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,7 +180,7 @@ def draw(
     Args:
         size: height and width in pixels.
         num_frames: length of the whole clip.
-        fps: of that clip.
+        fps: of that clip; None = such that it lasts as long as the data set's clips do.
         frames: indices of the frames to draw; all when None.
         held_out_animation: draw the held-out half of the subject's animation, where there is one.
 
@@ -191,6 +191,7 @@ def draw(
     if scene.background == TRANSPARENT:
         raise LumiereError("a scene without a background has no RGB: draw it with draw_batch, or lay it over a color")
     wanted = np.arange(num_frames) if frames is None else np.asarray(frames)
+    fps = num_frames / SECONDS if fps is None else fps
     rgba, _ = draw_batch(
         [scene],
         Sprites({scene.subject: atlas}),

@@ -72,7 +72,7 @@ def _rasterise(archive: Path, folder: Path, size: int) -> list[str]:
     for key, entry in vocabulary()["subjects"].items():
         code = entry["emoji"]
         icon = codes.get(code) or codes.get(code.removesuffix("-fe0f"))
-        if icon not in icons["icons"]:
+        if icon is None or icon not in icons["icons"]:
             lacking.append(key)
             continue
         draw_icon(icons, icon, size).save(folder / f"{key}.png")

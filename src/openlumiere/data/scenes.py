@@ -33,7 +33,7 @@ _PLACED_MOTIONS = ("still", "spin", "grow", "shrink")
 # Motions that cross the frame once a clip.
 _CROSSING_MOTIONS = ("left", "right", "up", "down")
 # Periods are drawn from half to twice the vocabulary's.
-_PERIOD_FACTOR = 2.0
+PERIOD_FACTOR = 2.0
 # Fewer samples a period than this don't show a motion, but another one.
 SAMPLES_A_PERIOD = 3.0
 
@@ -153,7 +153,7 @@ def speed(scene: Scene) -> str | None:
     """What may be said of a motion's speed, a key of the vocabulary's `speeds`: nothing of the middle third."""
     usual = vocabulary()["motions"][scene.motion].get("period")
     if usual:
-        slowness = 0.5 + np.log((scene.period or usual) / usual) / (2 * np.log(_PERIOD_FACTOR))
+        slowness = 0.5 + np.log((scene.period or usual) / usual) / (2 * np.log(PERIOD_FACTOR))
     elif scene.motion in _CROSSING_MOTIONS:
         slowness = 1.0 - scene.drift[0]
     else:
@@ -164,7 +164,7 @@ def speed(scene: Scene) -> str | None:
 def shortest_period() -> float:
     """The shortest period that any scene's motion has, in seconds."""
     usual = (entry.get("period") for entry in vocabulary()["motions"].values())
-    return min(period for period in usual if period) / _PERIOD_FACTOR
+    return min(period for period in usual if period) / PERIOD_FACTOR
 
 
 def check_sampling(fps: float) -> None:
@@ -181,7 +181,17 @@ def check_sampling(fps: float) -> None:
         )
 
 
+def subject_set(name: str) -> list[str]:
+    """The subjects of a named set of the vocabulary."""
+    sets = vocabulary()["sets"]
+    if name not in sets:
+        raise LumiereError(f"no set of subjects is called {name!r}: list subjects, or use one of {', '.join(sets)}")
+    return list(sets[name])
+
+
 def _article(noun: str) -> str:
+    if noun.endswith("hands"):  # the one plural
+        return ""
     return "an" if noun[0].lower() in "aeio" or noun.startswith("um") else "a"
 
 
@@ -251,9 +261,12 @@ def caption(
         template = _pick(rng, list(_UNSEEN_CUT_TEMPLATES if held_out else _CUT_TEMPLATES))
     else:
         template = _pick(rng, list(_UNSEEN_TEMPLATES if held_out else _TEMPLATES))
+    told = say("motions", motion) if with_motion else ""
+    if told and adverb:
+        told = _pick(rng, [f"{told} {adverb}", f"{told} {adverb}", f"{adverb} {told}"])
     text = template.format(
         subject=f"{_article(noun)} {noun}",
-        motion=f"{say('motions', motion)} {adverb}" if with_motion else "",
+        motion=told,
         place=say("places", place),
         cut=_pick(rng, words[TRANSPARENT]["unseen" if held_out else "words"]) if transparent else "",
         background=f"{_article(background)} {background}",
@@ -320,7 +333,7 @@ class SceneSampler:
             place = _pick(rng, ["left", "right", "top", "bottom"])
         a, b, c = (float(number) for number in rng.random(3))
         usual = words["motions"][motion].get("period")
-        period = usual and usual * _PERIOD_FACTOR ** float(rng.uniform(-1.0, 1.0))
+        period = usual and usual * PERIOD_FACTOR ** float(rng.uniform(-1.0, 1.0))
         phase = float(rng.random()) if usual else 0.0
         scene = Scene(subject, background, size, place, motion, "", (a, b, c), period, phase)
         return replace(scene, caption=self._told(scene, rng))

@@ -17,6 +17,12 @@ def rgb(colour_name: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def lay_frames_over(frames: np.ndarray, background: str) -> np.ndarray:
+    """Frames of straight alpha over a colour: (F, H, W, 4), uint8 or in [0, 1], -> (F, H, W, 3) in [0, 1]."""
+    pixels = (frames / np.float32(255) if frames.dtype == np.uint8 else frames).astype(np.float32)
+    return pixels[..., :3] * pixels[..., 3:] + np.array(rgb(background), np.float32) * (1 - pixels[..., 3:])
+
+
 def as_clips(clip: torch.Tensor | np.ndarray | list[Any]) -> torch.Tensor:
     """What a user has, one clip or a batch, as (B, 3 or 4, F, H, W) in [-1, 1]; alpha stays straight.
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -273,10 +273,28 @@ class ClipPipeline(DiffusionPipeline):
             mask: M, (B, 1, F, H, W), 1 = given.
         """
         clips, blank = (add_alpha(clips), EMPTY) if self.has_alpha else (clips, 0.0)
-        given = self.encode_clips(masked(clips, mask, blank=blank))
-        where = self._encode_mask(mask)
+        return self.condition_of(self.encode_clips(masked(clips, mask, blank=blank)), self._encode_mask(mask))
+
+    def condition_of(self, given: torch.Tensor, where: torch.Tensor) -> Beside:
+        """C and M of what is given as the network sees it.
+
+        Args:
+            given: (B, C, F, h, w), latents or folded pixels; read where they are given.
+            where: M at that resolution, (B, m, F, h, w).
+        """
+        if self.vae is not None:
+            # A latent near a border knows what lies beyond it: blank is blank, whatever was encoded around it.
+            given = torch.where(where > 0.5, given, self._blank_latent.to(given)[:, None, None, None])
         channels = torch.cat([given, where.to(given)], dim=1)
         return Beside(channels, spread_by=self._mask_channels if self.config.spread_condition else 0)
+
+    @cached_property
+    def _blank_latent(self) -> torch.Tensor:
+        """What a position of an empty picture is encoded to, (C,)."""
+        unit = 4 * self._pixels_per_position
+        empty = torch.full((1, self.vae.config.in_channels, 1, unit, unit), EMPTY if self.has_alpha else 0.0)
+        # The middle, which padding does not reach as it reaches the border.
+        return self.encode_clips(empty.to(self.vae.device))[0, :, 0, 1:3, 1:3].mean((1, 2)).cpu()
 
     def _encode_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """M at the network's resolution: a channel for each pixel of a position, or one channel for latents."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from openlumiere.errors import LumiereError
 
-from .clips import rgb
+from .clips import lay_frames_over
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class Task:
             return made
         before = self.before / np.float32(255) if self.before.dtype == np.uint8 else self.before
         if before.shape[-1] > made.shape[-1]:
-            alpha = before[..., 3:]
-            before = before[..., :3] * alpha + np.array(rgb(background), np.float32) * (1 - alpha)
+            before = lay_frames_over(before, background)
         return np.concatenate(_alike(before.astype(made.dtype), made))
 
 

@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data.artwork import Artwork
 from openlumiere.errors import LumiereError
+from openlumiere.latents import load_vae
 
 from .config import TrainConfig
 
-# Shares of the samples whose latents are moved, or halved in size, before they are decoded.
-_MOVED, _HALVED = 0.25, 0.15
+# Of the samples whose latents are changed before they are decoded, so many are halved in size, the others moved.
+_HALVED = 0.4
 _PYRAMID_LEVELS = 3
 _CALIBRATED_ON = 64  # batches that the latents' statistics are taken of
 _SHOWN = 8
@@ -28,21 +30,27 @@ class Autoencode:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        try:
-            self.module = RGBAAutoencoder(sample_size=config.model.size, **config.model.autoencoder)
-        except (TypeError, ValueError) as error:
-            raise LumiereError(f"model.autoencoder is not an RGBAAutoencoder's configuration: {error}") from error
+        self.module = _network(config)
         if config.data.crop % self.module.spatial_compression_ratio:
             raise LumiereError(f"data.crop must be a multiple of {self.module.spatial_compression_ratio}")
         self.module.to(device, memory_format=torch.channels_last)
-        self.dataset = Artwork(
+        self._begin_training()
+        self.dataset: Dataset[Any] = Artwork(
             Path(config.data.folder), size=config.model.size, crop=config.data.crop, seed=config.seed
         )
+
+    def _begin_training(self) -> None:
+        self.module.train()
+        if self.config.model.decoder_only:  # latents that others were trained on stay as they are
+            self.module.encoder.requires_grad_(False)
+            self.module.standardize.eval()
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
         real = batch["pixels"].to(self.device).contiguous(memory_format=torch.channels_last)
-        moved, halved = (round(len(real) * share) for share in (_MOVED, _HALVED))
+        changed = round(len(real) * self.config.model.equivariance)
+        halved = round(changed * _HALVED)
+        moved = changed - halved
         whole = len(real) - halved
         unit, side = self.module.spatial_compression_ratio, real.shape[-1]
         # By whole pixels, so that the picture itself is not blurred.
@@ -70,7 +78,7 @@ class Autoencode:
         self.module.eval()
         with torch.no_grad():
             made = self.module(real)
-        self.module.train()
+        self._begin_training()
         rows = [torch.cat(list(_on_checkers(clip)), dim=2) for clip in (real, made)]
         sheet = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         Image.fromarray(sheet).save(folder / f"{step:07d}.png")
@@ -78,17 +86,36 @@ class Autoencode:
     @torch.no_grad()
     def export(self, folder: Path) -> None:
         """diffusers' folder `vae`, its latents standardized anew for the averaged weights."""
+        if self.config.model.decoder_only:
+            self.module.save_pretrained(folder / "vae")
+            return
         statistics = self.module.standardize
         before = {name: value.clone() for name, value in statistics.state_dict().items()}
         momentum, statistics.momentum = statistics.momentum, None  # the plain mean over what follows
         statistics.reset_running_stats()
         size = self.config.optim.batch_size
-        for start in range(0, _CALIBRATED_ON * size, size):
-            items = self.dataset.__getitems__(list(range(start, start + size)))
-            self.module.encode(torch.stack([item["pixels"] for item in items]).to(self.device))
+        shown = DataLoader(Subset(self.dataset, range(_CALIBRATED_ON * size)), batch_size=size)
+        for batch in shown:
+            self.module.encode(batch["pixels"].to(self.device))
         self.module.save_pretrained(folder / "vae")
         statistics.momentum = momentum
         statistics.load_state_dict(before)
+
+
+def _network(config: TrainConfig) -> RGBAAutoencoder:
+    """The network that a configuration describes, or the one that it goes on from."""
+    model = config.model
+    if model.vae is not None:
+        started: RGBAAutoencoder = load_vae(model.vae).requires_grad_(True)
+        return started
+    if model.decoder_only:
+        raise LumiereError(
+            "model.decoder_only needs model.vae: the folder of the autoencoder whose decoder is trained on"
+        )
+    try:
+        return RGBAAutoencoder(sample_size=model.size, **model.autoencoder)
+    except (TypeError, ValueError) as error:
+        raise LumiereError(f"model.autoencoder is not an RGBAAutoencoder's configuration: {error}") from error
 
 
 def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

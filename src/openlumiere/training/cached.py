@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn.functional import adaptive_avg_pool3d
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
@@ -36,7 +37,7 @@ class CachedLatents(Dataset[dict[str, Any]]):
         folder: for the shards.
         identity: all that the items depend on; a cache of something else is refused.
         shard: items of a file.
-        small: also keep the pixels shrunk to the latents' size, uint8 (as ``small``): what masks are drawn by.
+        small: also keep the pixels shrunk to the latents' size, as ``small``: what masks are drawn by.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class CachedLatents(Dataset[dict[str, Any]]):
         item = int(_order(self.seed, round_, self.count)[place])
         sample: dict[str, Any] = {"caption": self.captions[item]}
         for name, values in self.tensors.items():
-            sample[name] = values[item].float() if values.dtype == torch.float16 else values[item]
+            value = values[item]
+            value = value / 255 if value.dtype == torch.uint8 else value.float()
+            sample[name] = value * 2 - 1 if name == "small" else value
         return sample
 
 
@@ -93,8 +96,10 @@ def _write(
         latents = encode(pixels)
         found.setdefault("latents", []).append(latents.half().cpu())
         if small:
-            shrunk = torch.nn.functional.adaptive_avg_pool3d(pixels, tuple(latents.shape[2:]))
-            found.setdefault("small", []).append(((shrunk + 1) * 127.5).round().to(torch.uint8))
+            stacked["small"] = pixels / 2 + 0.5
+        for name in {"small", "alpha"} & set(stacked):
+            shrunk = adaptive_avg_pool3d(stacked[name], list(latents.shape[2:]))
+            stacked[name] = (shrunk * 255).round().to(torch.uint8)
         for name, values in stacked.items():
             found.setdefault(name, []).append(values)
     partial = path.with_suffix(".partial")

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from openlumiere.data.scenes import subject_set
 from openlumiere.errors import LumiereError
 
 
@@ -22,10 +23,13 @@ class DataConfig:
     # (stage autoencoder)
     kind: str = "emoji"
     folder: str = "data/emoji"
-    subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
+    # Keys of the vocabulary (pictures: names of files), in files also the name of one of its sets; None = all
+    subjects: list[str] | None = None
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
     layout_dropout: float = 0.15  # fraction of clips whose layout is not told, for networks that are told it
+    channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
+    transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
@@ -34,6 +38,12 @@ class DataConfig:
     workers: int = 0
     cache: str | None = None  # models with a VAE: folder that keeps the latents of `cached` clips; None = encode anew
     cached: int = 0  # how many different clips it holds
+
+    def __post_init__(self) -> None:
+        if self.channels not in (3, 4):
+            raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
+        if not 0 <= self.transparent <= 1:
+            raise LumiereError(f"data.transparent must be between 0 and 1, not {self.transparent}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,11 @@ class ModelConfig:
     pixel_unshuffle: int = 2
     autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
     latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
-    vae: str | None = None  # stage t2i: folder of the VAE whose latents the network works on; None = on pixels
+    # stage autoencoder: share of the samples whose latents are moved or shrunk, and should decode to such pictures
+    equivariance: float = 0.0
+    decoder_only: bool = False  # stage autoencoder: train the decoder of `vae` on, and leave its latents as they are
+    # Folder of the VAE whose latents the network works on (t2i; None = on pixels), or that trains on (autoencoder)
+    vae: str | None = None
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
@@ -75,8 +89,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up, then decay to `final_lr_ratio` of the peak at `max_steps`."""
+    """Warm-up, then decay to `final_lr_ratio` of the peak at `max_steps`."""
 
+    optimizer: str = "adamw"  # or "muon", see training/muon.py
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -91,15 +106,26 @@ class OptimizerConfig:
     ema_decay: float = 0.999
     snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
     timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
+    timestep_shift_start: float = 1.0  # where the shift starts from, if it is annealed
+    timestep_shift_steps: int = 0  # steps in which it is, evenly in its logarithm; 0 = it is the same throughout
+    uniform_timesteps: float = 0.0  # fraction of the samples whose timesteps are not shifted
     noise_correlation: float = 0.0  # of adjacent frames, see diffusion/noise.py
     compile: bool = False
 
     def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise LumiereError(f"optim.optimizer {self.optimizer!r}: use adamw or muon")
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
-        if not 0 <= self.noise_correlation <= 1:
-            raise LumiereError(f"optim.noise_correlation must be between 0 and 1, not {self.noise_correlation}")
+        for name in ("noise_correlation", "uniform_timesteps"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LumiereError(f"optim.{name} must be between 0 and 1, not {getattr(self, name)}")
+        for name in ("timestep_shift", "timestep_shift_start"):
+            if getattr(self, name) <= 0:
+                raise LumiereError(f"optim.{name} must be above 0, not {getattr(self, name)}")
+        if self.timestep_shift_steps < 0:
+            raise LumiereError(f"optim.timestep_shift_steps must be 0 or more, not {self.timestep_shift_steps}")
         if self.batch_size % self.gradient_accumulation:
             raise LumiereError(
                 f"optim.batch_size, {self.batch_size}, must be a multiple of optim.gradient_accumulation, "
@@ -168,6 +194,10 @@ def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str =
             if not isinstance(node, dict):
                 raise LumiereError(f"{key}: {parent} is not a section of the configuration")
         node[leaf] = _scalar(value)
+    data = tree.get("data")
+    if isinstance(data, dict) and isinstance(data.get("subjects"), str):
+        # Written out, so that a run's own copy of its settings tells what it was.
+        tree = tree | {"data": data | {"subjects": subject_set(data["subjects"])}}
     return _typed(TrainConfig, tree, where)
 
 

@@ -26,6 +26,7 @@ from openlumiere.errors import LumiereError
 
 from . import state
 from .config import OptimizerConfig, TrainConfig, as_dict
+from .muon import Muon
 from .stage import Stage
 
 
@@ -64,9 +65,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     torch.manual_seed(config.seed)  # the same initial weights on every process
     stage = make_stage(config, accelerator.device)
     parameters = list(state.trainable(stage.module).values())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(optim, parameters)
     ema = state.EMA(stage.module, optim.ema_decay)
     step = 0
     found = state.checkpoints(output) if resume else []
@@ -116,6 +115,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     while step < optim.max_steps and not _out_of_time(config, started, accelerator):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(optim, step)
+        stage.step = step
         total = 0.0
         for part in range(optim.gradient_accumulation):
             seed = (config.seed, step, part, accelerator.process_index)
@@ -205,6 +205,13 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
                 f"unknown stage {config.stage!r}; use autoencoder, t2i, t2v, conditional, ssr-image, ssr, style or "
                 "planner"
             )
+
+
+def make_optimizer(optim: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that a configuration names."""
+    if optim.optimizer == "muon":
+        return Muon(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+    return torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:

@@ -24,7 +24,7 @@ from openlumiere.stunet.t2i import takes_layout
 
 from .cached import CachedLatents
 from .config import TrainConfig
-from .objective import diffusion_loss
+from .objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
 _NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout")
@@ -41,7 +41,13 @@ class DenoisingTask:
         encode_prompt: one prompt to what the network is told.
         encode_clips: pixels in [-1, 1] to what the network denoises.
         vae: what `encode_clips` encodes with; None = the network works on pixels.
+
+    Attributes:
+        clips: the data set as pixels.
+        dataset: what is trained on: the same, or its latents.
     """
+
+    step: int = 0  # see `Stage`
 
     def __init__(
         self,
@@ -62,10 +68,10 @@ class DenoisingTask:
             )
         if vae is not None and config.model.size % pixels_per_position(vae):
             raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {pixels_per_position(vae)}")
-        channels = 3 if vae is None else int(vae.config.in_channels)
-        self.dataset = make_dataset(config, single_frame=single_frame, channels=channels)
+        channels = None if vae is None else int(vae.config.in_channels)
+        self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels)
         if config.data.cache is not None:
-            self.dataset = cached_latents(config, self.dataset, vae, device)
+            self.dataset = cached_latents(config, self.clips, vae, device)
         self.scheduler, self.encode_clips, self.text = scheduler, encode_clips, PromptCache(encode_prompt)
 
     def denoising_loss(
@@ -84,7 +90,8 @@ class DenoisingTask:
             clips,
             gamma=self.config.optim.snr_gamma,
             generator=generator,
-            timestep_shift=self.config.optim.timestep_shift,
+            timestep_shift=annealed_shift(self.config.optim, self.step),
+            uniform_timesteps=self.config.optim.uniform_timesteps,
             noise_correlation=self.config.optim.noise_correlation,
         )
 
@@ -165,15 +172,16 @@ def cached_latents(config: TrainConfig, source: Dataset[Any], vae: Any, device: 
     )  # fmt: skip
 
 
-def make_dataset(config: TrainConfig, *, single_frame: bool, channels: int = 3) -> Dataset[Any]:
-    """The data set that a configuration names, of RGB or, with 4 channels, premultiplied RGBA."""
+def make_dataset(config: TrainConfig, *, single_frame: bool, channels: int | None = None) -> Dataset[Any]:
+    """The data set that a configuration names; `channels` of pixels are the configuration's own when None."""
     data, size = config.data, config.model.size
     match data.kind:
         case "emoji":
             return EmojiClips(
-                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, every=data.every,
-                window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
-                with_motion=data.with_motion, channels=channels, alpha=config.stage == "conditional",
+                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
+                every=data.every, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
+                with_motion=data.with_motion, channels=data.channels if channels is None else channels,
+                transparent=data.transparent, alpha=config.stage == "conditional",
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder

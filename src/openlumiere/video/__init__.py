@@ -1,5 +1,6 @@
 """Clips as files."""
 
+from .alpha import bleed, opaque
 from .fitting import FITS, Fit, colour, fit, is_clip, over, read_fitted, read_mask, read_mask_picture, read_picture
 from .reading import (
     PICTURE_SUFFIXES,
@@ -13,7 +14,8 @@ from .reading import (
     read_metadata,
     sample_frames,
 )
-from .writing import check_writable, contact_sheet, opaque, write_clip
+from .sheet import contact_sheet
+from .writing import check_writable, write_clip
 
 __all__ = [
     "FITS",
@@ -23,6 +25,7 @@ __all__ = [
     "ClipInfo",
     "Fit",
     "Frame",
+    "bleed",
     "check_writable",
     "colour",
     "contact_sheet",

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 Metadata = dict[str, str | int | float]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv"})
-PICTURE_SUFFIXES = frozenset({".webp", ".gif", ".png"})
+PICTURE_SUFFIXES = frozenset({".webp", ".gif", ".png", ".apng"})
 # Formats that store a run of equal frames as a single long one.
-_MERGING = frozenset({".webp", ".gif"})
+_MERGING = frozenset({".webp", ".gif", ".apng"})
+# Formats whose clock counts milliseconds: a frame's length says less of the rate than the note does.
+_COARSE = frozenset({".webm", ".mkv"})
+# FFmpeg's own decoders drop the alpha that VP8 and VP9 keep in a second stream beside each frame.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _SHORTEST_DELAY, _USUAL_DELAY = 0.010, 0.100  # browsers show delays of 10 ms and less as 100 ms
 _UNEVEN = 0.5  # frames that last so much more or less than the average, as a share of it, make a rate variable
 _UNSPECIFIED = 2  # code of ITU-T H.273
@@ -158,10 +162,15 @@ def probe(path: str | Path) -> ClipInfo:
 
 
 def _true_rate(path: Path, count: int, duration: float) -> tuple[int, float]:
-    """Number of frames and rate: of the note, where WebP or GIF hold runs of equal frames as one; else as stored."""
-    if path.suffix.lower() in _MERGING:
+    """Number of frames and rate: of the note, where pictures hold runs of equal frames as one, or a video's clock is
+    coarse; else as stored.
+    """
+    suffix = path.suffix.lower()
+    animated_png = suffix == ".png" and count > 1
+    if suffix in _MERGING | _COARSE or animated_png:
         note = _read_note(path)
-        if note.num_frames and abs(note.num_frames / note.fps - duration) < 0.01:
+        known = note.num_frames == count or (note.num_frames and suffix not in _COARSE)
+        if known and abs(note.num_frames / note.fps - duration) < 0.01:
             return note.num_frames, note.fps
     return count, count / duration
 
@@ -190,7 +199,7 @@ def _kind(path: Path) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Decoders' many exceptions as one line."""
     from av import FFmpegError
 
@@ -208,10 +217,10 @@ def _still_clip(path: Path) -> LumiereError:
 
 
 @contextmanager
-def _video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     import av
 
-    with _reading(path), av.open(str(path)) as container:
+    with reading(path), av.open(str(path)) as container:
         if not container.streams.video:
             raise LumiereError(f"{path} has no picture, only sound; give a video")
         yield container, container.streams.video[0]
@@ -241,19 +250,19 @@ def _check_whole(path: Path, stream: av.VideoStream, end: float) -> None:
 
 def _video_frames(path: Path, start: float) -> Iterator[Frame]:
     """Frames from `start` on; a frame ends where the next one starts, whatever its header says."""
-    with _video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         base, origin = _time_base(stream), stream.start_time or 0
 
         def clock(frame: av.VideoFrame) -> float:
             return ((frame.pts or 0) - origin) * base
 
-        decoded = container.decode(stream)
+        decoded = video_frames_with_alpha(container, stream)
         if start > 0:
             container.seek(origin + math.floor(start / base), stream=stream)
             first = next(decoded, None)
             if first is None or clock(first) > start:  # no index to seek by: go through it all
                 container.seek(origin, stream=stream)
-                decoded = container.decode(stream)
+                decoded = video_frames_with_alpha(container, stream)
             else:
                 decoded = chain([first], decoded)
         previous = None
@@ -269,20 +278,37 @@ def _video_frames(path: Path, start: float) -> Iterator[Frame]:
         yield Frame(clock(previous), end, _converter(path, previous, stream))
 
 
+def video_frames_with_alpha(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Frames from where the container stands, with the alpha that they have."""
+    import av
+
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    if stream.metadata.get("alpha_mode") != "1" or name is None:
+        yield from container.decode(stream)
+        return
+    decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    for packet in container.demux(stream):
+        yield from decoder.decode(packet)
+
+
 def _converter(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> Callable[[], np.ndarray]:
     """Upright RGB or RGBA, pixels square. High-definition video without a colour tag is BT.709, as players take it."""
 
     def pixels() -> np.ndarray:
-        from av.video.reformatter import Colorspace
+        from av.video.reformatter import Colorspace, Interpolation
 
         if frame.is_corrupt:
             raise LumiereError(f"{path} is corrupt at {frame.time:.2f} s; replace it")
         aspect = stream.sample_aspect_ratio or 1
         untagged = Colorspace.ITU709 if frame.colorspace == _UNSPECIFIED and frame.height >= 720 else None
-        colours = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
+        colours, interpolation = "rgb24", Interpolation.BICUBIC
+        if any(component.is_alpha for component in frame.format.components):
+            # FFmpeg's quick way to RGBA leaves out the last columns of widths that 8 does not divide.
+            colours, interpolation = "rgba", interpolation | Interpolation.ACCURATE_RND
         rgb = frame.reformat(
             width=max(round(frame.width * aspect), 1), format=colours, src_colorspace=untagged,
-            interpolation="BICUBIC",
+            interpolation=interpolation,
         ).to_ndarray()  # fmt: skip
         return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
@@ -290,7 +316,7 @@ def _converter(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> Call
 
 
 def _probe_video(path: Path) -> ClipInfo:
-    with _video(path) as (container, stream):
+    with open_video(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
             raise _still_clip(path)
@@ -310,7 +336,7 @@ def _probe_video(path: Path) -> ClipInfo:
 
 def _picture_frames(path: Path, start: float) -> Iterator[Frame]:
     """Frames of an animated picture, RGBA; delays of 10 ms and less last 100 ms, as in browsers."""
-    with _reading(path), Image.open(path) as picture:
+    with reading(path), Image.open(path) as picture:
         clock, count, still = 0.0, getattr(picture, "n_frames", 1), 0.0
         if count == 1 and path.suffix.lower() in _MERGING:  # a single frame is stored without its duration
             note = _read_note(path)
@@ -330,7 +356,7 @@ def _folder_frames(path: Path, start: float) -> Iterator[Frame]:
         raise LumiereError(f"{path} holds no PNG frames; give a clip's file or a folder of frames")
     fps = _read_note(path).fps
     for i, file in enumerate(files):
-        with _reading(file), Image.open(file) as picture:
+        with reading(file), Image.open(file) as picture:
             picture.load()
             yield Frame(i / fps, (i + 1) / fps, _rgba(picture.copy()))
 
@@ -343,13 +369,14 @@ def _read_note(path: Path) -> _Note:
     """The note that `write_clip` left in a file; an empty one for a file that is not from here."""
     kind = _kind(path)
     text: str | bytes | None = None
-    with _reading(path):
+    with reading(path):
         if kind == "folder":
             file = path / "metadata.json"
             text = file.read_text(encoding="utf-8") if file.exists() else None
         elif kind == "video":
-            with _video(path) as (container, _):
-                text = container.metadata.get("comment")
+            with open_video(path) as (container, _):
+                tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska's are upper case
+                text = tags.get("comment")
         else:
             with Image.open(path) as picture:
                 text = picture.info.get("comment") or picture.info.get("Comment")

@@ -1,0 +1,137 @@
+"""Animated pictures by Pillow: WebP, APNG, GIF. They loop for ever, and last exactly frames / fps in total."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.sax.saxutils import escape
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from ..alpha import bleed, one_bit, opaque
+from .timing import delays
+
+_XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
+    '<rdf:li xml:lang="x-default">{}</rdf:li>'
+    "</rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def write_webp(
+    pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str,
+    *, lossless: bool, quality: int = 90, alpha_quality: int = 100,
+) -> None:  # fmt: skip
+    """WebP, with alpha where the frames have it.
+
+    Args:
+        quality, alpha_quality: 0 to 100, where not lossless.
+    """
+    if pixels.shape[-1] == 4 and not lossless:
+        pixels = bleed(pixels)
+    pictures = [Image.fromarray(frame) for frame in pixels]
+    pictures[0].save(
+        file, "WEBP", save_all=True, append_images=pictures[1:], duration=delays(len(pixels), fps, 1000), loop=0,
+        lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=4, xmp=_XMP.format(escape(note)),
+    )  # fmt: skip
+
+
+def write_apng(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
+    """Animated PNG, without loss."""
+    _save_apng([Image.fromarray(frame) for frame in pixels], file, fps, note)
+
+
+def write_indexed_apng(index: np.ndarray, table: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
+    """Animated PNG with a palette: uint8 (frames, height, width) into (colours, 4), straight alpha."""
+    pictures = [_indexed(frame, table[:, :3]) for frame in index]
+    _save_apng(pictures, file, fps, note, transparency=table[:, 3].tobytes())
+
+
+def _save_apng(pictures: list[Image.Image], file: Path | BinaryIO, fps: float, note: str, **options: Any) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("Comment", note)
+    pictures[0].save(
+        file, "PNG", save_all=True, append_images=pictures[1:], duration=delays(len(pictures), fps, 1000), loop=0,
+        disposal=PngImagePlugin.Disposal.OP_NONE, blend=PngImagePlugin.Blend.OP_SOURCE, pnginfo=info, **options,
+    )  # fmt: skip
+
+
+def write_gif(
+    pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str, *, background: str | None = None
+) -> None:
+    """GIF: one palette for the whole clip, so that colours don't flicker, and dithered by error diffusion.
+
+    Args:
+        background: where given, what half transparent pixels are laid over before they are shown.
+    """
+    if pixels.shape[-1] == 3:
+        solid, shown = pixels, None
+        table, palette = _gif_palette(solid, 256)
+    else:
+        flat = one_bit_frames(pixels, background)
+        solid, shown = flat[..., :3], flat[..., 3] > 0
+        table, palette = _gif_palette(solid[shown], 255)
+    clear = len(table)
+    index = np.stack([
+        np.asarray(Image.fromarray(np.ascontiguousarray(frame)).quantize(palette=palette)) for frame in solid
+    ])  # fmt: skip
+    if shown is None:
+        _save_gif(index, table, None, file, fps, note)
+    else:
+        index = np.where(shown, index, clear).astype(np.uint8)
+        _save_gif(index, np.vstack([table, np.zeros((1, 3), np.uint8)]), clear, file, fps, note)
+
+
+def one_bit_frames(pixels: np.ndarray, background: str | None) -> np.ndarray:
+    """Frames whose alpha is 0 or 255, see `one_bit`: uint8, (frames, height, width, 4) of the same shape.
+
+    Args:
+        background: where given, what half transparent pixels are laid over.
+    """
+    # Bled, as errors are diffused from unseen pixels too.
+    solid = bleed(pixels)[..., :3] if background is None else opaque(pixels, background)
+    shown = np.stack([one_bit(frame[..., 3]) for frame in pixels])
+    return np.concatenate([solid, np.where(shown, 255, 0).astype(np.uint8)[..., None]], -1)
+
+
+def write_indexed_gif(index: np.ndarray, table: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
+    """GIF with a given palette: uint8 (frames, height, width) into (colours, 4); one of alpha 0 is the transparent."""
+    clear = int(np.argmin(table[:, 3])) if (table[:, 3] == 0).any() else None
+    _save_gif(index, table[:, :3], clear, file, fps, note)
+
+
+def _save_gif(
+    index: np.ndarray, table: np.ndarray, clear: int | None, file: Path | BinaryIO, fps: float, note: str
+) -> None:
+    options: dict[str, Any] = {}
+    if clear is not None:  # each colour once: Pillow finds the entries again by their colours
+        others = np.delete(table, clear, 0)
+        table = table.copy()
+        table[clear] = next(gray for gray in range(256) if not (others == gray).all(axis=1).any())
+        options = {"transparency": clear, "disposal": 2}
+    pictures = [_indexed(frame, table) for frame in index]
+    pictures[0].save(
+        file, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=False, comment=note.encode(),
+        duration=[10 * delay for delay in delays(len(pictures), fps, 100)], palette=table.tobytes(), **options,
+    )  # fmt: skip
+
+
+def _gif_palette(pixels: np.ndarray, colours: int) -> tuple[np.ndarray, Image.Image]:
+    """A palette for opaque colours: as an array, (colours, 3), and as Pillow takes it."""
+    flat = pixels.reshape(-1, 3)
+    flat = flat if len(flat) else np.zeros((1, 3), np.uint8)
+    sample = np.ascontiguousarray(flat[:: max(1, len(flat) // 2**17)])
+    chosen = Image.fromarray(sample[None]).quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=1)
+    # Each colour once: Pillow finds the entries again by their colours.
+    table = np.unique(np.array(chosen.getpalette(), np.uint8).reshape(-1, 3), axis=0)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(table.tobytes())
+    return table, palette
+
+
+def _indexed(index: np.ndarray, table: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(index).convert("P")
+    picture.putpalette(np.ascontiguousarray(table).tobytes())
+    return picture
