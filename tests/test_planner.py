@@ -114,7 +114,7 @@ def test_scenes_are_retold_in_many_words_that_mean_the_same() -> None:
 
 
 def test_a_caption_stands_for_many_paths() -> None:
-    data = ScenePaths(lambda texts: torch.zeros(len(texts), 2, 4), captions=60, empty=0.5, fps=FPS, seed=1)
+    data = ScenePaths(lambda texts: torch.ones(len(texts), 2, 4), captions=60, empty=0.5, fps=FPS, seed=1)
     items = [data[index] for index in range(400)]
     assert items[7]["motion"].equal(data[7]["motion"])
     assert len({float(item["seconds"]) for item in items}) == 12

@@ -29,7 +29,7 @@ class PathPlanner(ModelMixin, ConfigMixin):
     Args:
         text_dim: width of the token embeddings.
         width, hidden, depth: of the residual layers.
-        dropout: of the token embeddings, in training.
+        dropout: of what is known of the prompt, in training.
         fps: of the clips that are planned for.
         num_inference_steps: of Heun's method, from noise to a path.
     """
@@ -43,9 +43,8 @@ class PathPlanner(ModelMixin, ConfigMixin):
         fps: float = FPS, num_inference_steps: int = 16,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.text = nn.Sequential(
-            nn.LayerNorm(text_dim), nn.Dropout(dropout), nn.Linear(text_dim, width // 2), nn.SiLU()
-        )
+        self.text = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, width // 2), nn.SiLU())
+        self.drop = nn.Dropout(dropout)
         self.first = nn.Linear(MOTION_DIM + _TIME_DIM + width // 2 + 1, width)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
@@ -71,7 +70,7 @@ class PathPlanner(ModelMixin, ConfigMixin):
 
     def _read(self, text: torch.Tensor) -> torch.Tensor:
         told = text.ne(0).any(-1, keepdim=True).to(text)
-        return (self.text(text) * told).sum(1) / told.sum(1).clamp(min=1)
+        return self.drop((self.text(text) * told).sum(1) / told.sum(1).clamp(min=1))
 
     def _velocity(
         self, noisy: torch.Tensor, time: torch.Tensor, read: torch.Tensor, seconds: torch.Tensor

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
@@ -30,7 +31,7 @@ class Planner:
         self.config, self.device = config, device
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
-        self.dataset = ScenePaths(
+        paths = ScenePaths(
             self.tell, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
             subjects=config.data.subjects,
         )  # fmt: skip
@@ -39,7 +40,8 @@ class Planner:
             self.module = PathPlanner(**options).to(device)
         except TypeError as error:
             raise LumiereError(f"model.planner: {error}; see PathPlanner for what can be set") from error
-        motions = self.dataset.motions.flatten(0, 1)
+        self.dataset: Dataset[Any] = paths
+        motions = paths.motions.flatten(0, 1)
         self.module.mean.copy_(motions.mean(0))
         self.module.scale.copy_(motions.std(0).clamp(min=0.02))
 

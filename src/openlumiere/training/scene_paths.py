@@ -48,23 +48,25 @@ class ScenePaths(Dataset[dict[str, torch.Tensor]]):
         scenes = [sampler(index) for index in range(captions)]
         self.seed, self.empty = seed, empty
         self.captions = [retold(scene, names[scene.subject], seed * 1_000_003 + n) for n, scene in enumerate(scenes)]
-        self.text = encode(self.captions)
-        self.nothing = encode([""])[0]
+        text = encode([*self.captions, ""])
+        longest = int(text.ne(0).any(-1).sum(1).max())  # tokens
+        self.text, self.nothing = text[:-1, :longest], text[-1, :longest]
         waves = oscillations(scenes)
         lengths = [add_trends(waves, scenes, duration, fps=fps) for duration in DURATIONS]
         self.motions = torch.stack(lengths, dim=1).float()
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, scene in enumerate(scenes):
             groups.setdefault(_words(scene), []).append(index)
-        self.alike = [np.array(groups[_words(scene)]) for scene in scenes]
+        self.alike = [groups[_words(scene)] for scene in scenes]
 
     def __len__(self) -> int:
         return len(self.text)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, index, 0x9A7B])
-        told = int(rng.integers(len(self.text)))
-        shown, length = int(rng.choice(self.alike[told])), int(rng.integers(len(DURATIONS)))
+        told, length = int(rng.integers(len(self.text))), int(rng.integers(len(DURATIONS)))
+        alike = self.alike[told]
+        shown = alike[int(rng.integers(len(alike)))]
         text = self.nothing if rng.random() < self.empty else self.text[told]
         return {"motion": self.motions[shown, length], "text": text, "seconds": torch.tensor(DURATIONS[length])}
 
