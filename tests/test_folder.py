@@ -226,3 +226,81 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
     assert peaks[1] < 16 * 256 * 256 * 3  # less than the window at full size
+
+
+def boxed(folder: Path, *, frames: int = 40, **row: object) -> np.ndarray:
+    """A white square of 8 pixels that moves over 96 x 32 black ones, with its boxes in a table; returns the boxes."""
+    clip = np.zeros((frames, 32, 96, 3), np.uint8)
+    boxes = []
+    for i in range(frames):
+        x, y = 34 + i // 2, 4 + i // 4
+        clip[i, y : y + 8, x : x + 8] = 255
+        boxes.append([x, y, x + 8, y + 8])
+    write_clip(clip, folder / "a.webp", lossless=True)
+    told = {"file_name": "a.webp", "text": "a square", "boxes": boxes} | row
+    (folder / "metadata.jsonl").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_boxes_become_the_layout_of_what_is_shown(tmp_path: Path, index: int) -> None:
+    boxed(tmp_path)
+    item = ClipFolder(scan(tmp_path, num_frames=8), size=32, num_frames=8)[index]
+    weight = (item["pixels"].mean(0) + 1) / 2
+    grid = (torch.arange(32) + 0.5) / 16 - 1
+    mass = weight.sum((1, 2))
+    x, y = (weight.sum(1) * grid).sum(1) / mass, (weight.sum(2) * grid).sum(1) / mass
+    layout = item["layout"]
+    assert layout.shape == (8, 6)
+    assert torch.allclose(layout[:, 0], x, atol=1 / 16)  # between two frames, the box is between two pixels
+    assert torch.allclose(layout[:, 1], y, atol=1 / 16)
+    assert torch.allclose(layout[:, 2].exp(), mass.sqrt() / 32, atol=0.02)
+    assert (layout[:, 3:] == torch.tensor([0.0, 1.0, 1.0])).all()
+    assert item["layout"][0, 0] != item["layout"][-1, 0]
+
+
+def test_boxes_at_times_of_their_own_and_moments_without_one(tmp_path: Path) -> None:
+    row = {"boxes": [[32, 0, 48, 16], [48, 16, 64, 32], None, [32, 0, 48, 16]], "box_times": [0.0, 1.0, 1.5, 2.0]}
+    boxed(tmp_path, **row)
+    clip = scan(tmp_path, num_frames=8).clips[0]
+    assert clip.boxes is not None
+    found = clip.boxes.at(np.array([-1, 0.0, 0.5, 1.0, 1.2, 1.5, 1.9, 2.0, 2.5]), clip.info.duration)
+    assert [bool(np.isnan(row).all()) for row in found] == [False] * 4 + [True] * 3 + [False] * 2
+    np.testing.assert_allclose(found[:4], [[32, 0, 48, 16], [32, 0, 48, 16], [40, 8, 56, 24], [48, 16, 64, 32]])
+    layouts = torch.cat(
+        [ClipFolder(scan(tmp_path, num_frames=8), size=16, num_frames=8)[i]["layout"] for i in range(9)]
+    )
+    told = layouts[:, 5] == 1
+    assert 0 < told.sum() < len(told)
+    assert (layouts[~told] == 0).all()
+
+
+def test_clips_without_boxes_beside_one_with_them_are_told_nothing(tmp_path: Path) -> None:
+    boxed(tmp_path)
+    caption(counting(tmp_path / "b.mp4"), "grey")
+    data = ClipFolder(scan(tmp_path, num_frames=8), size=16, num_frames=8)
+    items = {item["caption"]: item["layout"] for item in (data[0], data[1])}
+    assert (items["grey"] == 0).all()
+    assert (items["a square"][:, 5] == 1).all()
+    (tmp_path / "metadata.jsonl").unlink()
+    assert "layout" not in ClipFolder(scan(tmp_path, num_frames=8), size=16, num_frames=8)[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"boxes": "left"}, r"line 1 of .* boxes that are not"),
+        ({"boxes": []}, "boxes that are not"),
+        ({"boxes": [[0, 0, 5]]}, "boxes that are not"),
+        ({"boxes": [[5, 0, 5, 5]]}, "boxes that are not"),
+        ({"boxes": [[0, 0, 5, "5"]]}, "boxes that are not"),
+        ({"boxes": None, "box_times": [1.0]}, "box_times without boxes"),
+        ({"boxes": [[0, 0, 5, 5]], "box_times": [0, 1]}, "rising seconds"),
+        ({"boxes": [[0, 0, 5, 5]] * 2, "box_times": [1, 1]}, "rising seconds"),
+    ],
+)
+def test_malformed_boxes_are_one_line(tmp_path: Path, row: dict[str, object], says: str) -> None:
+    boxed(tmp_path, **row)
+    with pytest.raises(LumiereError, match=says) as error:
+        scan(tmp_path, num_frames=8)
+    assert "\n" not in str(error.value)

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from openlumiere.diffusion.layout import LAYOUT_DIM, catmull_rom, drop, layout_o
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.planner import PathPlanner
+from openlumiere.training.config import parse
+from openlumiere.training.task import DenoisingTask
 
 few = settings(max_examples=25, deadline=None)
 WITH_LAYOUT = ["bundled-layout", "class-beside-time"]
@@ -217,6 +220,27 @@ def test_layouts_that_do_not_fit_are_one_line() -> None:
     assert not plain.takes_layout
     with pytest.raises(LumiereError, match="not trained to be told"):
         run(plain, inputs, layout=random_layout(2, 8))
+
+
+# --- In training ------------------------------------------------------------------------------------------------------
+
+
+def drawn(unet: Any, batch: dict[str, Any], *, dropout: float) -> torch.Tensor | None:
+    config = parse({"stage": "t2i", "output": "-", "data": {"layout_dropout": dropout}})
+    task = SimpleNamespace(config=config, device=torch.device("cpu"))
+    return DenoisingTask.draw_layout(task, unet, batch, seeded(0))  # type: ignore[arg-type]
+
+
+def test_training_tells_what_the_data_hold_to_networks_that_take_it() -> None:
+    unet, pixels, layout = tiny.unet("bundled-layout"), torch.zeros(400, 3, 2, 8, 8), random_layout(400, 2)
+    told = drawn(unet, {"pixels": pixels, "layout": layout}, dropout=0.15)
+    assert told is not None
+    kept = told[:, :, 5].amin(1) == 1
+    assert 0.8 < kept.float().mean() < 0.9
+    assert torch.equal(told[kept], layout[kept])
+    assert (told[~kept] == 0).all()
+    assert torch.equal(drawn(unet, {"pixels": pixels}, dropout=0.0), torch.zeros(400, 2, 6))
+    assert drawn(tiny.unet("bundled"), {"pixels": pixels, "layout": layout}, dropout=0.0) is None
 
 
 # --- In the pipeline --------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 Captions come from ``metadata.jsonl`` or ``metadata.csv``, in the layout of Hugging Face's videofolder (columns
 ``file_name``, relative to the table, and ``text`` or ``caption``), or from a text file of the clip's name
-(``wave.mp4``, ``wave.txt``). Videos are decoded by PyAV: it is kept up, ships FFmpeg in its wheels, seeks to the
-frame, and hands frames over one at a time, where torchvision's reader is deprecated and decord is abandoned.
+(``wave.mp4``, ``wave.txt``). ``metadata.jsonl`` may also say where a clip's subject is, see `boxes`. Videos are decoded
+by PyAV: it is kept up, ships FFmpeg in its wheels, seeks to the frame, and hands frames over one at a time, where
+torchvision's reader is deprecated and decord is abandoned.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from openlumiere.diffusion.layout import LAYOUT_DIM
 from openlumiere.errors import LumiereError
 from openlumiere.video import VIDEO_SUFFIXES, ClipInfo, opaque, probe, sample_frames
+
+from .boxes import Boxes, layout_in_square
 
 SUFFIXES = VIDEO_SUFFIXES | {".gif", ".webp"}
 _TABLES = ("metadata.jsonl", "metadata.csv")
@@ -34,11 +38,12 @@ _SKIPPED_SHOWN = 50
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One usable clip: its file, what is said of it (one caption or several), and what its headers say."""
+    """One usable clip: its file, what is said of it (one caption or several), what its headers say; its subject."""
 
     path: Path
     captions: tuple[str, ...]
     info: ClipInfo
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,15 @@ def scan(folder: str | Path, *, num_frames: int = 80, fps: float = 16.0) -> Fold
     if not folder.is_dir():
         raise LumiereError(f"{folder} is not a folder; give the one that holds your clips")
     _check_window(num_frames, fps)
-    captions = _captions(folder)
+    captions, boxes = _tables(folder)
     found = {path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()}
     hidden = {path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts)}
     clips, skipped = [], {}
     for path in sorted((found - hidden) | set(captions)):
         name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
         try:
-            clips.append(_entry(path, captions.get(path), num_frames=num_frames, fps=fps))
+            entry = _entry(path, captions.get(path), num_frames=num_frames, fps=fps)
+            clips.append(replace(entry, boxes=boxes.get(path)))
         except LumiereError as error:
             skipped[name] = str(error).removeprefix(f"{path} ")
     return FolderReport(folder, clips, skipped)
@@ -118,9 +124,10 @@ def _read_text(file: Path) -> str:
         raise LumiereError(f"cannot read {file}: {error}; save it as UTF-8") from error
 
 
-def _captions(folder: Path) -> dict[Path, list[str]]:
-    """Captions in all tables of a folder and its subfolders, by clip."""
+def _tables(folder: Path) -> tuple[dict[Path, list[str]], dict[Path, Boxes]]:
+    """Captions, and boxes, in all tables of a folder and its subfolders, by clip."""
     captions: dict[Path, list[str]] = {}
+    boxes: dict[Path, Boxes] = {}
     for table in sorted(path for name in _TABLES for path in folder.rglob(name)):
         for where, row in _rows(table):
             column = next((column for column in _CAPTION_COLUMNS if column in row), None)
@@ -129,8 +136,16 @@ def _captions(folder: Path) -> dict[Path, list[str]]:
             caption = row[column]
             if not isinstance(caption, str | None):
                 raise LumiereError(f"{where} has a caption that is no text; put it in quotes")
-            captions.setdefault(table.parent / row["file_name"], []).append(_clean(caption or ""))
-    return captions
+            path = table.parent / row["file_name"]
+            captions.setdefault(path, []).append(_clean(caption or ""))
+            if table.suffix == ".jsonl":
+                try:
+                    told = Boxes.read(row)
+                except LumiereError as error:
+                    raise LumiereError(f"{where} {error}") from error
+                if told is not None:
+                    boxes[path] = told
+    return captions, boxes
 
 
 def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -195,6 +210,9 @@ def _hours(seconds: float) -> str:
 class ClipFolder(Dataset[dict[str, Any]]):
     """Windows of a folder's clips: ``{"pixels": (3, num_frames, size, size) in [-1, 1], "caption": str}``.
 
+    Where any of its clips has boxes, there is ``"layout": (num_frames, 6)`` too, see `diffusion.layout`: the subject in
+    the frames as they are shown, zeros where that is not told.
+
     Item n is a pure function of ``(seed, n)``, for any n >= 0: epoch ``n // len`` goes through all clips in an
     order of its own, and takes from each a window at a random time. A window shows, at each of its frames'
     middles, the frame on screen then; frames are cropped to the central square, resized with antialiasing, and
@@ -226,6 +244,7 @@ class ClipFolder(Dataset[dict[str, Any]]):
             reason = next((f": {name} is {why}" for name, why in report.skipped.items()), "")
             raise LumiereError(f"no usable clip in {report.folder}{reason}; see lumiere data folder {report.folder}")
         self.clips, self.size, self.num_frames, self.fps, self.seed = report.clips, size, num_frames, fps, seed
+        self.with_layout = any(clip.boxes is not None for clip in self.clips)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -245,17 +264,30 @@ class ClipFolder(Dataset[dict[str, Any]]):
             if frame is not shown:
                 shown, small = frame, self._square(frame)
             pixels[:, i] = small
-        return {"pixels": pixels, "caption": caption}
+        sample: dict[str, Any] = {"pixels": pixels, "caption": caption}
+        if self.with_layout:
+            sample["layout"] = self._layout(clip, times)
+        return sample
+
+    def _layout(self, clip: ClipEntry, times: np.ndarray) -> torch.Tensor:
+        if clip.boxes is None:
+            return torch.zeros(len(times), LAYOUT_DIM)
+        left, top, side = _central_square(clip.info.height, clip.info.width)
+        return layout_in_square(clip.boxes.at(times, clip.info.duration), left, top, side)
 
     def _square(self, frame: np.ndarray) -> torch.Tensor:
         """Central square of one frame, uint8 (H, W, 3 or 4), resized: (3, size, size) in [-1, 1]."""
-        height, width = frame.shape[:2]
-        side = min(height, width)
-        left, top = (width - side) // 2, (height - side) // 2
+        left, top, side = _central_square(*frame.shape[:2])
         # Cropped first: resizing a box would let pixels from outside it in at the edges.
         picture = Image.fromarray(opaque(frame[top : top + side, left : left + side]))
         small = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 127.5 - 1.0
+
+
+def _central_square(height: int, width: int) -> tuple[int, int, int]:
+    """Left, top and side of the square that frames are cropped to, in pixels."""
+    side = min(height, width)
+    return (width - side) // 2, (height - side) // 2, side
 
 
 @lru_cache(maxsize=2)

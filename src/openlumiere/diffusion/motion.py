@@ -22,6 +22,7 @@ _SLOWEST, _FASTEST = 0.1, 3.0
 _OBSERVED, _RATE = 10.0, 32.0  # seconds, and samples a second, that `oscillation` looks at; enough for all harmonics
 _STEADY = 1e-4  # mean square of what a trend leaves over, below which nothing oscillates
 _USUAL = 1.0  # hertz, where nothing does
+_A_TURN = math.pi / 2  # a loop that turns by more does not swing back, but goes round
 _NEGLIGIBLE = 0.02  # amplitude of oscillations that are noise of the network that made the numbers
 
 
@@ -44,6 +45,7 @@ def trace(motion: torch.Tensor, num_frames: int, seconds: float, *, loop: bool =
         frequency = (frequency * seconds).round().clamp(min=1) / seconds
         place = (1 - (2 * math.pi * at).cos()) / 2
         turns = (speed / (2 * math.pi)).round()
+        turns = torch.where((turns == 0) & (speed.abs() > _A_TURN), speed.sign(), turns)
         turning = 2 * math.pi * turns
         trends[:, _ANGLE, 1] *= turns == 0
     path = (trends @ _legendre(place)).transpose(1, 2)

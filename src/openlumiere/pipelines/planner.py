@@ -11,6 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
+from openlumiere.clock import FPS, clip_seconds
 from openlumiere.diffusion.motion import MOTION_DIM, trace
 from openlumiere.errors import LumiereError
 
@@ -22,13 +23,13 @@ _FEWEST_SECONDS, _MOST_SECONDS = 1.0, 30.0  # what is told of lengths beyond is 
 class PathPlanner(ModelMixin, ConfigMixin):
     """Draws paths that a prompt may mean, by flow matching (Lipman et al. 2023) on the numbers of `diffusion.motion`.
 
-    A residual MLP predicts the velocity from noise to a path, given the mean of the prompt's token embeddings and the
-    clip's length in seconds.
+    A residual MLP predicts the velocity from noise to a path, given the prompt and the clip's length in seconds. Of the
+    prompt it knows the mean over its tokens of what a layer says of each, so that one word among many is heard.
 
     Args:
         text_dim: width of the token embeddings.
         width, hidden, depth: of the residual layers.
-        dropout: of the prompt's embedding, in training.
+        dropout: of what is known of the prompt, in training.
         fps: of the clips that are planned for.
         num_inference_steps: of Heun's method, from noise to a path.
     """
@@ -39,12 +40,11 @@ class PathPlanner(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self, *, text_dim: int = 384, width: int = 256, hidden: int = 384, depth: int = 3, dropout: float = 0.1,
-        fps: float = 16.0, num_inference_steps: int = 16,
+        fps: float = FPS, num_inference_steps: int = 16,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.text = nn.Sequential(
-            nn.LayerNorm(text_dim), nn.Dropout(dropout), nn.Linear(text_dim, width // 2), nn.SiLU()
-        )
+        self.text = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, width // 2), nn.SiLU())
+        self.drop = nn.Dropout(dropout)
         self.first = nn.Linear(MOTION_DIM + _TIME_DIM + width // 2 + 1, width)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
@@ -63,11 +63,20 @@ class PathPlanner(ModelMixin, ConfigMixin):
         Args:
             noisy: (1 - time) noise + time standardised path, (B, MOTION_DIM).
             time: (B,), 0 = noise.
-            text: the mean of a prompt's token embeddings, (B, text_dim).
+            text: token embeddings, (B, L, text_dim), zero beyond the prompts' ends.
             seconds: the clip's length, (B,).
         """
+        return self._velocity(noisy, time, self._read(text), seconds)
+
+    def _read(self, text: torch.Tensor) -> torch.Tensor:
+        told = text.ne(0).any(-1, keepdim=True).to(text)
+        return self.drop((self.text(text) * told).sum(1) / told.sum(1).clamp(min=1))
+
+    def _velocity(
+        self, noisy: torch.Tensor, time: torch.Tensor, read: torch.Tensor, seconds: torch.Tensor
+    ) -> torch.Tensor:
         length = seconds.clamp(_FEWEST_SECONDS, _MOST_SECONDS).log() - math.log(5)
-        told = [noisy, get_timestep_embedding(1000 * time, _TIME_DIM).to(noisy), self.text(text), length[:, None]]
+        told = [noisy, get_timestep_embedding(1000 * time, _TIME_DIM).to(noisy), read, length[:, None]]
         x = self.first(torch.cat(told, dim=1))
         for layer in self.layers:
             x = x + layer(x)
@@ -77,17 +86,17 @@ class PathPlanner(ModelMixin, ConfigMixin):
     def sample(
         self, text: torch.Tensor, seconds: float, *, generator: torch.Generator | list[torch.Generator] | None = None
     ) -> torch.Tensor:
-        """Draw a motion for each prompt: (B, text_dim) -> (B, MOTION_DIM)."""
+        """Draw a motion for each prompt: (B, L, text_dim) -> (B, MOTION_DIM)."""
         device, dtype = self.mean.device, self.mean.dtype
-        text = text.to(device, dtype)
-        x = randn_tensor((len(text), MOTION_DIM), generator=generator, device=device, dtype=torch.float32)
-        length = torch.full((len(text),), seconds, device=device, dtype=dtype)
+        read = self._read(text.to(device, dtype))
+        x = randn_tensor((len(read), MOTION_DIM), generator=generator, device=device, dtype=torch.float32)
+        length = torch.full((len(read),), seconds, device=device, dtype=dtype)
         steps = self.config.num_inference_steps
         for i in range(steps):
             now, then = (torch.full_like(length, j / steps) for j in (i, i + 1))
-            velocity = self(x.to(dtype), now, text, length).float()
+            velocity = self._velocity(x.to(dtype), now, read, length).float()
             x_then = x + velocity / steps
-            x = x + (velocity + self(x_then.to(dtype), then, text, length).float()) / (2 * steps)
+            x = x + (velocity + self._velocity(x_then.to(dtype), then, read, length).float()) / (2 * steps)
         return x * self.scale.float() + self.mean.float()
 
     def plan(
@@ -113,24 +122,6 @@ class PathPlanner(ModelMixin, ConfigMixin):
                 f"this planner reads token embeddings of {self.config.text_dim} numbers, not "
                 f"{hidden_states.shape[-1]}: use the text encoder that it was trained with"
             )
-        seconds = num_frames / self.config.fps
-        return self.paths(mean_of_tokens(hidden_states), num_frames, seconds, loop=loop, generator=generator)
-
-    def paths(
-        self,
-        text: torch.Tensor,
-        num_frames: int,
-        seconds: float,
-        *,
-        loop: bool = False,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-    ) -> torch.Tensor:
-        """Draw a path, as `plan` does, for each mean of a prompt's token embeddings: (B, text_dim) -> (B, F, 4)."""
-        motion = self.sample(text, seconds, generator=generator)
+        seconds = clip_seconds(num_frames, self.config.fps)
+        motion = self.sample(hidden_states, seconds, generator=generator)
         return trace(motion.cpu(), num_frames, seconds, loop=loop)
-
-
-def mean_of_tokens(hidden_states: torch.Tensor) -> torch.Tensor:
-    """The mean of prompts' token embeddings, those beyond their ends, which are zero, left out: (B, L, D) -> (B, D)."""
-    told = hidden_states.ne(0).any(-1, keepdim=True).to(hidden_states)
-    return hidden_states.sum(1) / told.sum(1).clamp(min=1)

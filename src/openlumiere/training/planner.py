@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from openlumiere.data.motions import ScenePaths
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.planner import PathPlanner, mean_of_tokens
+from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import load_text_encoder
 
 from .config import TrainConfig
 from .pictures import path_sheet
+from .scene_paths import ScenePaths
 
 _PATHS_A_PROMPT = 4
 _READ_AT_ONCE = 64
@@ -30,7 +31,7 @@ class Planner:
         self.config, self.device = config, device
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
-        self.dataset = ScenePaths(
+        paths = ScenePaths(
             self.tell, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
             subjects=config.data.subjects,
         )  # fmt: skip
@@ -39,26 +40,30 @@ class Planner:
             self.module = PathPlanner(**options).to(device)
         except TypeError as error:
             raise LumiereError(f"model.planner: {error}; see PathPlanner for what can be set") from error
-        motions = self.dataset.motions.flatten(0, 1)
+        self.dataset: Dataset[Any] = paths
+        motions = paths.motions.flatten(0, 1)
         self.module.mean.copy_(motions.mean(0))
         self.module.scale.copy_(motions.std(0).clamp(min=0.02))
 
     @torch.no_grad()
     def tell(self, captions: list[str]) -> torch.Tensor:
-        """What a planner is told of captions, (N, D): as `mean_of_tokens` of their embeddings, many at once."""
+        """Token embeddings of captions, (N, L, D), as `pipelines.text.embed`'s, but many at once, in half precision."""
         parts = [captions[i : i + _READ_AT_ONCE] for i in range(0, len(captions), _READ_AT_ONCE)]
-        means = []
+        longest = self.config.text.max_length
+        told = torch.zeros(len(captions), longest, self.encoder.config.hidden_size, dtype=torch.float16)
+        row = 0
         for part in tqdm(parts, desc="reading captions", leave=False, disable=len(parts) == 1):
-            tokens = self.tokenizer(
-                part, padding=True, truncation=True, max_length=self.config.text.max_length, return_tensors="pt"
-            ).to(self.device)
+            tokens = self.tokenizer(part, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(
+                self.device
+            )
             hidden = self.encoder(**tokens).last_hidden_state * tokens.attention_mask[..., None]
-            means.append(mean_of_tokens(hidden).cpu())
-        return torch.cat(means)
+            told[row : row + len(part), : hidden.shape[1]] = hidden.half().cpu()
+            row += len(part)
+        return told
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
-        motion, text, seconds = (batch[key].to(self.device) for key in ("motion", "text", "seconds"))
+        motion, text, seconds = (batch[key].to(self.device).float() for key in ("motion", "text", "seconds"))
         motion = (motion - self.module.mean) / self.module.scale
         noise = torch.randn(motion.shape, generator=generator, device=self.device)
         offset = torch.rand((), generator=generator, device=self.device)
@@ -70,13 +75,12 @@ class Planner:
     def sample(self, folder: Path, step: int) -> None:
         """A sheet of paths, a row for each prompt."""
         prompts = self.config.sample_prompts or ["a tiger walking to the left", "a heart bouncing", "a star spinning"]
-        seconds = self.config.data.num_frames / self.config.data.fps
         module = self.module.eval()
         rows = []
         for prompt in prompts:
-            told = self.tell([prompt]).expand(_PATHS_A_PROMPT, -1)
+            told = self.tell([prompt]).float().expand(_PATHS_A_PROMPT, -1, -1)
             generators = [torch.Generator(self.device).manual_seed(i) for i in range(_PATHS_A_PROMPT)]
-            rows.append(module.paths(told, self.config.data.num_frames, seconds, generator=generators))
+            rows.append(module.plan(told, self.config.data.num_frames, generator=generators))
         module.train()
         folder.mkdir(parents=True, exist_ok=True)
         path_sheet(torch.stack(rows).numpy(), prompts).save(folder / f"{step:07d}.png")

@@ -61,7 +61,7 @@ class TextToImage(DenoisingTask):
         return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of pictures, one a prompt."""
+        """A sheet of pictures, one a prompt; told the layouts of the first of the data, where the network takes one."""
         # A freshly inflated network is the T2I itself on clips of one frame.
         twin = UNet2DConditionModel.from_config(self.module.config)
         twin.load_state_dict(self.module.state_dict())
@@ -71,7 +71,8 @@ class TextToImage(DenoisingTask):
         pipe = new_pipeline(self.config, unet.eval(), self.vae)
         pipe.register_modules(text_encoder=self.encoder, tokenizer=self.tokenizer)
         pipe.set_progress_bar_config(disable=True)
-        frames = pipe(prompts, num_frames=1, generator=generators)[0][:, 0]
+        layouts = self.sample_layouts(self.module, len(prompts), num_frames=1)
+        frames = pipe(prompts, num_frames=1, generator=generators, layout=layouts)[0][:, 0]
         folder.mkdir(parents=True, exist_ok=True)
         sheet(frames).save(folder / f"{step:07d}.png")
 

@@ -77,8 +77,11 @@ class TextToVideo(DenoisingTask):
 
     def sample(self, folder: Path, step: int) -> None:
         """A looping clip and a contact sheet for each prompt."""
-        data = self.config.data
-        for i, prompt in enumerate(self.sample_prompts()):
+        data, prompts = self.config.data, self.sample_prompts()
+        layouts = None  # the data's captions are told the data's layouts; other prompts, which say other things, none
+        if not self.config.sample_prompts:
+            layouts = self.sample_layouts(self.module.spatial, len(prompts), data.num_frames)
+        for i, prompt in enumerate(prompts):
             generator = torch.Generator(self.device).manual_seed(i)
             clip = self.pipe(
                 prompt,
@@ -86,6 +89,7 @@ class TextToVideo(DenoisingTask):
                 num_inference_steps=self.config.sample_steps,
                 guidance_scale=self.config.sample_guidance,
                 generator=generator,
+                layout=None if layouts is None else layouts[i],
             )[0][0]
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in (".webp", ".png"):

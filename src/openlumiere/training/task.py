@@ -113,6 +113,14 @@ class DenoisingTask:
         """The configuration's prompts, or the first captions of the data set."""
         return self.config.sample_prompts or [self.dataset[i]["caption"] for i in range(8)]
 
+    def sample_layouts(self, unet: UNet2DConditionModel, count: int, num_frames: int) -> torch.Tensor | None:
+        """The layouts of the data set's first clips, (count, F, 6); None where there are none, or none are taken."""
+        if not takes_layout(unet):
+            return None
+        found = [self.dataset[i].get("layout") for i in range(count)]
+        layouts = [layout for layout in found if layout is not None and len(layout) == num_frames]
+        return torch.stack(layouts) if len(layouts) == count else None
+
 
 def make_scheduler(config: TrainConfig) -> DDIMScheduler:
     """The noise schedule that a configuration describes."""

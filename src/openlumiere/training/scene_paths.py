@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from importlib import resources
 
 import numpy as np
 import torch
+import yaml
 from torch.utils.data import Dataset
 
+from openlumiere.clock import frame_seconds
+from openlumiere.data.scenes import Scene, SceneSampler, speed, trajectory, vocabulary
 from openlumiere.diffusion.motion import observed_seconds, oscillation, with_trend
 from openlumiere.errors import LumiereError
 
-from .scenes import Scene, SceneSampler, speed, trajectory, vocabulary
-
+_TRANSPARENT = 0.15  # fraction of scenes without a background
 DURATIONS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 
 
-def scene_path(scene: Scene, seconds: np.ndarray, duration: float) -> np.ndarray:
-    """Where the scene's subject is, (T, 4), so many seconds from the start of a clip of some duration."""
-    return trajectory(scene, seconds, duration)
-
-
 class ScenePaths(Dataset[dict[str, torch.Tensor]]):
-    """Motions of the training scenes, ``{"motion": (MOTION_DIM,), "text": (D,), "seconds": ()}``.
+    """Motions of the training scenes, ``{"motion": (MOTION_DIM,), "text": (L, D), "seconds": ()}``.
 
     Item n is a pure function of (seed, n): a caption, and a path of any scene that the same words could tell, so that
     a caption seen often never stands for one path.
 
     Args:
-        encode: captions to what a planner is told of them, (N, D).
+        encode: captions to their token embeddings, (N, L, D).
         captions: number of distinct scenes.
         empty: fraction of captions left out.
         fps: of the clips.
@@ -45,26 +44,29 @@ class ScenePaths(Dataset[dict[str, torch.Tensor]]):
         if captions < 1:
             raise LumiereError(f"data.pool {captions}: a planner needs the number of captions to learn from")
         names = {key: words[key]["names"] for key in subjects or words}
-        sampler = SceneSampler(names, seed=seed)
+        sampler = SceneSampler(names, seed=seed, transparent=_TRANSPARENT)
         scenes = [sampler(index) for index in range(captions)]
         self.seed, self.empty = seed, empty
-        self.text = encode([scene.caption for scene in scenes])
-        self.nothing = encode([""])[0]
+        self.captions = [retold(scene, names[scene.subject], seed * 1_000_003 + n) for n, scene in enumerate(scenes)]
+        text = encode([*self.captions, ""])
+        longest = int(text.ne(0).any(-1).sum(1).max())  # tokens
+        self.text, self.nothing = text[:-1, :longest], text[-1, :longest]
         waves = oscillations(scenes)
         lengths = [add_trends(waves, scenes, duration, fps=fps) for duration in DURATIONS]
         self.motions = torch.stack(lengths, dim=1).float()
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, scene in enumerate(scenes):
             groups.setdefault(_words(scene), []).append(index)
-        self.alike = [np.array(groups[_words(scene)]) for scene in scenes]
+        self.alike = [groups[_words(scene)] for scene in scenes]
 
     def __len__(self) -> int:
         return len(self.text)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, index, 0x9A7B])
-        told = int(rng.integers(len(self.text)))
-        shown, length = int(rng.choice(self.alike[told])), int(rng.integers(len(DURATIONS)))
+        told, length = int(rng.integers(len(self.text))), int(rng.integers(len(DURATIONS)))
+        alike = self.alike[told]
+        shown = alike[int(rng.integers(len(alike)))]
         text = self.nothing if rng.random() < self.empty else self.text[told]
         return {"motion": self.motions[shown, length], "text": text, "seconds": torch.tensor(DURATIONS[length])}
 
@@ -73,15 +75,40 @@ def oscillations(scenes: list[Scene]) -> torch.Tensor:
     """What oscillates in scenes' paths, in real time and so however long a clip is: see `diffusion.motion`."""
     seconds = observed_seconds().numpy()
     duration = float(seconds[-1])
-    return oscillation(torch.from_numpy(np.stack([scene_path(scene, seconds, duration) for scene in scenes])))
+    return oscillation(torch.from_numpy(np.stack([trajectory(scene, seconds, duration) for scene in scenes])))
 
 
 def add_trends(motions: torch.Tensor, scenes: list[Scene], duration: float, *, fps: float) -> torch.Tensor:
     """Scenes' motions in clips of some duration, float64, (N, MOTION_DIM)."""
-    count = max(round(duration * fps), 4)
-    seconds = np.arange(count) * duration / count
-    paths = np.stack([scene_path(scene, seconds, duration) for scene in scenes])
+    seconds = frame_seconds(np.arange(round(duration * fps)), fps)
+    paths = np.stack([trajectory(scene, seconds, duration) for scene in scenes])
     return with_trend(motions, torch.from_numpy(paths), duration)
+
+
+@lru_cache(maxsize=1)
+def more_words() -> dict[str, list[str]]:
+    """Further words for the vocabulary's motions, see `motion_words.yaml`."""
+    text = resources.files("openlumiere.data").joinpath("motion_words.yaml").read_text(encoding="utf-8")
+    words: dict[str, list[str]] = yaml.safe_load(text)
+    return words
+
+
+def retold(scene: Scene, names: list[str], seed: int) -> str:
+    """What a user might say of a scene: its caption, its motion by more words, or in a few words alone."""
+    words, rng = vocabulary(), np.random.default_rng([seed, 0x7E11])
+
+    def pick(options: list[str]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    own = words["motions"][scene.motion]["words"]
+    phrase = pick(more_words()[scene.motion] if rng.random() < 0.6 else own)
+    if rng.random() < 0.7:
+        said = next((word for word in sorted(own, key=len, reverse=True) if word and word in scene.caption), None)
+        return scene.caption if said is None else scene.caption.replace(said, phrase, 1)
+    pace = speed(scene) if rng.random() < 0.5 else None
+    adverb = pick(words["speeds"][pace]["words"]) if pace else ""
+    size, place = (pick(words[kind][key]["words"]) for kind, key in (("sizes", scene.size), ("places", scene.place)))
+    return " ".join(f"{pick(['', 'a', 'the', 'one'])} {size} {pick(names)} {phrase} {adverb} {place}".split())
 
 
 def _words(scene: Scene) -> tuple[object, ...]:
