@@ -23,24 +23,30 @@ class Job:
     output: str
 
 
-def from_prompt(prompt: str, *, negative: str, seed: int | None, output: str | None, count: int) -> list[Job]:
+def from_prompt(
+    prompt: str, *, negative: str, seed: int | None, output: str | None, count: int, suffix: str = ".mp4"
+) -> list[Job]:
     """`count` clips of one prompt, seeds counting up; names derived from the prompt never replace a file."""
     _check_prompt(prompt, "")
-    return _several(prompt, slug(prompt), negative=negative, seed=seed, output=output, count=count)
+    stem = slug(prompt)
+    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count, suffix=suffix)
 
 
 def from_source(
-    source: str, task: str, prompt: str, *, negative: str, seed: int | None, output: str | None, count: int
-) -> list[Job]:
+    source: str, task: str, prompt: str, *, negative: str, seed: int | None, output: str | None, count: int,
+    suffix: str = ".mp4",
+) -> list[Job]:  # fmt: skip
     """`count` clips made of a picture or clip, seeds counting up; default names say of which, and what was done."""
     stem = f"{Path(source).stem or 'clip'}.{task}"
-    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count)
+    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count, suffix=suffix)
 
 
-def _several(prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int) -> list[Job]:
+def _several(
+    prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int, suffix: str
+) -> list[Job]:
     seed = random_seed() if seed is None else seed
     if output is None:
-        names = _free_names(stem, count)
+        names = _free_names(stem, count, suffix)
     elif count == 1:
         names = [output]
     else:
@@ -48,7 +54,9 @@ def _several(prompt: str, stem: str, *, negative: str, seed: int | None, output:
     return [Job(prompt, negative, seed + i, name) for i, name in enumerate(names)]
 
 
-def from_file(path: Path, *, negative: str, seed: int | None, folder: Path, count: int) -> list[Job]:
+def from_file(
+    path: Path, *, negative: str, seed: int | None, folder: Path, count: int, suffix: str = ".mp4"
+) -> list[Job]:
     """The clips that a file of prompts asks for, one prompt or one JSON object a line.
 
     The seed of a clip hangs on its place in the file alone, so a run that was stopped goes on as it would have.
@@ -56,6 +64,7 @@ def from_file(path: Path, *, negative: str, seed: int | None, folder: Path, coun
     Args:
         folder: where the clips go; JSON lines may name their ``output`` in it.
         count: clips of each prompt.
+        suffix: of clips whose lines don't name their output.
 
     Raises:
         LumiereError: an unreadable file, a bad line (told by number), two clips of one name.
@@ -69,7 +78,9 @@ def from_file(path: Path, *, negative: str, seed: int | None, folder: Path, coun
     for number, line in enumerate(lines, 1):
         if line.strip():
             where = f"{path}, line {number}: "
-            jobs += _from_line(line.strip(), where, number, negative=negative, seed=seed, folder=folder, count=count)
+            jobs += _from_line(
+                line.strip(), where, number, negative=negative, seed=seed, folder=folder, count=count, suffix=suffix
+            )
     if not jobs:
         raise LumiereError(f"{path} holds no prompts; write one a line")
     names = [job.output for job in jobs]
@@ -80,7 +91,7 @@ def from_file(path: Path, *, negative: str, seed: int | None, folder: Path, coun
 
 
 def _from_line(
-    line: str, where: str, number: int, *, negative: str, seed: int | None, folder: Path, count: int
+    line: str, where: str, number: int, *, negative: str, seed: int | None, folder: Path, count: int, suffix: str
 ) -> list[Job]:
     entry = _parse(line, where)
     prompt = entry.get("prompt", "")
@@ -91,7 +102,7 @@ def _from_line(
     for key in ("negative_prompt", "output"):
         if not isinstance(entry.get(key, ""), str):
             raise LumiereError(f"{where}{key} is not text")
-    output = entry.get("output") or f"{number:05d}-{slug(prompt)}.mp4"
+    output = entry.get("output") or f"{number:05d}-{slug(prompt)}{suffix}"
     if Path(output).is_absolute() or ".." in Path(output).parts:
         raise LumiereError(f"{where}the output {output!r} is not inside the folder given with -o")
     first = own if own is not None else random_seed() if seed is None else seed + (number - 1) * count
@@ -136,10 +147,10 @@ def _numbered(name: str, count: int) -> list[str]:
     return [f"{path.parent / f'{stem}-{i:0{width}d}{suffix}'}{slash}" for i in range(count)]
 
 
-def _free_names(stem: str, count: int) -> list[str]:
+def _free_names(stem: str, count: int, suffix: str) -> list[str]:
     attempt = 1
     while True:
-        base = f"{stem}.mp4" if attempt == 1 else f"{stem}-v{attempt}.mp4"
+        base = f"{stem}{suffix}" if attempt == 1 else f"{stem}-v{attempt}{suffix}"
         names = [base] if count == 1 else _numbered(base, count)
         if not any(Path(name).exists() for name in names):
             return names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Self
 
@@ -61,8 +61,8 @@ class Recipe:
         kinds = {"str": str, "int": int, "float": float, "bool": bool}
         return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in fields(cls)})
 
-    def command(self, output: str) -> str:
-        """The command, quoted for a shell, that makes the clip again as `output`."""
+    def command(self, output: str, more: Sequence[str] = ()) -> str:
+        """The command, quoted for a shell, that makes the clip again as `output`; `more` are further options."""
         words = self._words()
         options = [
             *("-o", output if not output.startswith("-") else f"./{output}"),
@@ -75,6 +75,7 @@ class Recipe:
             *self._options(),
             *("--device", self.device),
             *("--dtype", self.dtype),
+            *more,
         ]
         # A prompt that starts with a dash would pass for an option.
         dashed = any(word.startswith("-") for word in words)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
 
-from . import parsing
+from . import parsing, stickers
 from .stages import Stopwatch, bar
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def add_options(parser: parsing.Parser) -> None:
     parser.add_argument(
         "--offload", action="store_true", help="keep the clip in the CPU's memory, for long clips on a small GPU"
     )
+    stickers.add_options(parser)
 
 
 def check_model(name: str) -> None:
@@ -131,11 +132,24 @@ def watched(pipe: ClipPipeline, stage: str, steps: int, watch: Stopwatch) -> Ite
 
 
 def write(
-    frames: np.ndarray, output: str, fps: float, metadata: dict[str, Any], watch: Stopwatch, *, lossless: bool = False
-) -> None:
-    """Write a clip, behind a bar."""
+    frames: np.ndarray, output: str, fps: float, metadata: dict[str, Any], watch: Stopwatch,
+    *, args: argparse.Namespace | None = None, lossless: bool = False,
+) -> str:  # fmt: skip
+    """Write a clip behind a bar, or make a sticker of it where `args` ask for one.
+
+    Returns:
+        A line about the sticker; "" for a clip.
+    """
     from openlumiere.video import write_clip
 
+    if args is not None and args.target is not None:
+        with watch.stage("sticker"):
+            period = len(frames) / fps if args.loop else None
+            return stickers.write_sticker(frames, output, fps, metadata, args, period=period)
     with watch.stage("write"), bar("writing", len(frames), "frame") as progress:
-        write_clip(frames, output, fps=fps, metadata=metadata, min_side=0 if lossless else MIN_SIDE, lossless=lossless)
+        write_clip(
+            frames, output, fps=fps, metadata=metadata, min_side=0 if lossless else MIN_SIDE, lossless=lossless,
+            background=getattr(args, "background", None),
+        )  # fmt: skip
         progress.update(len(frames))
+    return ""

@@ -6,7 +6,7 @@ import argparse
 import secrets
 from pathlib import Path
 
-from . import parsing, sampling
+from . import parsing, sampling, stickers
 from .parsing import Commands, add_command
 from .recipe import Recipe, UpscaleRecipe
 from .stages import Stopwatch
@@ -37,11 +37,11 @@ def register(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from openlumiere.video import check_writable, read_clip, read_metadata
+    from openlumiere.video import read_clip, read_metadata
 
     watch = Stopwatch()
-    output = args.output or _beside(Path(args.clip))
-    check_writable(output)
+    output = args.output or _beside(Path(args.clip), args)
+    stickers.check_output(output, args)
     sampling.check_model(args.model)
     with watch.stage("read"):
         made = Recipe.from_metadata(read_metadata(args.clip))
@@ -79,13 +79,16 @@ def run(args: argparse.Namespace) -> None:
             offload_frames=args.offload,
             callback_on_step_end=advance,
         )[0][0]
-    sampling.write(frames, output, recipe.fps, recipe.metadata(), watch)
-    print(f"wrote {output} (seed {recipe.seed})")
+    about = sampling.write(frames, output, recipe.fps, recipe.metadata(), watch, args=args)
+    print(f"wrote {output} (seed {recipe.seed}){about and f': {about}'}")
     print(watch.report())
 
 
-def _beside(clip: Path) -> str:
-    """A name for the sharp clip, in a format that keeps what the soft one's may hold: WebP, GIF, frames; else MP4."""
+def _beside(clip: Path, args: argparse.Namespace) -> str:
+    """A name for the sharp clip, in a format that keeps what the soft one's may hold, or a sticker's; else MP4."""
+    if args.target is not None:
+        return f"{clip.with_suffix('')}.sharp{stickers.suffix_for(args)}"
     if clip.is_dir():
         return f"{clip}.sharp/"
-    return str(clip.with_suffix(".sharp" + (clip.suffix if clip.suffix.lower() in (".webp", ".gif") else ".mp4")))
+    kept = clip.suffix.lower() in (".webp", ".apng", ".gif", ".webm")
+    return str(clip.with_suffix(".sharp" + (clip.suffix if kept else ".mp4")))
