@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
         more="A clip made by lumiere carries its prompt, seed, settings, model and version.",
         example=["lumiere info tiger.mp4", "lumiere info frames/"],
     )
-    parser.add_argument("file", help="a clip: .mp4, .webp, .gif, .png or a folder of frames; any other video will do")
+    parser.add_argument("file", help="a clip or sticker: any video or animated picture, or a folder of frames")
 
 
 def run(args: argparse.Namespace) -> None:
