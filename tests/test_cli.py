@@ -31,7 +31,7 @@ COMMANDS = (
     ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
     *(["evaluate", protocol] for protocol in (
         "emoji", "seams", "loops", "editing", "styles", "all", "baselines", "xt", "upscale", "fvd", "is", "ucf101",
-        "train-features",
+        "train-features", "autoencoder",
     )),
     *(["study", step] for step in ("create", "serve", "report", "mturk")),
 )  # fmt: skip
@@ -111,6 +111,8 @@ def test_version() -> None:
         (["generate"], "--prompts"),
         (["generate", "a cat", "--prompts", "file", "-o", "x"], "not both"),
         (["generate", "a cat", "--model", "no-such-model"], "no-such-model"),
+        (["generate", "a cat", "--transparent"], "emoji-nano makes opaque clips"),
+        (["generate", "a cat", "--background", "blurple"], "no colour"),
         (["generate", "a cat", "-o", "missing/cat.mp4"], "missing"),
         (["generate", "a cat", "-o", "cat.xyz"], ".xyz"),
         (["generate", "a cat", "--frames", "0"], "--frames"),
@@ -185,6 +187,8 @@ RECIPE = {
     "device": st.sampled_from(["cpu", "cuda"]),
     "dtype": st.sampled_from(["float32", "bfloat16"]),
     "loop": st.booleans(),
+    "alpha": st.sampled_from(["", "kept", "laid over"]),
+    "background": st.sampled_from(["white", "#336699"]),
 }
 
 
@@ -212,12 +216,56 @@ def test_recipe_survives_metadata_and_the_shell(recipe: Recipe) -> None:
     assert (args.seed, args.steps, args.guidance) == (recipe.seed, recipe.num_inference_steps, recipe.guidance_scale)
     assert (args.model, args.device, args.dtype) == (recipe.model, recipe.device, recipe.dtype)
     assert args.loop == recipe.loop
+    assert args.transparent == {"": None, "kept": True, "laid over": False}[recipe.alpha]
+    assert args.background == recipe.background
     match recipe:
         case GenerateRecipe():
             assert (args.frames, args.fps) == (recipe.num_frames, recipe.fps)
             assert (args.upscale_steps or 0, args.no_upscale) == (recipe.upscale_steps, not recipe.upscale_steps)
         case UpscaleRecipe():
             assert (args.clip, args.noise_level) == (recipe.source, recipe.noise_level)
+
+
+def test_recipes_of_older_versions_are_read() -> None:
+    """What they did not tell has the value that it had."""
+    metadata = recipe_of().metadata()
+    del metadata["alpha"], metadata["background"]
+    assert Recipe.from_metadata(metadata) == recipe_of()
+    del metadata["seed"]
+    with pytest.raises(LumiereError, match="read it with that version"):
+        Recipe.from_metadata(metadata)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asks"),
+    [
+        ("a tiger on a transparent background", True),
+        ("a tiger, no background", True),
+        ("A tiger Without any background", True),
+        ("a tiger without a backdrop", True),
+        ("a tiger on a green background", False),
+        ("a transparent jellyfish on a blue background", False),
+        ("", False),
+    ],
+)
+def test_prompts_may_ask_for_transparency(prompt: str, asks: bool) -> None:
+    assert jobs.asks_for_transparency(prompt) == asks
+
+
+def test_transparent_clips_get_a_format_that_holds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    how = {"negative": "", "seed": 0, "count": 1}
+    clear = "a cat on a transparent background"
+    for prompt, transparent, suffix in (
+        (clear, None, ".webp"), (clear, False, ".mp4"), ("a cat", None, ".mp4"), ("a cat", True, ".webp"),
+    ):  # fmt: skip
+        (job,) = jobs.from_prompt(prompt, output=None, transparent=transparent, **how)
+        assert (Path(job.output).suffix, job.transparent) == (suffix, suffix == ".webp")
+        (tmp_path / "prompts.txt").write_text(prompt, encoding="utf-8")
+        (job,) = jobs.from_file(tmp_path / "prompts.txt", folder=tmp_path, transparent=transparent, **how)
+        assert (Path(job.output).suffix, job.transparent) == (suffix, suffix == ".webp")
+    (job,) = jobs.from_prompt(clear, output="a.mp4", transparent=None, **how)
+    assert (job.output, job.transparent) == ("a.mp4", True)
 
 
 def test_prompts_file_names_and_seeds_hang_on_the_place_alone(tmp_path: Path) -> None:

@@ -105,10 +105,10 @@ def test_all_kinds_come_about_as_often_as_they_should() -> None:
 def test_kinds_can_be_asked_for_alone() -> None:
     clip, alpha = disc_moving_right()
     rng = np.random.default_rng(0)
-    drawn = [draw_mask(clip, rng, alpha=alpha, kinds=["every fifth frame", "all"]) for _ in range(20)]
-    fifth = torch.zeros(F)
-    fifth[::5] = 1
-    assert {tuple(mask[0, :, 0, 0].tolist()) for mask in drawn} == {tuple(fifth.tolist()), (1.0,) * F}
+    drawn = [draw_mask(clip, rng, alpha=alpha, kinds=["every other frame", "all"]) for _ in range(20)]
+    other = torch.zeros(F)
+    other[::2] = 1
+    assert {tuple(mask[0, :, 0, 0].tolist()) for mask in drawn} == {tuple(other.tolist()), (1.0,) * F}
     with pytest.raises(LumiereError, match="known: none, all"):
         draw_mask(clip, rng, kinds=["keyframes"])
 

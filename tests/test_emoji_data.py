@@ -8,11 +8,13 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from openlumiere.data import emoji as builder
 from openlumiere.data.dataset import EmojiClips
@@ -20,7 +22,7 @@ from openlumiere.data.emoji import FPS, BuildReport, build, decode_loop, fetch, 
 from openlumiere.data.scenes import vocabulary
 from openlumiere.errors import LumiereError
 
-TIGER, LION, HEART, CAT, WAVE, PIG = "1f405", "1f981", "2764-fe0f", "1f431", "1f44b", "1f416"
+TIGER, LION, HEART, CAT, FIST, PIG = "1f405", "1f981", "2764-fe0f", "1f431", "1f44a", "1f416"
 SIZE = 32
 
 
@@ -62,7 +64,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packages")
     equal = pictures(2)
     contents: list[dict[str, bytes]] = [
-        {TIGER: webp(pictures(24), 42), "1f44b-1f3fd": webp(pictures(6), 100), WAVE: webp(pictures(6, hue=9), 100)},
+        {TIGER: webp(pictures(24), 42), "1f44b-1f3fd": webp(pictures(6), 100), FIST: webp(pictures(6, hue=9), 100)},
         {LION: webp(pictures(10, hue=80), [50, 150] * 5), CAT: b"RIFF, and then nothing"},
         # Equal frames in a row, which WebP stores as one: 3 x 125 ms, then 5 x 125 ms.
         {HEART: webp([equal[0]] * 3 + [equal[1]] * 5, 125), PIG: webp(pictures(1), 40)},
@@ -98,12 +100,12 @@ def test_animations_are_written_and_the_rest_is_counted_and_named(built: tuple[P
     assert report.shards == 1
     assert set(report.broken) == {f"{CAT}.webp", "1ffff.webp", "1f42d.webp"}
     assert "no emoji has the code points" in report.broken["1ffff.webp"]
-    assert [meta["emoji"] for meta, _ in iterate(out)] == [TIGER, WAVE, LION, HEART]
+    assert [meta["emoji"] for meta, _ in iterate(out)] == [TIGER, FIST, LION, HEART]
 
 
 def test_loops_have_the_duration_of_the_original_at_16_fps(built: tuple[Path, BuildReport]) -> None:
     loops = {meta["emoji"]: frames for meta, frames in iterate(built[0])}
-    seconds = {TIGER: 24 * 0.042, WAVE: 0.6, LION: 1.0, HEART: 1.0}
+    seconds = {TIGER: 24 * 0.042, FIST: 0.6, LION: 1.0, HEART: 1.0}
     for key, frames in loops.items():
         assert frames.shape == (round(seconds[key] * FPS), SIZE, SIZE, 4), key
         assert frames.dtype == np.uint8
@@ -135,7 +137,7 @@ def test_metadata_names_the_emoji(built: tuple[Path, BuildReport]) -> None:
     assert meta == {"emoji": HEART, "names": meta["names"], "fps": 16, "loop_frames": 16, "size": SIZE}
     assert meta["names"][0] == "red heart"
     assert names_of("1f1f3-1f1f1")[0].lower() == "netherlands"
-    assert "waving hand" in names_of(WAVE)
+    assert "oncoming fist" in names_of(FIST)
 
 
 def test_skin_tones_come_when_asked_for(packages: Path, tmp_path: Path, built: tuple[Path, BuildReport]) -> None:
@@ -270,7 +272,7 @@ def test_atlases_are_premultiplied_and_resized(built: tuple[Path, BuildReport]) 
     assert half.any()
     assert frames[:, 0][half].float().mean() == pytest.approx(200 * 128 / 255, abs=4)
     whole = load_atlases(built[0], side=64)
-    assert set(whole) == {"tiger", "lion", "heart", WAVE}  # by code point where the vocabulary has no word
+    assert set(whole) == {"tiger", "lion", "heart", FIST}  # by code point where the vocabulary has no word
     assert whole["tiger"].frames.shape[-1] == SIZE  # never enlarged
 
 
@@ -312,15 +314,73 @@ def test_frames_can_be_left_out_and_windows_say_where_they_are(built: tuple[Path
     def clips(**options: int) -> EmojiClips:
         return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)
 
-    whole, third = clips()[0], clips(every=3)[0]
+    whole, half, third = clips()[0], clips(every=2)[0], clips(every=3)[0]
+    assert torch.equal(half["pixels"], whole["pixels"][:, ::2])
     assert torch.equal(third["pixels"], whole["pixels"][:, ::3])
-    assert "place" not in third
+    assert "place" not in whole | half  # networks take frame n of F to be at n / F
+    assert third["place"].tolist() == [0, 3 / 8, 6 / 8]  # every third of 8 is not at thirds
     part = clips(every=2, window=2)[0]
-    at = (part["place"] * 7).round().long()
+    at = (part["place"] * 8).round().long()
     assert at[1] - at[0] == 2
     assert torch.equal(part["pixels"], whole["pixels"][:, at])
     with pytest.raises(LumiereError, match="choose 1 to 8"):
         clips(every=9)
+
+
+def test_rgba_clips_say_where_their_subject_is(built: tuple[Path, BuildReport]) -> None:
+    def clips(**options: Any) -> EmojiClips:
+        return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)
+
+    rgba, rgb = clips(channels=4, alpha=True), clips(alpha=True)
+    cut = 0
+    for index in range(60):
+        sample = rgba[index]
+        assert sample["pixels"].shape == (4, 8, 16, 16)
+        assert sample["layout"].shape == (8, 6)
+        assert sample["pixels"].abs().max() <= 1
+        colors, alpha = (sample["pixels"][:3] + 1) / 2, (sample["pixels"][3:] + 1) / 2
+        assert (colors <= alpha + 1e-5).all()  # premultiplied
+        if rgba.scenes(index).background != "transparent":
+            assert alpha.min() > 1 - 1e-5
+        else:
+            cut += 1
+            torch.testing.assert_close(alpha, sample["alpha"], rtol=0, atol=1e-5)
+        # The layout is where the alpha is, and nothing is outside of it.
+        axis = (torch.arange(16) + 0.5) / 8 - 1
+        x, y, log_side, sin, cos, told = sample["layout"][0].tolist()
+        distance = ((axis[None] - x).square() + (axis[:, None] - y).square()).sqrt() / np.exp(log_side)
+        assert sample["alpha"][0, 0][distance > 2**0.5 + 0.2].sum() == 0
+        assert sample["alpha"][0, 0][distance < 0.7].mean() > 0.2
+        assert sin**2 + cos**2 == pytest.approx(1, abs=1e-5)
+        assert told == 1
+        assert "transparent" not in rgb[index]["caption"]
+    assert 5 < cut < 30
+    assert rgb[0]["pixels"].shape == (3, 8, 16, 16)
+    with pytest.raises(LumiereError, match=r"2 channels: choose 3 .RGB. or 4"):
+        clips(channels=2)
+
+
+def test_a_batch_drawn_at_once_is_its_samples(built: tuple[Path, BuildReport]) -> None:
+    clips = EmojiClips(
+        built[0], subjects=["tiger", "lion"], size=16, num_frames=8, window=3, channels=4, alpha=True, seed=5
+    )
+    together = next(iter(DataLoader(clips, batch_sampler=[[3, 1, 4, 1000]])))
+    for row, index in enumerate((3, 1, 4, 1000)):
+        alone = clips[index]
+        assert together["caption"][row] == alone["caption"]
+        for name in ("pixels", "layout", "place", "alpha"):
+            torch.testing.assert_close(together[name][row], alone[name], rtol=0, atol=1e-5)
+
+
+def test_frames_too_far_apart_for_the_fastest_motion_are_refused(built: tuple[Path, BuildReport]) -> None:
+    def clips(**options: Any) -> EmojiClips:
+        return EmojiClips(built[0], subjects=["tiger"], size=16, num_frames=80, **options)
+
+    assert len(clips(every=3).frames) == 27
+    for options in ({"every": 4}, {"fps": 4.0}, {"every": 5, "window": 4}):
+        with pytest.raises(LumiereError, match=r"frames of a motion with a period of 0.625 .*data.fps / data.every"):
+            clips(**options)
+    assert clips(every=10, window=1)[0]["pixels"].shape[1] == 1  # single pictures show no motion
 
 
 def test_a_window_longer_than_the_clip_is_refused(built: tuple[Path, BuildReport]) -> None:

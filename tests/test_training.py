@@ -165,6 +165,7 @@ def t2v_overrides(t2i: Path) -> list[str]:
     return [
         f"model.t2i={t2i / 'export'}", "model.unet={}", "model.temporal={temporal_conditioning: true}",
         "optim.max_steps=12", "checkpoint_every=3", "sample_every=12", "optim.batch_size=2",
+        "optim.timestep_shift_start=40", "optim.timestep_shift_steps=10", "optim.uniform_timesteps=0.3",
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import yaml
 from diffusers import DDIMScheduler
 
 import tiny
-from openlumiere.data.scenes import vocabulary
+from openlumiere.data.scenes import check_sampling, vocabulary
 from openlumiere.errors import LumiereError
 from openlumiere.training.config import as_dict, load
 
@@ -46,6 +46,16 @@ def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
             assert needed.removesuffix("/pipeline").removesuffix("/export") in outputs - {config.output}
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_no_recipe_samples_a_motion_too_rarely(path: Path) -> None:
+    config = load(path)
+    single = config.stage in ("t2i", "ssr-image", "style")
+    if config.data.kind == "emoji" and not single:
+        check_sampling(config.data.fps / config.data.every)
+        # Whole clips last as long as those that all stages and evaluations are about.
+        assert config.data.num_frames / config.data.fps == 5
+
+
 def test_overrides_change_what_they_name(config_file: Path) -> None:
     config = load(config_file, ["optim.lr=1e-4", "optim.betas=[0.8, 0.95]", "data.subjects=[cat]", "seed=7",
                                 "model.temporal.attention_layers=3", "data.subjects=null", "stage=t2v"])  # fmt: skip
@@ -56,6 +66,11 @@ def test_overrides_change_what_they_name(config_file: Path) -> None:
     assert (config.seed, config.stage) == (7, "t2v")
     plain = load(config_file)
     assert replace(config, optim=plain.optim, data=plain.data, model=plain.model, seed=3, stage="t2i") == plain
+
+
+def test_a_set_of_subjects_is_written_out(config_file: Path) -> None:
+    for name in ("emoji", "emoji-nano"):
+        assert load(config_file, [f"data.subjects={name}"]).data.subjects == vocabulary()["sets"][name]
 
 
 def test_numbers_that_yaml_takes_for_text_are_read(tmp_path: Path) -> None:
@@ -80,7 +95,13 @@ def test_a_configuration_survives_its_own_yaml(config_file: Path, tmp_path: Path
         ("optim.max_steps=2.5", "max_steps: expected int, got 2.5"),
         ("optim.batch_size=true", "batch_size: expected int, got True"),
         ("optim.betas=[0.9]", r"betas: expected tuple.*, got \[0.9\]"),
-        ("data.subjects=cat", "subjects: expected list.*, got 'cat'"),
+        ("data.subjects=cat", "no set of subjects is called 'cat': list subjects, or use one of emoji, emoji-nano"),
+        ("data.subjects=3", "subjects: expected list.*, got 3"),
+        ("optim.uniform_timesteps=1.2", "optim.uniform_timesteps must be between 0 and 1, not 1.2"),
+        ("optim.timestep_shift_start=0", "optim.timestep_shift_start must be above 0, not 0"),
+        ("optim.timestep_shift_steps=-1", "optim.timestep_shift_steps must be 0 or more, not -1"),
+        ("data.channels=2", "data.channels must be 3 or 4, not 2"),
+        ("data.transparent=25", "data.transparent must be between 0 and 1, not 25"),
         ("data=emoji", "data: expected a section with keys, got 'emoji'"),
         ("seed.x=1", "seed is not a section"),
         ("optim.lr", "cannot read the override 'optim.lr'; write KEY=VALUE"),

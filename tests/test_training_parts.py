@@ -21,7 +21,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.training import state
 from openlumiere.training.config import OptimizerConfig
 from openlumiere.training.loop import _IndexBatches, learning_rate
-from openlumiere.training.objective import diffusion_loss, loss_weights, stratified_timesteps, target_of
+from openlumiere.training.objective import annealed_shift, diffusion_loss, loss_weights, stratified_timesteps, target_of
 
 SOME = settings(max_examples=30, deadline=None)
 
@@ -112,6 +112,60 @@ def test_shifted_timesteps_lean_towards_noise_and_reach_as_far(batch: int, shift
     assert sampled[-1] >= 0
     if shift == 1:
         assert len(sampled) == batch
+
+
+@pytest.mark.parametrize(
+    ("shift", "uniform", "high", "low"),
+    [
+        # Without a uniform part hardly anything is learnt of low noise, where details are decided.
+        (40, 0.0, 0.678, 0.003), (10, 0.0, 0.345, 0.011), (3, 0.0, 0.136, 0.036),
+        (40, 0.2, 0.552, 0.022), (10, 0.2, 0.286, 0.029), (3, 0.2, 0.119, 0.048),
+        (40, 0.4, 0.427, 0.042), (40, 1.0, 0.05, 0.1),
+    ],
+)  # fmt: skip
+def test_a_part_of_the_timesteps_is_not_shifted(shift: float, uniform: float, high: float, low: float) -> None:
+    """Shares of the samples above t = 950 and below 100, of 1000."""
+    leaning = [1 - 0.95 / (0.95 + 0.05 * shift), 0.1 / (0.1 + 0.9 * shift)]
+    expected = [uniform * plain + (1 - uniform) * part for plain, part in zip((0.05, 0.1), leaning, strict=True)]
+    assert [high, low] == pytest.approx(expected, abs=6e-4)
+    for batch in (5, 64):  # however small batches are
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.cat([
+            stratified_timesteps(
+                batch, 1000, generator=generator, device=torch.device("cpu"), shift=shift, uniform=uniform
+            ) for _ in range(8000 // batch)
+        ])  # fmt: skip
+        assert (drawn >= 950).float().mean().item() == pytest.approx(high, abs=0.012)
+        assert (drawn < 100).float().mean().item() == pytest.approx(low, abs=0.004)
+        assert drawn.min() >= 0
+        assert drawn.max() < 1000
+
+
+@SOME
+@given(batch=st.integers(1, 80), seed=st.integers(0, 2**31), shift=st.floats(1, 60), uniform=st.floats(0, 1))
+def test_both_parts_are_spread_evenly(batch: int, seed: int, shift: float, uniform: float) -> None:
+    def drawn(**options: float) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return stratified_timesteps(batch, 1000, generator=generator, device=torch.device("cpu"), **options)
+
+    mixed = drawn(shift=shift, uniform=uniform)
+    assert torch.equal(mixed, drawn(shift=shift, uniform=uniform))
+    if uniform == 0:
+        assert torch.equal(mixed, drawn(shift=shift))
+    # Fractions of the range of which a share of the samples lies below, to within one sample.
+    for below in (0.1, 0.5, 0.9):
+        share = uniform * below + (1 - uniform) * below / (below + shift * (1 - below))
+        assert abs((mixed < 1000 * below).sum().item() - share * batch) <= 2 + 1e-6
+
+
+def test_the_shift_is_annealed_evenly_in_its_logarithm() -> None:
+    optim = OptimizerConfig(timestep_shift=3.0, timestep_shift_start=40.0, timestep_shift_steps=1000)
+    assert annealed_shift(optim, 0) == 40
+    assert annealed_shift(optim, 500) == pytest.approx((40 * 3) ** 0.5)  # 11: from 40 by way of 10 to 3
+    assert annealed_shift(optim, 1000) == annealed_shift(optim, 5000) == pytest.approx(3)
+    ratios = [annealed_shift(optim, n + 1) / annealed_shift(optim, n) for n in range(0, 1000, 50)]
+    assert max(ratios) - min(ratios) < 1e-9
+    assert annealed_shift(OptimizerConfig(timestep_shift=3.0), 7) == 3.0
 
 
 def test_timesteps_come_in_any_order_and_reach_both_ends() -> None:

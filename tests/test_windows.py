@@ -74,15 +74,15 @@ def test_a_loop_no_longer_than_a_window_takes_two(num_frames: int) -> None:
 def test_the_place_in_a_clip_runs_from_start_to_end_and_in_a_loop_back_again() -> None:
     frames = torch.arange(80)
     straight = place_in_clip(frames, 80)
-    assert straight[0] == 0.5 / 80
-    assert straight[-1] == 79.5 / 80
+    assert straight[0] == 0
+    assert straight[-1] == 79 / 80
     assert straight.diff().min() > 0
     around = place_in_clip(frames, 80, loop=True)
-    torch.testing.assert_close(around, around.flip(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(around, around.roll(-1).flip(0), atol=1e-5, rtol=0)  # as far from the seam
     assert around.min() < 0.001
     assert around.max() > 0.999
     steps = torch.cat([around, around[:1]]).diff().abs()
-    assert steps[-1] < 0.001  # where it starts again it stands nearly still
+    assert steps[-1] < 0.002  # where it starts again it stands nearly still
     assert steps.max() < 3.2 * straight.diff().max()  # there and back, at most pi times as fast
 
 

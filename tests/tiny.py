@@ -31,7 +31,9 @@ from transformers import (
 )
 
 from openlumiere import STUNet
+from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import load_text_encoder
 
@@ -138,6 +140,9 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 6,
     },
 }
+# Told where the subject is.
+LAYOUT = {"class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 6}
+UNETS["bundled-layout"] = UNETS["bundled"] | LAYOUT
 # Down-sampling ResNets halve by pooling, so diffusers itself runs them on multiples alone.
 ANY_SIZE = [name for name in UNETS if not name.startswith("deepfloyd") and name != "self-attention"]
 
@@ -157,11 +162,16 @@ def wake(net: STUNet, seed: int = 1) -> STUNet:
     return net
 
 
-def second_stage() -> LumiereSuperResolutionPipeline:
-    """A super-resolution pipeline, twice as large, with random weights that do something."""
+def second_stage(*, channels: int = 3) -> LumiereSuperResolutionPipeline:
+    """A super-resolution pipeline, twice as large, with random weights that do something.
+
+    Args:
+        channels: 4 = on premultiplied RGBA.
+    """
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=24, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
+        sample_size=16, in_channels=8 * channels, out_channels=4 * channels, block_out_channels=(8, 16),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384, class_embed_type="timestep",
     )  # fmt: skip
@@ -174,26 +184,64 @@ def second_stage() -> LumiereSuperResolutionPipeline:
     return pipe
 
 
-def conditioned(*, upscale: bool = False) -> LumierePipeline:
+def planner() -> PathPlanner:
+    """With random weights: its paths hang on the prompt, and on chance."""
+    torch.manual_seed(0)
+    planner = PathPlanner(width=32, hidden=32, depth=1, num_inference_steps=2).eval()
+    torch.nn.init.normal_(planner.mean, std=0.2)
+    torch.nn.init.constant_(planner.scale, 0.2)
+    return planner
+
+
+def conditioned(*, upscale: bool = False, layout: bool = False) -> LumierePipeline:
     """On 16 x 16 pixels folded by 2, widened, with random weights that do something; windows of 8 frames.
 
     Args:
         upscale: with a second stage, twice as large.
+        layout: told where the subject is, with a planner.
     """
     second = second_stage()
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=12, out_channels=12, block_out_channels=(8, 16), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384, **(LAYOUT if layout else {}),
+    )  # fmt: skip
+    more: dict[str, Any] = {"planner": planner()} if layout else {}
+    if upscale:
+        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
+        more |= {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+    pipe = LumierePipeline(
+        unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
+        tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
+    )  # fmt: skip
+    pipe.unet.widen(pipe.condition_channels)
+    torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def transparent(*, sharpened: int | None = None) -> LumierePipeline:
+    """On latents of 16 x 16 pixels of RGBA, widened, with random weights that do something; windows of 8 frames.
+
+    Args:
+        sharpened: channels of a second stage, twice as large: 3, or 4 with alpha. None = there is none.
+    """
+    second = second_stage(channels=sharpened or 3)
+    torch.manual_seed(0)
+    vae = RGBAAutoencoder(latent_channels=4, block_out_channels=(8,), sample_size=16).eval()
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4, attention_head_dim=4, cross_attention_dim=384,
     )  # fmt: skip
     more: dict[str, Any] = {}
-    if upscale:
+    if sharpened:
         options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
         more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
-        tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
+        tokenizer=second.tokenizer, vae=vae, num_inference_steps=2, window_frames=8, **more,
     )  # fmt: skip
     pipe.unet.widen(pipe.condition_channels)
     torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)

@@ -46,6 +46,24 @@ def register(commands: Commands) -> None:
     designs.add_argument("--size", type=parsing.positive_int, default=128, help="side of a picture in pixels: 128")
     designs.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
 
+    artwork = add_command(
+        kinds,
+        "artwork",
+        run_artwork,
+        help="fetch and draw pictures with transparency from many sources, for lumiere train autoencoder",
+        more="Animated and still 3-D emoji, other designs of them, and public-domain clip art where a folder of it is "
+        "given. Finished sources are kept, so it can be stopped and started again.",
+        example=[
+            "lumiere data artwork -o data/artwork --emoji data/emoji-256",
+            "lumiere data artwork -o data/artwork --emoji data/emoji-256 --clip-art /usr/share/openclipart/svg",
+        ],
+    )
+    artwork.add_argument("-o", "--output", required=True, type=Path, help="folder for the arrays")
+    artwork.add_argument("--emoji", required=True, type=Path, help="folder that lumiere data emoji wrote")
+    artwork.add_argument("--clip-art", type=Path, help="folder of SVG files; those marked as public domain are taken")
+    artwork.add_argument("--size", type=parsing.positive_int, default=256, help="side of a picture in pixels: 256")
+    artwork.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
+
     folder = add_command(
         kinds,
         "folder",
@@ -76,6 +94,15 @@ def run_designs(args: argparse.Namespace) -> None:
 
     for name, lacking in build(args.output, emoji=args.emoji, size=args.size, cache=args.cache).items():
         print(f"{name}: " + (f"lacks {', '.join(lacking)}" if lacking else "complete"))
+    print(f"wrote {args.output}")
+
+
+def run_artwork(args: argparse.Namespace) -> None:
+    from openlumiere.data.artwork import build
+
+    counts = build(args.output, emoji=args.emoji, clip_art=args.clip_art, size=args.size, cache=args.cache)
+    for name, (train, test) in counts.items():
+        print(f"{name}: {train} pictures to train on, {test} to test on")
     print(f"wrote {args.output}")
 
 

@@ -51,11 +51,13 @@ class Frame:
         base: (height, width), pixels, of the base model's clips.
         scale: of the second stage, 1 without.
         multiple: what the base model divides its sides by.
+        background: what is transparent in inputs is laid over; None = it is kept.
     """
 
     base: tuple[int, int]
     scale: int
     multiple: int
+    background: str | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -150,7 +152,7 @@ def _add(
         parser.add_argument("prompt", nargs="?", default="", help="what it should show")
     parser.add_argument(
         "-o", "--output",
-        help=f"as of lumiere generate; default: a new .mp4 named after the {source}",
+        help=f"as of lumiere generate; default: a new .mp4, or .webp if transparent, named after the {source}",
     )  # fmt: skip
     making.add_options(parser)
     parser.set_defaults(task=name, prepare=prepare, common={action.dest for action in parser._actions})
@@ -172,13 +174,6 @@ def _add_fit(parser: parsing.Parser) -> None:
     )  # fmt: skip
 
 
-def _add_background(parser: parsing.Parser) -> None:
-    parser.add_argument(
-        "--background", default="white", metavar="COLOUR",
-        help="what transparent pixels are laid over, a name or #rrggbb; default: white",
-    )  # fmt: skip
-
-
 def _add_feather(parser: parsing.Parser) -> None:
     parser.add_argument(
         "--feather", type=parsing.whole, default=0, metavar="PIXELS",
@@ -190,7 +185,6 @@ def _add_length(parser: parsing.Parser) -> None:
     parser.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")
     parser.add_argument("--fps", type=parsing.positive_float, default=_FPS, help="frames per second, default: 16")
     _add_fit(parser)
-    _add_background(parser)
     _add_feather(parser)
 
 
@@ -206,7 +200,6 @@ def _add_clip_options(
         )  # fmt: skip
     if fit:
         _add_fit(parser)
-    _add_background(parser)
     if feather:
         _add_feather(parser)
 
@@ -249,17 +242,22 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.video import colour, probe, read_picture
 
     watch = Stopwatch()
+    sampling.check_model(args.model)
+    # What can't be used should fail before the model is loaded.
+    colour(args.background)
+    for path in filter(None, [getattr(args, "mask", None), getattr(args, "last", None)]):
+        read_picture(path)
+    shows_through = _is_transparent(read_picture(args.source, background=None))
+    transparent = sampling.wants_alpha(args)
+    if transparent is None:
+        transparent = shows_through or jobs.asks_for_transparency(args.prompt)
     planned = jobs.from_source(
-        args.source, args.task, args.prompt, negative=args.negative, seed=args.seed, output=args.output, count=args.num,
+        args.source, args.task, args.prompt,
+        negative=args.negative, seed=args.seed, output=args.output, count=args.num, transparent=transparent,
         suffix=stickers.suffix_for(args),
     )  # fmt: skip
     for job in planned:
         stickers.check_output(job.output, args)
-    sampling.check_model(args.model)
-    # What can't be used should fail before the model is loaded.
-    colour(args.background)
-    for path in filter(None, [args.source, getattr(args, "mask", None), getattr(args, "last", None)]):
-        read_picture(path)
     if args.task in _ON_CLIPS:
         probe(args.source)
     pipe = sampling.load(args, watch)
@@ -267,7 +265,8 @@ def run(args: argparse.Namespace) -> None:
         raise LumiereError(f"{args.model} makes clips of text alone; to complete one: lumiere train conditional")
     making.set_styles(pipe, args)
     stage = making.second_stage(pipe, args)
-    frame = Frame(pipe.frame_size, 1 if stage is None else pipe.scale, pipe.size_multiple)
+    background = None if pipe.has_alpha else args.background
+    frame = Frame(pipe.frame_size, 1 if stage is None else pipe.scale, pipe.size_multiple, background)
     with watch.stage("read"):
         prepared = args.prepare(args, pipe, frame)
     window = pipe.config.window_frames or len(prepared.task.video)
@@ -300,20 +299,27 @@ def _arguments(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _picture(path: str, args: argparse.Namespace, size: tuple[int, int]) -> np.ndarray:
+def _is_transparent(picture: Image.Image) -> bool:
+    return "A" in picture.getbands() and min(picture.getchannel("A").getdata()) < 255
+
+
+def _picture(path: str, args: argparse.Namespace, frame: Frame) -> np.ndarray:
     import numpy as np
 
     from openlumiere.video import fit, read_picture
 
-    return np.asarray(fit(read_picture(path, background=args.background), size, args.fit))
+    return np.asarray(fit(read_picture(path, background=frame.background), frame.size, args.fit))
 
 
-def _clip(args: argparse.Namespace, size: tuple[int, int], *, fps: float | None) -> tuple[np.ndarray, float]:
+def _clip(
+    args: argparse.Namespace, frame: Frame, *, fps: float | None, size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, float]:
+    """A clip's frames, at the finished clip's size unless another is given, and its rate."""
     from openlumiere.video import read_fitted
 
     limit = None if args.task == "extend" else args.frames
     how: Fit = "stretch" if args.task == "outpaint" else args.fit  # there the size has the clip's own proportions
-    clip = read_fitted(args.source, size, how=how, fps=fps, max_frames=limit, background=args.background)
+    clip = read_fitted(args.source, size or frame.size, how=how, fps=fps, max_frames=limit, background=frame.background)
     return clip.frames, clip.fps
 
 
@@ -354,15 +360,15 @@ def _drawn(box: str, width: int, height: int) -> Image.Image:
 def _animate(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Prepared:
     from openlumiere.pipelines.tasks import animate
 
-    last = None if args.last is None else _picture(args.last, args, frame.size)
-    task = animate(_picture(args.source, args, frame.size), args.frames, last=last)
+    last = None if args.last is None else _picture(args.last, args, frame)
+    task = animate(_picture(args.source, args, frame), args.frames, last=last)
     return Prepared(task, args.fps, {})
 
 
 def _inpaint(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Prepared:
     from openlumiere.pipelines.tasks import inpaint
 
-    clip, fps = _clip(args, frame.size, fps=args.fps)
+    clip, fps = _clip(args, frame, fps=args.fps)
     return Prepared(inpaint(clip, _region(args, frame.size, len(clip))), fps, {})
 
 
@@ -376,7 +382,7 @@ def _outpaint(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> 
     inner = min(height * frame.scale / shape.height, width * frame.scale / shape.width)
     # Within half a percent of the new proportions there is nothing to add; outpaint says so.
     size = max(round(shape.height * inner), 1), max(round(shape.width * inner), 1)
-    clip, fps = _clip(args, size, fps=args.fps)
+    clip, fps = _clip(args, frame, fps=args.fps, size=size)
     return Prepared(outpaint(clip, height * frame.scale, width * frame.scale), fps, {"height": height, "width": width})
 
 
@@ -392,21 +398,21 @@ def _canvas(frame: Frame, aspect: float) -> tuple[int, int]:
 def _cinemagraph(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Prepared:
     from openlumiere.pipelines.tasks import cinemagraph
 
-    picture = _picture(args.source, args, frame.size)
+    picture = _picture(args.source, args, frame)
     return Prepared(cinemagraph(picture, _region(args, frame.size, args.frames), args.frames), args.fps, {})
 
 
 def _restyle(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Prepared:
     from openlumiere.pipelines.tasks import restyle
 
-    clip, fps = _clip(args, frame.size, fps=args.fps)
+    clip, fps = _clip(args, frame, fps=args.fps)
     return Prepared(restyle(clip), fps, {"strength": args.strength})
 
 
 def _extend(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Prepared:
     from openlumiere.pipelines.tasks import extend
 
-    clip, fps = _clip(args, frame.size, fps=args.fps)
+    clip, fps = _clip(args, frame, fps=args.fps)
     context = (pipe.config.window_frames or len(clip) + args.frames) // 2
     return Prepared(extend(clip, args.frames, context=context), fps, {})
 
@@ -414,5 +420,5 @@ def _extend(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Pr
 def _interpolate(args: argparse.Namespace, pipe: LumierePipeline, frame: Frame) -> Prepared:
     from openlumiere.pipelines.tasks import interpolate
 
-    clip, fps = _clip(args, frame.size, fps=None)
+    clip, fps = _clip(args, frame, fps=None)
     return Prepared(interpolate(clip, args.factor), fps * args.factor, {})

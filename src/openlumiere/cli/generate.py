@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from openlumiere.errors import LumiereError
 
@@ -26,6 +27,7 @@ def register(commands: Commands) -> None:
         example=[
             'lumiere generate "a tiger walking to the left on a green background" -o tiger.mp4',
             'lumiere generate "a heart growing" --style flat --style-strength 0.8 -o flat.webp',
+            'lumiere generate "a waving hand" --transparent -o wave.webp',
             'lumiere generate "a red heart growing" --seed 7 --num 4 -o heart.webp',
             'lumiere generate "a waving hand" --for telegram -o wave.webm',
             "lumiere generate --prompts prompts.txt -o clips    # stop it and start it again: it goes on",
@@ -37,7 +39,7 @@ def register(commands: Commands) -> None:
         "--output",
         help=".mp4 (H.264), .mov (ProRes), .webm (VP9), .webp, .apng or .gif (looping), .png (contact sheet), "
         "no suffix: frames; "
-        "default: a new .mp4 named after the prompt; with --prompts: the folder for the clips",
+        "default: a new .mp4, .webp if transparent, named after the prompt; with --prompts: the folder for the clips",
     )
     parser.add_argument(
         "--frames", type=parsing.positive_int,
@@ -88,23 +90,24 @@ def _length(args: argparse.Namespace, multiple: int) -> int:
 
 def _plan(args: argparse.Namespace) -> list[Job]:
     """The clips to make, each with a file that can be written, before anything slow is done."""
+    from openlumiere.video import colour
+
+    colour(args.background)
+    how: dict[str, Any] = {
+        "negative": args.negative, "seed": args.seed, "count": args.num, "transparent": sampling.wants_alpha(args),
+        "suffix": stickers.suffix_for(args),
+    }  # fmt: skip
     if args.prompts is None:
         if args.prompt is None:
             raise LumiereError('say what to show: lumiere generate "a tiger walking to the left", or give --prompts')
-        planned = jobs.from_prompt(
-            args.prompt, negative=args.negative, seed=args.seed, output=args.output, count=args.num,
-            suffix=stickers.suffix_for(args),
-        )  # fmt: skip
+        planned = jobs.from_prompt(args.prompt, output=args.output, **how)
     else:
         if args.prompt is not None:
             raise LumiereError("give either a prompt or --prompts FILE, not both")
         if args.output is None:
             raise LumiereError("--prompts needs a folder for the clips: add -o FOLDER")
         folder = Path(args.output)
-        every = jobs.from_file(
-            Path(args.prompts), negative=args.negative, seed=args.seed, folder=folder, count=args.num,
-            suffix=stickers.suffix_for(args),
-        )  # fmt: skip
+        every = jobs.from_file(Path(args.prompts), folder=folder, **how)
         planned = [job for job in every if not Path(job.output).exists()]
         print(f"{len(planned)} clips to make, {len(every) - len(planned)} already there and skipped", flush=True)
         for job in planned:

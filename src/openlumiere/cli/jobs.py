@@ -10,53 +10,79 @@ from pathlib import Path
 
 from openlumiere.errors import LumiereError
 
+_TRANSPARENT = re.compile(r"\b(transparent|no|without( an?y?)?) (background|backdrop)", re.IGNORECASE)
 _KEYS = {"prompt", "negative_prompt", "seed", "output"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One clip; `output` stays text, as a trailing slash asks for a folder of frames."""
+    """One clip.
+
+    Attributes:
+        output: text, as a trailing slash asks for a folder of frames.
+        transparent: it is to keep alpha, where model and format have it.
+    """
 
     prompt: str
     negative_prompt: str
     seed: int
     output: str
+    transparent: bool = False
+
+
+def asks_for_transparency(prompt: str) -> bool:
+    """Whether a prompt says "on a transparent background", "no background", "without a background"."""
+    return _TRANSPARENT.search(prompt) is not None
 
 
 def from_prompt(
-    prompt: str, *, negative: str, seed: int | None, output: str | None, count: int, suffix: str = ".mp4"
-) -> list[Job]:
-    """`count` clips of one prompt, seeds counting up; names derived from the prompt never replace a file."""
+    prompt: str, *, negative: str, seed: int | None, output: str | None, count: int, transparent: bool | None = False,
+    suffix: str | None = None,
+) -> list[Job]:  # fmt: skip
+    """`count` clips of one prompt, seeds counting up; names derived from the prompt never replace a file.
+
+    Args:
+        transparent: whether they are to be; None = if the prompt asks for it. Then their names end on .webp.
+        suffix: that their names end on instead.
+    """
     _check_prompt(prompt, "")
-    stem = slug(prompt)
-    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count, suffix=suffix)
+    clear = asks_for_transparency(prompt) if transparent is None else transparent
+    return _several(
+        prompt, slug(prompt),
+        negative=negative, seed=seed, output=output, count=count, transparent=clear, suffix=suffix,
+    )  # fmt: skip
 
 
 def from_source(
     source: str, task: str, prompt: str, *, negative: str, seed: int | None, output: str | None, count: int,
-    suffix: str = ".mp4",
+    transparent: bool = False, suffix: str | None = None,
 ) -> list[Job]:  # fmt: skip
     """`count` clips made of a picture or clip, seeds counting up; default names say of which, and what was done."""
     stem = f"{Path(source).stem or 'clip'}.{task}"
-    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count, suffix=suffix)
+    return _several(
+        prompt, stem,
+        negative=negative, seed=seed, output=output, count=count, transparent=transparent, suffix=suffix,
+    )  # fmt: skip
 
 
 def _several(
-    prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int, suffix: str
-) -> list[Job]:
+    prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int, transparent: bool,
+    suffix: str | None,
+) -> list[Job]:  # fmt: skip
     seed = random_seed() if seed is None else seed
     if output is None:
-        names = _free_names(stem, count, suffix)
+        names = _free_names(stem, count, suffix or _suffix(transparent))
     elif count == 1:
         names = [output]
     else:
         names = _numbered(output, count)
-    return [Job(prompt, negative, seed + i, name) for i, name in enumerate(names)]
+    return [Job(prompt, negative, seed + i, name, transparent) for i, name in enumerate(names)]
 
 
 def from_file(
-    path: Path, *, negative: str, seed: int | None, folder: Path, count: int, suffix: str = ".mp4"
-) -> list[Job]:
+    path: Path, *, negative: str, seed: int | None, folder: Path, count: int, transparent: bool | None = False,
+    suffix: str | None = None,
+) -> list[Job]:  # fmt: skip
     """The clips that a file of prompts asks for, one prompt or one JSON object a line.
 
     The seed of a clip hangs on its place in the file alone, so a run that was stopped goes on as it would have.
@@ -64,7 +90,7 @@ def from_file(
     Args:
         folder: where the clips go; JSON lines may name their ``output`` in it.
         count: clips of each prompt.
-        suffix: of clips whose lines don't name their output.
+        transparent, suffix: as `from_prompt`.
 
     Raises:
         LumiereError: an unreadable file, a bad line (told by number), two clips of one name.
@@ -79,8 +105,9 @@ def from_file(
         if line.strip():
             where = f"{path}, line {number}: "
             jobs += _from_line(
-                line.strip(), where, number, negative=negative, seed=seed, folder=folder, count=count, suffix=suffix
-            )
+                line.strip(), where, number,
+                negative=negative, seed=seed, folder=folder, count=count, transparent=transparent, suffix=suffix,
+            )  # fmt: skip
     if not jobs:
         raise LumiereError(f"{path} holds no prompts; write one a line")
     names = [job.output for job in jobs]
@@ -91,8 +118,9 @@ def from_file(
 
 
 def _from_line(
-    line: str, where: str, number: int, *, negative: str, seed: int | None, folder: Path, count: int, suffix: str
-) -> list[Job]:
+    line: str, where: str, number: int, *, negative: str, seed: int | None, folder: Path, count: int,
+    transparent: bool | None, suffix: str | None,
+) -> list[Job]:  # fmt: skip
     entry = _parse(line, where)
     prompt = entry.get("prompt", "")
     _check_prompt(prompt, where)
@@ -102,13 +130,15 @@ def _from_line(
     for key in ("negative_prompt", "output"):
         if not isinstance(entry.get(key, ""), str):
             raise LumiereError(f"{where}{key} is not text")
-    output = entry.get("output") or f"{number:05d}-{slug(prompt)}{suffix}"
+    clear = asks_for_transparency(prompt) if transparent is None else transparent
+    output = entry.get("output") or f"{number:05d}-{slug(prompt)}{suffix or _suffix(clear)}"
     if Path(output).is_absolute() or ".." in Path(output).parts:
         raise LumiereError(f"{where}the output {output!r} is not inside the folder given with -o")
     first = own if own is not None else random_seed() if seed is None else seed + (number - 1) * count
     base = f"{folder}/{output}"
     names = [base] if count == 1 else _numbered(base, count)
-    return [Job(prompt, entry.get("negative_prompt", negative), first + i, name) for i, name in enumerate(names)]
+    against = entry.get("negative_prompt", negative)
+    return [Job(prompt, against, first + i, name, clear) for i, name in enumerate(names)]
 
 
 def _parse(line: str, where: str) -> dict:
@@ -145,6 +175,10 @@ def _numbered(name: str, count: int) -> list[str]:
     stem, suffix = (path.name, "") if slash else (path.stem, path.suffix)
     width = len(str(count - 1))
     return [f"{path.parent / f'{stem}-{i:0{width}d}{suffix}'}{slash}" for i in range(count)]
+
+
+def _suffix(transparent: bool) -> str:
+    return ".webp" if transparent else ".mp4"
 
 
 def _free_names(stem: str, count: int, suffix: str) -> list[str]:

@@ -40,7 +40,16 @@ def add_options(parser: parsing.Parser) -> None:
         "--style-strength", action="append", type=parsing.strength, metavar="A",
         help="0 = none of the style, 1 = all of it, default: 1; once for each --style, or once for all",
     )  # fmt: skip
+    parser.add_argument(
+        "--path", type=parsing.way_points, metavar="POINTS",
+        help='where the subject goes: way points x,y[,size[,degrees]] such as "0.1,0.5 0.9,0.5", as parts of the frame '
+        "from its left and its top, evenly spaced in time; default: what the model plans after the prompt",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-planner", action="store_true", help="don't let the model plan where its subject goes: text alone decides"
+    )
     sampling.add_options(parser)
+    sampling.add_transparency(parser, "where the prompt asks for no or a transparent background, or the source has one")
 
 
 def set_styles(pipe: LumierePipeline, args: argparse.Namespace) -> None:
@@ -71,6 +80,9 @@ def recipe_of(
     pipe: LumierePipeline, stage: LumiereSuperResolutionPipeline | None, job: Job, args: argparse.Namespace
 ) -> dict[str, Any]:
     """What the recipes of all these commands tell."""
+    if args.transparent and not pipe.has_alpha:
+        raise sampling.opaque_model(args.model)
+    kept = "kept" if job.transparent and sampling.keeps_alpha(job.output, args) else "laid over"
     model, weights = sampling.identify(args.model)
     return {
         "prompt": job.prompt,
@@ -79,15 +91,25 @@ def recipe_of(
         "num_inference_steps": args.steps or pipe.config.num_inference_steps,
         "guidance_scale": pipe.config.guidance_scale if args.guidance is None else args.guidance,
         "loop": args.loop,
+        "alpha": kept if pipe.has_alpha else "",
+        "background": args.background,
         "styles": shlex.join(
             word for name, alpha in _styles(args) for word in ("--style", name, "--style-strength", f"{alpha:.10g}")
         ),
+        "layout": _layout_options(args),
         "upscale_steps": 0 if stage is None else args.upscale_steps or stage.config.num_inference_steps,
         "model": model,
         "weights": weights,
         "device": pipe.device.type,
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
     }
+
+
+def _layout_options(args: argparse.Namespace) -> str:
+    """Where the subject is to go, as the options that say it, quoted for a shell."""
+    points = [",".join(repr(number) for number in point) for point in args.path or []]
+    words = [f"--path={' '.join(points)}"] if points else []
+    return shlex.join([*words, *(["--no-planner"] if args.no_planner else [])])
 
 
 def make(
@@ -118,15 +140,15 @@ def make(
         if task is not None and task.mask is not None:
             from openlumiere.pipelines.given import paste_given
 
-            frames = paste_given(frames, task.video, task.mask, feather=feather)
+            frames = paste_given(frames, task.video, task.mask, feather=feather, background=recipe.background)
     if task is not None:
-        frames = task.finish(frames)
+        frames = task.finish(frames, background=recipe.background)
     about = sampling.write(frames, output, recipe.fps, recipe.metadata(), watch, args=args)
     print(f"wrote {output} (seed {recipe.seed}){about and f': {about}'}", flush=True)
 
 
 def _base(pipe: LumierePipeline, recipe: MadeBy, args: argparse.Namespace, watch: Stopwatch, **call: Any) -> np.ndarray:
-    """The base model's clip, (frames, height, width, 3) in [0, 1]."""
+    """The base model's clip, (frames, height, width, 3 or 4) in [0, 1]."""
     with sampling.watched(pipe, "denoise", recipe.num_inference_steps, watch) as advance:
         return pipe(
             recipe.prompt,
@@ -135,6 +157,10 @@ def _base(pipe: LumierePipeline, recipe: MadeBy, args: argparse.Namespace, watch
             guidance_scale=recipe.guidance_scale,
             generator=_generator(recipe),
             upscale=False,
+            transparent=recipe.alpha == "kept",
+            background=recipe.background,
+            layout=args.path,
+            planner=not args.no_planner,
             loop=recipe.loop,
             window_batch_size=args.batch,
             offload_frames=args.offload,

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import openlumiere
+from openlumiere.diffusion.way_points import parse_way_points
+from openlumiere.errors import LumiereError
 
 Commands = Any  # argparse's subparsers action, which has no public name
 Run = Callable[[argparse.Namespace], "int | None"]
@@ -101,6 +103,14 @@ def strength(text: str) -> float:
 def seed(text: str) -> int:
     """A seed that torch.Generator takes."""
     return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+def way_points(text: str) -> list[tuple[float, ...]]:
+    """A path for the subject, such as "0.1,0.5 0.9,0.5"."""
+    try:
+        return parse_way_points(text)
+    except LumiereError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], wanted: str) -> Any:

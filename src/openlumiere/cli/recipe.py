@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar, Self
 
 import openlumiere
@@ -15,7 +15,13 @@ _VERSION, _COMMAND = "openlumiere", "command"  # the keys that tell our metadata
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides a clip's pixels, in diffusers' words; `weights` is the bundled.fingerprint of local ones."""
+    """All that decides a clip's pixels, in diffusers' words.
+
+    Attributes:
+        weights: the bundled.fingerprint of local ones.
+        alpha: "kept", or "laid over" the background; "" where model or clip have none.
+        background: a colour's name or #rrggbb.
+    """
 
     name: ClassVar[str]
 
@@ -30,6 +36,8 @@ class Recipe:
     device: str
     dtype: str
     loop: bool = False
+    alpha: str = ""
+    background: str = "white"
     version: str = openlumiere.__version__
 
     def metadata(self) -> dict[str, str | int | float]:
@@ -59,7 +67,8 @@ class Recipe:
     def _read(cls, metadata: Mapping[str, object]) -> Self:
         data = {**metadata, "version": metadata[_VERSION]}
         kinds = {"str": str, "int": int, "float": float, "bool": bool}
-        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in fields(cls)})
+        told = [f for f in fields(cls) if f.name in data or f.default is MISSING]  # clips that are older than an option
+        return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in told})
 
     def command(self, output: str, more: Sequence[str] = ()) -> str:
         """The command, quoted for a shell, that makes the clip again as `output`; `more` are further options."""
@@ -73,6 +82,8 @@ class Recipe:
             *((f"--negative={self.negative_prompt}",) if self.negative_prompt else ()),
             *(("--loop",) if self.loop else ()),
             *self._options(),
+            *{"": (), "kept": ("--transparent",), "laid over": ("--no-transparent",)}[self.alpha],
+            *(("--background", self.background) if self.background != "white" else ()),
             *("--device", self.device),
             *("--dtype", self.dtype),
             *more,
@@ -98,6 +109,7 @@ class GenerateRecipe(Recipe):
     Attributes:
         upscale_steps: 0 where the second stage was left out.
         styles: the options that name them, quoted for a shell.
+        layout: the options that say where the subject goes, likewise.
     """
 
     name: ClassVar[str] = "generate"
@@ -105,6 +117,7 @@ class GenerateRecipe(Recipe):
     num_frames: int
     upscale_steps: int = 0
     styles: str = ""
+    layout: str = ""
 
     def _options(self) -> list[str]:
         return ["--frames", str(self.num_frames), "--fps", f"{self.fps:.10g}", *_making(self)]
@@ -136,6 +149,7 @@ class EditRecipe(Recipe):
         arguments: the command's own options, quoted for a shell.
         upscale_steps: 0 where the second stage was left out.
         styles: the options that name them, quoted for a shell.
+        layout: the options that say where the subject goes, likewise.
     """
 
     name: ClassVar[str] = "edit"
@@ -145,6 +159,7 @@ class EditRecipe(Recipe):
     arguments: str
     upscale_steps: int = 0
     styles: str = ""
+    layout: str = ""
 
     def _command(self) -> str:
         return self.task
@@ -158,4 +173,4 @@ class EditRecipe(Recipe):
 
 def _making(recipe: GenerateRecipe | EditRecipe) -> list[str]:
     upscale = ["--upscale-steps", str(recipe.upscale_steps)] if recipe.upscale_steps else ["--no-upscale"]
-    return [*upscale, *shlex.split(recipe.styles)]
+    return [*upscale, *shlex.split(recipe.styles), *shlex.split(recipe.layout)]

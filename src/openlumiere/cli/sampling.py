@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 import warnings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "emoji-nano"
 # Players blur tiny clips: those of the smallest models are enlarged by whole pixels.
 MIN_SIDE = 128
+_OPAQUE_FORMATS = {".mp4", ".png"}
 
 
 def add_options(parser: parsing.Parser) -> None:
@@ -48,6 +50,60 @@ def add_options(parser: parsing.Parser) -> None:
         "--offload", action="store_true", help="keep the clip in the CPU's memory, for long clips on a small GPU"
     )
     stickers.add_options(parser)
+
+
+def add_transparency(parser: parsing.Parser, kept: str) -> None:
+    """Add what becomes of transparency.
+
+    Args:
+        kept: when it is kept without being asked for.
+    """
+    parser.add_argument(
+        "--transparent", action=argparse.BooleanOptionalAction,
+        help=f"keep transparency in the output, if its format can: the default {kept}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--background", default="white", metavar="COLOUR",
+        help="what is transparent lies over this where it is not kept, a name or #rrggbb; default: white",
+    )  # fmt: skip
+
+
+def keeps_alpha(output: str, args: argparse.Namespace) -> bool:
+    """Whether the format of a file that is to be written holds transparency: all stickers' do."""
+    return args.target is not None or output.endswith("/") or Path(output).suffix.lower() not in _OPAQUE_FORMATS
+
+
+def may_have_alpha(model: str) -> bool:
+    """Whether a model's clips can be transparent, as far as that shows before it is loaded: a hub's may be."""
+    from openlumiere.bundled import bundled_folder, bundled_models
+
+    folder = bundled_folder(model) if model in bundled_models() else Path(model)
+    if not folder.is_dir():
+        return True
+    try:
+        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(vae.get("in_channels") == 4)
+
+
+def wants_alpha(args: argparse.Namespace) -> bool | None:
+    """Whether clips are to be transparent, as stickers are; None = if the prompt asks for it, or the source is.
+
+    Raises:
+        LumiereError: the model makes opaque ones.
+    """
+    if may_have_alpha(args.model):
+        wanted: bool | None = True if args.transparent is None and args.target is not None else args.transparent
+        return wanted
+    if args.transparent:
+        raise opaque_model(args.model)
+    return False
+
+
+def opaque_model(model: str) -> LumiereError:
+    """What is wrong with --transparent for a model without alpha."""
+    return LumiereError(f"--transparent: {model} makes opaque clips; leave it out, or choose another --model")
 
 
 def check_model(name: str) -> None:
@@ -149,7 +205,7 @@ def write(
     with watch.stage("write"), bar("writing", len(frames), "frame") as progress:
         write_clip(
             frames, output, fps=fps, metadata=metadata, min_side=0 if lossless else MIN_SIDE, lossless=lossless,
-            background=getattr(args, "background", None),
+            background=stickers.background_of(args),
         )  # fmt: skip
         progress.update(len(frames))
     return ""

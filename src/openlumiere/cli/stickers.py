@@ -64,10 +64,10 @@ def add_options(parser: parsing.Parser, *, required: bool = False) -> None:
     group.add_argument("--speed-up", action="store_true", help="play what is too long faster, rather than cut it")
 
 
-def suffix_for(args: argparse.Namespace) -> str:
-    """The suffix of a clip whose name the user leaves to us."""
+def suffix_for(args: argparse.Namespace) -> str | None:
+    """The suffix of a sticker whose name the user leaves to us; None where no sticker is asked for."""
     if args.target is None:
-        return ".mp4"
+        return None
     from openlumiere.video.stickers import target_for
 
     return target_for(args.target).suffixes[0]
@@ -117,10 +117,16 @@ def write_sticker(
         report = make_sticker(
             frames, fps, args.target, output,
             crop=args.crop == "subject", outline=args.outline, outline_colour=args.outline_colour,
-            background=getattr(args, "background", None), period=period, speed_up=args.speed_up,
+            background=background_of(args), period=period, speed_up=args.speed_up,
             metadata={**metadata, METADATA_KEY: shlex.join(words(args))}, progress=advance,
         )  # fmt: skip
     return report.line()
+
+
+def background_of(args: argparse.Namespace | None) -> str | None:
+    """What files lay half transparent edges over: nothing by default, as a GIF's edges keep their own colour then."""
+    background: str | None = getattr(args, "background", None)
+    return None if background == "white" else background
 
 
 def words(args: argparse.Namespace) -> list[str]:

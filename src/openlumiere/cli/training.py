@@ -20,7 +20,8 @@ def register(commands: Commands) -> None:
         commands,
         "train",
         run_train,
-        help="train a text-to-image model (t2i), temporal layers on top (t2v), conditioning; super-resolution; styles",
+        help="train a text-to-image model (t2i), temporal layers on top (t2v), conditioning; super-resolution; styles; "
+        "a planner of paths",
         more="A run that was stopped goes on from its last checkpoint.",
         example=[
             "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
@@ -29,7 +30,8 @@ def register(commands: Commands) -> None:
             "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
         ],
     )
-    train.add_argument("stage", choices=["t2i", "t2v", "conditional", "ssr-image", "ssr", "style"])
+    stages = ["autoencoder", "t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner"]
+    train.add_argument("stage", choices=stages)
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
     train.add_argument("--config", metavar="FILE", help="YAML, see configs/; stage style can do without")
     train.add_argument(
@@ -58,6 +60,12 @@ def register(commands: Commands) -> None:
     export.add_argument("--guidance", type=parsing.guidance, help="the model's default, else the run's")
     export.add_argument("--rescale", type=float, metavar="0..1", help="guidance rescaling, the model's default")
     export.add_argument("--super-resolution", metavar="RUN", type=Path, help="output folder of an ssr run to add")
+    export.add_argument(
+        "--planner",
+        metavar="RUN",
+        type=Path,
+        help="output folder of a planner run to add; for models that take layouts",
+    )
     export.add_argument("--upscale-steps", type=parsing.positive_int, help="its default, else the run's sample_steps")
     export.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="its default, else the run's")
 
@@ -104,6 +112,7 @@ def run_export(args: argparse.Namespace) -> None:
         guidance_scale=args.guidance,
         guidance_rescale=args.rescale,
         super_resolution=args.super_resolution,
+        planner=args.planner,
         upscale_steps=args.upscale_steps,
         noise_level=args.noise_level,
     )

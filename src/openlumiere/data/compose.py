@@ -1,32 +1,168 @@
-"""Draws scenes: a subject's RGBA animation, placed and moved over a plain background."""
+"""Draws scenes: a subject's RGBA animation, placed and moved, over a plain background or none."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .scenes import Scene, animation_frames, trajectory, vocabulary
+from openlumiere.clock import clip_seconds, frame_seconds
+from openlumiere.errors import LumiereError
 
-# The subject is drawn this many times larger and averaged down, so that its edges are smooth.
+from .scenes import SECONDS, TRANSPARENT, Scene, animation_frames, trajectory, vocabulary
+
+# Pictures are drawn this many times larger and averaged down, so that their edges are smooth.
 _SUPERSAMPLING = 2
+# Pixels of a picture that a drawn one may step over: above, every second one would be missed.
+_LARGEST_STEP = 1.5
+# Frames are drawn so many pixels at once (before averaging down), which bounds memory: 16 floats a pixel.
+_PIXELS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """One subject's animation loop.
+    """One subject's animation loop, or its one picture.
 
     Attributes:
         key: the subject's key.
         names: what captions may call it.
-        frames: uint8, shape (loop, 4, side, side): premultiplied RGB and alpha, at 16 fps.
+        frames: uint8, shape (loop, 4, side, side): premultiplied RGB and alpha.
+        fps: of the loop.
     """
 
     key: str
     names: list[str]
     frames: torch.Tensor
+    fps: float = 16.0
+
+
+def render(pictures: torch.Tensor, poses: torch.Tensor, *, size: int) -> torch.Tensor:
+    """Draw each picture in a frame of its own, on any device.
+
+    Args:
+        pictures: premultiplied RGBA, (N, 4, S, S), uint8 or float in [0, 1].
+        poses: (N, 4): centre x, centre y (in [-1, 1] of the frame, y down), side of the picture as a fraction of the
+            frame's, angle in radians (clockwise on screen).
+        size: height and width of the frames in pixels.
+
+    Returns:
+        Premultiplied RGBA in [0, 1], float32, (N, 4, size, size); transparent around the picture.
+    """
+    fine = size * _SUPERSAMPLING
+    step = pictures.shape[-1] / (poses[:, 2] * fine)
+    # Small copies of large pictures are drawn of pictures averaged beforehand, or details would alias.
+    halvings = (step / _LARGEST_STEP).log2().ceil().clamp(0, 4).long()
+    frames = torch.empty(len(pictures), 4, size, size, device=pictures.device)
+    for level in halvings.unique().tolist():
+        for chosen in (halvings == level).nonzero()[:, 0].split(max(_PIXELS_AT_ONCE // fine**2, 1)):
+            source = pictures[chosen]
+            source = source.float() / 255.0 if source.dtype == torch.uint8 else source.float()
+            source = F.avg_pool2d(source, 2**level) if level else source
+            grid = F.affine_grid(_from_frame(poses[chosen]), [len(chosen), 4, fine, fine], align_corners=False)
+            frames[chosen] = F.avg_pool2d(F.grid_sample(source, grid, align_corners=False), _SUPERSAMPLING)
+    return frames
+
+
+def _from_frame(poses: torch.Tensor) -> torch.Tensor:
+    """The affine maps (N, 2, 3) from a frame's coordinates to its picture's: rotate back about the centre, scale."""
+    x, y, side, angle = poses.float().unbind(1)
+    cos, sin = torch.cos(angle) / side, torch.sin(angle) / side
+    across = torch.stack([cos, sin, -(cos * x + sin * y)], dim=1)
+    down = torch.stack([-sin, cos, sin * x - cos * y], dim=1)
+    return torch.stack([across, down], dim=1)
+
+
+def draw_batch(
+    scenes: Sequence[Scene],
+    sprites: Sprites,
+    *,
+    size: int,
+    seconds: np.ndarray,
+    duration: float = SECONDS,
+    held_out_animation: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw a clip of each scene, on the device of `sprites`.
+
+    Args:
+        size: height and width in pixels.
+        seconds: when to draw the clips, from their start: (F,), or (B, F) with times of each scene's own.
+        duration: of the whole clips in seconds, see `trajectory`.
+        held_out_animation: draw the held-out half of the subjects' animations, where there is one.
+
+    Returns:
+        The subjects, premultiplied RGBA in [0, 1], (B, 4, F, size, size); and their poses, (B, F, 4), see `render`.
+    """
+    times = np.broadcast_to(seconds, (len(scenes), np.shape(seconds)[-1]))
+    chosen = [sprites.shown(scene, at, held_out=held_out_animation) for scene, at in zip(scenes, times, strict=True)]
+    paths = np.stack([trajectory(scene, at, duration) for scene, at in zip(scenes, times, strict=True)])
+    frames = sprites.frames[torch.from_numpy(np.concatenate(chosen)).to(sprites.frames.device)]
+    poses = torch.from_numpy(paths).float().to(sprites.frames.device)
+    drawn = render(frames, poses.flatten(0, 1), size=size)
+    return drawn.unflatten(0, times.shape).transpose(1, 2), poses
+
+
+class Sprites:
+    """The animations of many subjects in one tensor, so that the pictures of a batch of clips are gathered at once.
+
+    Args:
+        atlases: pictures of one size, see `emoji.load_atlases`.
+
+    Attributes:
+        atlases: the same, on the tensor's memory.
+        frames: uint8, (pictures, 4, side, side).
+    """
+
+    def __init__(self, atlases: Mapping[str, Atlas], *, device: torch.device | str = "cpu") -> None:
+        sides = {atlas.frames.shape[-1] for atlas in atlases.values()}
+        if len(sides) != 1:
+            raise LumiereError(f"pictures of {sorted(sides)} pixels: give subjects whose pictures are of one size")
+        parts = [atlas.frames for atlas in atlases.values()]
+        self.frames = (parts[0] if len(parts) == 1 else torch.cat(parts)).to(device)
+        self.atlases: dict[str, Atlas] = {}
+        self._first: dict[str, int] = {}
+        first = 0
+        for key, atlas in atlases.items():
+            self._first[key] = first
+            self.atlases[key] = replace(atlas, frames=self.frames[first : first + len(atlas.frames)])
+            first += len(atlas.frames)
+
+    def shown(self, scene: Scene, seconds: np.ndarray, *, held_out: bool = False) -> np.ndarray:
+        """Indices of the pictures that show a scene's subject at these times: its animation goes on in real time."""
+        atlas = self.atlases[scene.subject]
+        loop = animation_frames(scene.subject, len(atlas.frames), held_out=held_out)
+        if not len(loop):
+            loop = animation_frames(scene.subject, len(atlas.frames))
+        # A frame's picture is the one on screen at its time; times are sums of fractions, so not quite exact.
+        elapsed = np.floor(seconds * atlas.fps + 1e-6).astype(int)
+        return self._first[scene.subject] + loop[(elapsed + int(scene.drift[2] * len(loop))) % len(loop)]
+
+
+def ground(backgrounds: Sequence[str]) -> torch.Tensor:
+    """The named backgrounds as premultiplied RGBA in [0, 1], (B, 4); all zero where there is none."""
+    colors = vocabulary()["backgrounds"]
+    unknown = set(backgrounds) - {*colors, TRANSPARENT}
+    if unknown:
+        raise LumiereError(f"unknown backgrounds {sorted(unknown)}; known: {', '.join([*colors, TRANSPARENT])}")
+    rows = [[*(value / 255 for value in colors[name]), 1.0] if name in colors else [0.0] * 4 for name in backgrounds]
+    return torch.tensor(rows)
+
+
+def over(rgba: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
+    """Lay premultiplied RGBA, (B, 4, ...), over plain premultiplied RGBA, (B, 4) (Porter and Duff 1984, "over")."""
+    behind = behind.to(rgba).reshape(behind.shape + (1,) * (rgba.ndim - 2))
+    return rgba + (1.0 - rgba[:, 3:]) * behind
+
+
+def layout_of(poses: torch.Tensor) -> torch.Tensor:
+    """What networks are told of where things are: poses (..., 4) -> (..., 6).
+
+    x, y, log side, sine and cosine of the angle, and 1 for "given".
+    """
+    x, y, side, angle = poses.unbind(-1)
+    return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
 
 
 def draw(
@@ -35,14 +171,16 @@ def draw(
     *,
     size: int,
     num_frames: int = 80,
+    fps: float | None = None,
     frames: list[int] | None = None,
     held_out_animation: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a scene's clip, or some of its frames.
+    """Draw one scene's clip, or some of its frames, over its background.
 
     Args:
         size: height and width in pixels.
-        num_frames: length of the whole clip; motions spread over it.
+        num_frames: length of the whole clip.
+        fps: of that clip; None = such that it lasts as long as the data set's clips do.
         frames: indices of the frames to draw; all when None.
         held_out_animation: draw the held-out half of the subject's animation, where there is one.
 
@@ -50,29 +188,17 @@ def draw(
         RGB in [-1, 1], shape (3, frames, size, size), and the subject's alpha in [0, 1],
         shape (1, frames, size, size).
     """
+    if scene.background == TRANSPARENT:
+        raise LumiereError("a scene without a background has no RGB: draw it with draw_batch, or lay it over a color")
     wanted = np.arange(num_frames) if frames is None else np.asarray(frames)
-    path = trajectory(scene, wanted / max(num_frames - 1, 1))
-    loop = animation_frames(scene.subject, len(atlas.frames), held_out=held_out_animation)
-    if not len(loop):
-        loop = animation_frames(scene.subject, len(atlas.frames))
-    chosen = loop[(wanted + int(scene.drift[2] * len(loop))) % len(loop)]
-
-    x, y, side, angle = (torch.from_numpy(column).float() for column in path.T)
-    cos, sin = torch.cos(angle) / side, torch.sin(angle) / side
-    # Inverse map, frame -> subject: rotate back and scale about the subject's centre.
-    theta = torch.stack(
-        [
-            torch.stack([cos, sin, -(cos * x + sin * y)], dim=1),
-            torch.stack([-sin, cos, sin * x - cos * y], dim=1),
-        ],
-        dim=1,
+    fps = num_frames / SECONDS if fps is None else fps
+    rgba, _ = draw_batch(
+        [scene],
+        Sprites({scene.subject: atlas}),
+        size=size,
+        seconds=frame_seconds(wanted, fps),
+        duration=clip_seconds(num_frames, fps),
+        held_out_animation=held_out_animation,
     )
-    fine = size * _SUPERSAMPLING
-    grid = F.affine_grid(theta, [len(wanted), 4, fine, fine], align_corners=False)
-    source = atlas.frames[torch.from_numpy(chosen)].float() / 255.0
-    subject = F.avg_pool2d(F.grid_sample(source, grid, align_corners=False), _SUPERSAMPLING)
-
-    color = torch.tensor(vocabulary()["backgrounds"][scene.background]) / 255.0
-    rgb, alpha = subject[:, :3], subject[:, 3:]
-    rgb = rgb + (1.0 - alpha) * color[None, :, None, None]
-    return (rgb * 2.0 - 1.0).clamp(-1.0, 1.0).transpose(0, 1), alpha.clamp(0.0, 1.0).transpose(0, 1)
+    rgb = over(rgba, ground([scene.background]))[0, :3]
+    return (rgb * 2.0 - 1.0).clamp(-1.0, 1.0), rgba[0, 3:].clamp(0.0, 1.0)

@@ -7,10 +7,12 @@ transparency, one a subject of the vocabulary, under the subject's key.
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
@@ -64,23 +66,37 @@ def build(out: Path, *, emoji: Path | None = None, size: int = 128, cache: Path 
 
 def _rasterise(archive: Path, folder: Path, size: int) -> list[str]:
     """Draw a design's subjects; returns those that it lacks."""
-    import resvg_py
-
-    with tarfile.open(archive) as tar:
-        icons, codes = (json.loads(_member(tar, f"package/{name}.json")) for name in ("icons", "chars"))
+    icons, codes = icon_set(archive)
     folder.mkdir(parents=True, exist_ok=True)
     lacking = []
     for key, entry in vocabulary()["subjects"].items():
         code = entry["emoji"]
         icon = codes.get(code) or codes.get(code.removesuffix("-fe0f"))
-        if icon not in icons["icons"]:
+        if icon is None or icon not in icons["icons"]:
             lacking.append(key)
             continue
-        drawn = icons["icons"][icon]
-        width, height = (drawn.get(side, icons.get(side, 16)) for side in ("width", "height"))
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{drawn["body"]}</svg>'
-        (folder / f"{key}.png").write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)))
+        draw_icon(icons, icon, size).save(folder / f"{key}.png")
     return lacking
+
+
+def icon_set(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """An Iconify package's icons, and the names of those that have code points, by code points."""
+    with tarfile.open(archive) as tar:
+        icons = json.loads(_member(tar, "package/icons.json"))
+        # Sets that are no emoji have no code points.
+        names = tar.getnames()
+        return icons, json.loads(_member(tar, "package/chars.json")) if "package/chars.json" in names else {}
+
+
+def draw_icon(icons: dict[str, Any], name: str, size: int) -> Image.Image:
+    """One icon of a set as RGBA, `size` pixels wide and high."""
+    import resvg_py
+
+    drawn = icons["icons"][name]
+    width, height = (drawn.get(side, icons.get(side, 16)) for side in ("width", "height"))
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    svg = f'<svg {spaces} viewBox="0 0 {width} {height}">{drawn["body"]}</svg>'
+    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))))
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:

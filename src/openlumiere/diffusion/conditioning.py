@@ -17,11 +17,16 @@ def given_where(change: torch.Tensor) -> torch.Tensor:
     return (change < 0.5).float()
 
 
-def masked(clips: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """C: clips where they are given, and gray, which is 0, elsewhere; (B, C, F, H, W) by (B, 1, F, H, W)."""
+def masked(clips: torch.Tensor, mask: torch.Tensor, *, blank: float = 0.0) -> torch.Tensor:
+    """C: clips where they are given, and blank elsewhere; (B, C, F, H, W) by (B, 1, F, H, W).
+
+    Args:
+        blank: 0, which is gray, or `alpha.EMPTY`, which is transparent, for clips with premultiplied alpha.
+    """
     if mask.shape != (len(clips), 1, *clips.shape[2:]):
         raise LumiereError(f"a mask of shape {tuple(mask.shape)} does not fit clips of shape {tuple(clips.shape)}")
-    return clips * mask.to(clips)
+    mask = mask.to(clips)
+    return clips * mask + blank * (1 - mask)
 
 
 def spread(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

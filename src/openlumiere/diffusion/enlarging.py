@@ -9,10 +9,14 @@ plain.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
 from openlumiere.errors import LumiereError
+
+_LOBES = 3  # of Lanczos' kernel
 
 
 def enlarge(clips: torch.Tensor, scale: int, *, align_corners: bool = False) -> torch.Tensor:
@@ -21,6 +25,41 @@ def enlarge(clips: torch.Tensor, scale: int, *, align_corners: bool = False) -> 
     frames = clips.transpose(1, 2).flatten(0, 1).float()
     large = F.interpolate(frames, size=size, mode="bilinear", align_corners=align_corners).to(clips.dtype)
     return large.unflatten(0, (len(clips), -1)).transpose(1, 2)
+
+
+def enlarge_lanczos(clips: torch.Tensor, scale: int) -> torch.Tensor:
+    """By Lanczos' kernel, sharper than bilinearly: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale), float32.
+
+    The kernel rings beside an edge, which would be a haze around a cut-out subject; so no pixel leaves the range of
+    the four that it lies between.
+    """
+    down, across = (_lanczos(side, scale, clips.device) for side in clips.shape[3:])
+    large = down.weights @ clips.float() @ across.weights.T
+    low, high = clips.float(), clips.float()
+    for axis, kernel in ((3, down), (4, across)):
+        low = torch.minimum(low.index_select(axis, kernel.before), low.index_select(axis, kernel.after))
+        high = torch.maximum(high.index_select(axis, kernel.before), high.index_select(axis, kernel.after))
+    return large.clamp(low, high)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """Of one axis: `weights`, (large, small), and the two pixels that each lies between, (large,)."""
+
+    weights: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+
+
+def _lanczos(side: int, scale: int, device: torch.device) -> _Kernel:
+    places = (torch.arange(side * scale, device=device) + 0.5) / scale - 0.5
+    before = places.floor().long()
+    taps = before[:, None] + torch.arange(1 - _LOBES, 1 + _LOBES, device=device)
+    away = places[:, None] - taps
+    shares = torch.sinc(away) * torch.sinc(away / _LOBES)
+    weights = torch.zeros(side * scale, side, device=device)
+    weights.scatter_add_(1, taps.clamp(0, side - 1), shares / shares.sum(1, keepdim=True))  # edges are repeated
+    return _Kernel(weights, before.clamp(min=0), (before + 1).clamp(max=side - 1))
 
 
 def shrink(clips: torch.Tensor, scale: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 Two baselines of the paper's section 2, grown from the same text-to-image network and trained on the same clips for the
 same time (`configs/emoji-nano/baselines/`):
 
-- *cascade*: a fixed-rate network makes every fifth frame, and a second one fills in what lies between, in windows that
+- *cascade*: a fixed-rate network makes every other frame, and a second one fills in what lies between, in windows that
   share nothing but a keyframe, as ImagenVideo does;
 - *fixed rate*: the same inflation without time resampling, on 16 frames, as AnimateDiff and ZeroScope; longer clips by
   temporal MultiDiffusion over overlapping windows, as their users make them.
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from openlumiere.data.scenes import Scene, SceneSampler, Split, vocabulary
+from openlumiere.data.scenes import SECONDS, Scene, SceneSampler, Split, vocabulary
 from openlumiere.errors import LumiereError
 
 from . import cache
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from openlumiere.data.compose import Atlas
     from openlumiere.pipelines.base import LumierePipeline
 
-EVERY = 5  # of the cascade: one frame in so many is a keyframe
+EVERY = 2  # of the cascade: one frame in so many is a keyframe
 REAL = "real clips"
 _GENERAL, _PERIODIC = "general", "periodic"
 _SHOWN = 3  # periodic clips whose slices are drawn
@@ -88,7 +88,7 @@ def sample_cascade(
 ) -> np.ndarray:
     """A clip of `num_frames` from keyframes, and from what a second network puts between them.
 
-    It works in windows from a keyframe to the fourth after it; neighbours share that one keyframe, which is given.
+    It works in windows from a keyframe to the tenth after it; neighbours share that one keyframe, which is given.
 
     Returns:
         (F, H, W, 3) in [0, 1].
@@ -101,7 +101,7 @@ def sample_cascade(
     change = np.ones((num_frames + 1, 1, 1), np.float32)
     video[:num_frames:every], change[:num_frames:every] = keys, 0
     return between(
-        prompt, num_frames=num_frames + 1, video=video, mask=change, window_frames=4 * every + 1, window_overlap=1,
+        prompt, num_frames=num_frames + 1, video=video, mask=change, window_frames=10 * every + 1, window_overlap=1,
         generator=generator, upscale=False,
     )[0][0][:num_frames]  # fmt: skip
 
@@ -163,7 +163,7 @@ def evaluate_baselines(
     cache.continue_or_start(_folder(output, REAL), settings)
     scenes = {
         _GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
-        _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS)),
+        _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=SECONDS / 2),
     }
     for method in methods:
         _make_in_own_process(method, scenes, output, num_frames, seed, device, progress)
@@ -205,8 +205,14 @@ def markdown(report: dict[str, Any]) -> str:
     return table(["", *names], rows) + f"\n\n{report['clips']} clips of all motions, as many of periodic ones.\n"
 
 
-def _scenes(subjects: Sequence[str], count: int, seed: int, *, motions: Sequence[str]) -> list[Scene]:
-    """Scenes of these motions, every other one of a held-out combination."""
+def _scenes(
+    subjects: Sequence[str], count: int, seed: int, *, motions: Sequence[str], longest: float = float("inf")
+) -> list[Scene]:
+    """Scenes of these motions, every other one of a held-out combination.
+
+    Args:
+        longest: periods to take, in seconds; of longer ones a clip shows too little.
+    """
     words = vocabulary()["subjects"]
     names = {key: words[key]["names"] if key in words else [key] for key in subjects}
     splits: tuple[Split, Split] = ("train", "combinations")
@@ -216,7 +222,7 @@ def _scenes(subjects: Sequence[str], count: int, seed: int, *, motions: Sequence
     while len(found) < count:
         scene = samplers[len(found) % 2](index)
         index += 1
-        if scene.motion in motions:
+        if scene.motion in motions and (scene.period or 0.0) <= longest:
             found.append(scene)
     return found
 

@@ -41,10 +41,11 @@ def data_fingerprint(atlases: Mapping[str, Atlas]) -> str:
     return digest.hexdigest()
 
 
-def weights_hash(pipeline: LumierePipeline) -> str:
-    """SHA-256 over all weights of a pipeline's networks as loaded, by component and name."""
+def weights_hash(model: LumierePipeline | torch.nn.Module) -> str:
+    """SHA-256 over all weights of a pipeline's networks, or of one network, as loaded, by component and name."""
     digest = hashlib.sha256()
-    for component, module in sorted(pipeline.components.items()):
+    components = {"": model} if isinstance(model, torch.nn.Module) else model.components
+    for component, module in sorted(components.items()):
         if isinstance(module, torch.nn.Module):
             for name, tensor in sorted(module.state_dict().items()):
                 digest.update(f"{component}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from openlumiere.data.scenes import PERIOD_FACTOR, SECONDS, vocabulary
+
 from .judges.tracks import SIDE, centres
 
-# Periods of the vocabulary's periodic motions, as fractions of a clip (data/scenes.py: sin 4 pi t, and its magnitude).
-PERIODS = {"sway": 1 / 2, "bounce": 1 / 4}
-_TOLERANCE = 0.15  # a clip's own period may be so much shorter or longer
+# The usual periods of the vocabulary's motions of the subject's centre, as fractions of a clip.
+PERIODS = {motion: vocabulary()["motions"][motion]["period"] / SECONDS for motion in ("sway", "bounce")}
+_TOLERANCE = 0.15  # a clip's own period may be so much shorter or longer than any that scenes have
+_LONGEST = 0.6  # of a clip: of longer periods too little is seen again
 _LEAST_SPREAD = 1.0  # pixels of the judges' frame: what moves less has no motion to repeat
 
 
@@ -18,11 +21,12 @@ def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float
 
     The mean squared distance between where the subject is and where it is a period later, over twice the variance of
     where it is: 0 = it repeats itself exactly, 1 = one has nothing to do with the other. The clip's own period is the
-    one near `period` at which the error is least.
+    one at which the error is least, of those that scenes of the motion have and after which the path has been
+    elsewhere: any path is much the same a moment later.
 
     Args:
         frames: (F, H, W, 3), uint8 or float in [0, 1].
-        period: the motion's, as a fraction of the clip's length, at most a half; see `PERIODS`.
+        period: the motion's usual one, as a fraction of the clip's length; see `PERIODS`.
 
     Returns:
         1 where the subject hardly moves: a motion that is not there does not repeat.
@@ -32,8 +36,11 @@ def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float
     if np.sqrt(spread) < _LEAST_SPREAD * 2 / SIDE:
         return 1.0
     last = len(track) - 1
-    lags = np.linspace(1 - _TOLERANCE, 1 + _TOLERANCE, 31) * period * last
-    return min(_departure(track, lag, spread) for lag in lags)
+    lags = np.geomspace(0.5, max(0.5, last * min(period * PERIOD_FACTOR * (1 + _TOLERANCE), _LONGEST)), 120)
+    errors = np.array([_departure(track, lag, spread) for lag in lags])
+    been_elsewhere = np.maximum.accumulate(errors) >= 1
+    found = errors[been_elsewhere & (lags >= last * period / PERIOD_FACTOR * (1 - _TOLERANCE))]
+    return float(found.min()) if len(found) else 1.0
 
 
 def _departure(track: np.ndarray, lag: float, spread: float) -> float:

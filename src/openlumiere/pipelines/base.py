@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,16 +12,21 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from openlumiere.diffusion.alpha import lay_over, premultiply
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.styles import interpolate
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
+from .clips import rgb
 from .denoising import ClipPipeline, Conditions, LumierePipelineOutput, Start
 from .given import Given
+from .layouts import read_layout
+from .planner import PathPlanner
 from .styles import read_style, resolve_style
 from .super_resolution import LumiereSuperResolutionPipeline
+from .text import TextConditions
 
 
 class LumierePipeline(ClipPipeline):
@@ -35,6 +41,8 @@ class LumierePipeline(ClipPipeline):
         text_encoder_2, tokenizer_2: Stable Diffusion XL's second ones.
         vae: of latent T2Is; None = the network works on pixels.
         sr_unet, sr_scheduler: of the second stage; None = there is none.
+        planner: turns prompts into paths, for networks that are told where their subject is; None = they are not told
+            unless the user does.
         pixel_unshuffle: side of the blocks of pixels folded into channels, for networks on pixels.
         text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
         max_text_length: tokens that the bundled models read.
@@ -52,7 +60,7 @@ class LumierePipeline(ClipPipeline):
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae->sr_unet"
     _optional_components: ClassVar = [
-        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "sr_unet", "sr_scheduler",
+        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "sr_unet", "sr_scheduler", "planner",
     ]  # fmt: skip
 
     def __init__(
@@ -66,6 +74,7 @@ class LumierePipeline(ClipPipeline):
         vae: Any = None,
         sr_unet: STUNet | None = None,
         sr_scheduler: Any = None,
+        planner: PathPlanner | None = None,
         pixel_unshuffle: int = 1,
         text_encoder_id: str | None = None,
         max_text_length: int = 24,
@@ -91,6 +100,7 @@ class LumierePipeline(ClipPipeline):
             vae=vae,
             sr_unet=sr_unet,
             sr_scheduler=sr_scheduler,
+            planner=planner,
         )
         self.register_to_config(
             pixel_unshuffle=pixel_unshuffle,
@@ -206,6 +216,8 @@ class LumierePipeline(ClipPipeline):
         strength: float | None = None,
         hold_given: bool = True,
         paste_given: bool = True,
+        layout: Any | None = None,
+        planner: bool = True,
         feather: int = 0,
         upscale: bool | None = None,
         loop: bool = False,
@@ -214,6 +226,8 @@ class LumierePipeline(ClipPipeline):
         window_batch_size: int = 1,
         devices: Sequence[str | torch.device] | None = None,
         offload_frames: bool = False,
+        transparent: bool = False,
+        background: str = "white",
         output_type: Literal["np", "pt", "pil"] = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
@@ -240,6 +254,12 @@ class LumierePipeline(ClipPipeline):
             paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
                 the base's size is kept to the base clip's pixels.
             feather: pixels over which it then fades into what was made.
+            layout: where the subject is, for models that are told: way points such as ``[(0.1, 0.5), (0.9, 0.5)]``,
+                see `diffusion.layout.path_through`; or the numbers of each frame, (F, 6) or (B, F, 6), as
+                `diffusion.layout` has them.
+            planner: let the model's planner, where it has one, make of the prompt what `layout` leaves open; at random,
+                so that no two seeds are alike. With a `video` it is asked only for what way points leave open. False =
+                the paper's model.
             upscale: run the second stage too; None = where there is one.
             loop: make the clip's end flow into its start; a path that leads anywhere leads back again.
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
@@ -247,19 +267,26 @@ class LumierePipeline(ClipPipeline):
             window_batch_size: windows denoised at once.
             devices: share the windows between these; the pipeline's own device when None.
             offload_frames: keep the clip on the CPU, so that memory on the device does not grow with its length.
+            transparent: keep the clips' alpha, as a fourth channel, where the model has it (`has_alpha`); a video's
+                transparency is then kept too.
+            background: a colour's name or ``#rrggbb``, which what is transparent is laid over otherwise.
             output_type: see `LumierePipelineOutput`.
             callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``.
 
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
                 `output_type`, another number of generators, negative prompts or latents than of clips; a video without
-                a mask or of another size, or a model that takes none.
+                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model
+                without alpha.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
         self._check(prompts, steps, num_videos_per_prompt, strength, output_type, needs_prompt=video is None)
+        ground = rgb(background)
+        if transparent and not self.has_alpha:
+            raise LumiereError("this model makes opaque clips: leave transparent out, or choose a model with alpha")
         windows = self._windows(num_frames, window_frames, window_overlap, loop=loop)
         shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
         if isinstance(generator, list) and len(generator) != shape[0]:
@@ -272,8 +299,9 @@ class LumierePipeline(ClipPipeline):
             latents = correlate(latents, self.config.noise_correlation, loop=loop)
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        layout = self._layout(layout, text, shape[0], num_frames, generator, loop=loop, planned=planner, video=video)
         kept_on = torch.device("cpu") if offload_frames else device
-        given = self._given(video, mask, shape, strength, kept_on)
+        given = self._given(video, mask, shape, strength, kept_on, background)
         beside, start, held = None, None, None
         if given is not None and mask is not None:
             beside = self.encode_condition(given.clips, given.mask)
@@ -282,7 +310,7 @@ class LumierePipeline(ClipPipeline):
             start = Start(self.encode_clips(given.clips), strength)
         latents = self._denoise(
             latents.to(kept_on, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale, beside, loop),
+            Conditions(text, num_frames, scale, rescale, beside, loop, layout),
             windows,
             num_inference_steps=steps,
             start=start,
@@ -301,6 +329,9 @@ class LumierePipeline(ClipPipeline):
         if pasted is not None:
             last = stage is None or pasted.sharp_clips is None
             pixels = pasted.paste_onto(pixels, feather=feather if last else 0)
+        if self.has_alpha and not transparent:
+            # Before the second stage, which then sees the edges that it is to sharpen.
+            pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
         if stage is not None:
             sharp = stage(
                 self._to_user(pixels, "pt"),
@@ -315,6 +346,8 @@ class LumierePipeline(ClipPipeline):
                 callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             )[0]
             pixels = sharp.transpose(1, 2) * 2 - 1
+            if transparent:
+                pixels = premultiply(pixels)
             if pasted is not None:
                 pixels = pasted.paste_onto(pixels, feather=feather)
         frames = self._to_user(pixels, output_type)
@@ -341,8 +374,9 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
 
     def _given(
-        self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device
-    ) -> Given | None:
+        self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device,
+        background: str,
+    ) -> Given | None:  # fmt: skip
         """What is given; None where nothing is. `shape` is of the latents."""
         if video is None and mask is None:
             if strength is not None:
@@ -354,7 +388,35 @@ class LumierePipeline(ClipPipeline):
             raise LumiereError("this model takes no clip to keep a part of; train one: lumiere train conditional")
         batch, _, frames, *size = shape
         height, width = (side * self._pixels_per_position for side in size)
-        return Given.read(video, mask, (batch, frames, height, width), self.scale).to(device, self.unet.dtype)
+        given = Given.read(
+            video, mask, (batch, frames, height, width), self.scale, alpha=self.has_alpha, background=background
+        )
+        return given.to(device, self.unet.dtype)
+
+    def _layout(
+        self,
+        layout: Any | None,
+        text: TextConditions,
+        batch: int,
+        num_frames: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        *,
+        loop: bool,
+        planned: bool,
+        video: Any | None,
+    ) -> torch.Tensor | None:
+        """Where the subjects of B clips are, (B, F, 6); None = not told. The planner draws from the generator, last."""
+        if not self.unet.takes_layout:
+            if layout is not None:
+                raise LumiereError("this model was not trained to be told where its subject is: leave the layout out")
+            return None
+        planner = self.planner if planned else None
+        if planner is None or (layout is None and video is not None):  # a given subject is where it is
+            plan = None
+        else:
+            prompts = text.hidden_states[:batch]
+            plan = partial(planner.plan, prompts, num_frames, loop=loop, generator=generator)
+        return read_layout(layout, batch=batch, num_frames=num_frames, loop=loop, plan=plan)
 
     def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
         length = length or self.config.window_frames or num_frames

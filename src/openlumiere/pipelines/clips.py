@@ -8,10 +8,23 @@ import numpy as np
 import torch
 
 from openlumiere.errors import LumiereError
+from openlumiere.video import colour
+
+
+def rgb(colour_name: str) -> tuple[float, float, float]:
+    """A colour's name or ``#rrggbb`` as red, green and blue in [0, 1]."""
+    red, green, blue = (value / 255 for value in colour(colour_name))
+    return red, green, blue
+
+
+def lay_frames_over(frames: np.ndarray, background: str) -> np.ndarray:
+    """Frames of straight alpha over a colour: (F, H, W, 4), uint8 or in [0, 1], -> (F, H, W, 3) in [0, 1]."""
+    pixels = (frames / np.float32(255) if frames.dtype == np.uint8 else frames).astype(np.float32)
+    return pixels[..., :3] * pixels[..., 3:] + np.array(rgb(background), np.float32) * (1 - pixels[..., 3:])
 
 
 def as_clips(clip: torch.Tensor | np.ndarray | list[Any]) -> torch.Tensor:
-    """What a user has, one clip or a batch, as (B, 3 or 4, F, H, W) in [-1, 1].
+    """What a user has, one clip or a batch, as (B, 3 or 4, F, H, W) in [-1, 1]; alpha stays straight.
 
     Args:
         clip: a tensor, (F, 3, H, W) or (B, F, 3, H, W), or an array, (F, H, W, 3) or (B, F, H, W, 3), in [0, 1] or of

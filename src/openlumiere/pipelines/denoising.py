@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,12 +16,14 @@ from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
+from openlumiere.diffusion.alpha import EMPTY, add_alpha, unpremultiply
 from openlumiere.diffusion.conditioning import masked, shrink_mask, spread
 from openlumiere.diffusion.guidance import guide
 from openlumiere.diffusion.pixels import fold, unfold
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, place_in_clip
 from openlumiere.errors import LumiereError
+from openlumiere.latents import decode_clips, encode_clips, pixels_per_position
 
 from .text import TextConditions, encode, load_text_encoder
 
@@ -30,7 +32,10 @@ _DECODED_AT_ONCE = 8  # frames; decoding all 80 with a VAE would take more memor
 
 @dataclass
 class LumierePipelineOutput(BaseOutput):
-    """`frames`: (B, F, H, W, 3) float32 in [0, 1] for "np", (B, F, 3, H, W) for "pt", or lists of PIL images."""
+    """`frames`: (B, F, H, W, 3) float32 in [0, 1] for "np", (B, F, 3, H, W) for "pt", or lists of PIL images.
+
+    Transparent ones have alpha as a fourth channel, straight: colours are not multiplied by it.
+    """
 
     frames: Any
 
@@ -98,6 +103,7 @@ class Conditions:
         guidance_scale, guidance_rescale: see `diffusion.guidance`.
         beside: given to the network beside the clip.
         loop: the clip's end flows into its start.
+        layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = not told.
     """
 
     text: TextConditions
@@ -106,6 +112,7 @@ class Conditions:
     guidance_rescale: float = 0.0
     beside: Beside | None = None
     loop: bool = False
+    layout: torch.Tensor | None = None
 
 
 class ClipPipeline(DiffusionPipeline):
@@ -221,7 +228,12 @@ class ClipPipeline(DiffusionPipeline):
         """Pixels of the frame along one side of a position of the network's input."""
         if self.vae is None:
             return self.config.pixel_unshuffle
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return pixels_per_position(self.vae)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether clips inside are RGBA, premultiplied (see `diffusion.alpha`), so that they can be transparent."""
+        return self.vae is not None and self.vae.config.in_channels == 4
 
     def encode_prompts(self, prompts: list[str]) -> TextConditions:
         """Prompts as the network is told of them."""
@@ -233,14 +245,15 @@ class ClipPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_clips(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips as the network sees them, without noise: (B, 3, F, H, W) in [-1, 1] -> (B, C, F, h, w)."""
+        """Clips as the network sees them, without noise: (B, 3, F, H, W) in [-1, 1] -> (B, C, F, h, w).
+
+        Of models with alpha (B, 4, F, H, W), premultiplied; three channels are taken for opaque ones.
+        """
+        if self.has_alpha:
+            clips = add_alpha(clips)
         if self.vae is None:
             return fold(clips, self.config.pixel_unshuffle)
-        frames = clips.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
-        latents = [self.vae.encode(part).latent_dist.mode() for part in frames.split(_DECODED_AT_ONCE)]
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        scaled = (torch.cat(latents) - shift) * self.vae.config.scaling_factor
-        return scaled.unflatten(0, (len(clips), -1)).transpose(1, 2)
+        return encode_clips(self.vae, clips)
 
     @property
     def condition_channels(self) -> int:
@@ -255,13 +268,33 @@ class ClipPipeline(DiffusionPipeline):
         """C and M beside the noisy clips, for a widened network.
 
         Args:
-            clips: (B, 3, F, H, W) in [-1, 1]; read where they are given.
+            clips: as `encode_clips`; read where they are given. Elsewhere C is gray; where the model has alpha it is
+                transparent, which its autoencoder knows, as half transparent gray it does not.
             mask: M, (B, 1, F, H, W), 1 = given.
         """
-        given = self.encode_clips(masked(clips, mask))
-        where = self._encode_mask(mask)
+        clips, blank = (add_alpha(clips), EMPTY) if self.has_alpha else (clips, 0.0)
+        return self.condition_of(self.encode_clips(masked(clips, mask, blank=blank)), self._encode_mask(mask))
+
+    def condition_of(self, given: torch.Tensor, where: torch.Tensor) -> Beside:
+        """C and M of what is given as the network sees it.
+
+        Args:
+            given: (B, C, F, h, w), latents or folded pixels; read where they are given.
+            where: M at that resolution, (B, m, F, h, w).
+        """
+        if self.vae is not None:
+            # A latent near a border knows what lies beyond it: blank is blank, whatever was encoded around it.
+            given = torch.where(where > 0.5, given, self._blank_latent.to(given)[:, None, None, None])
         channels = torch.cat([given, where.to(given)], dim=1)
         return Beside(channels, spread_by=self._mask_channels if self.config.spread_condition else 0)
+
+    @cached_property
+    def _blank_latent(self) -> torch.Tensor:
+        """What a position of an empty picture is encoded to, (C,)."""
+        unit = 4 * self._pixels_per_position
+        empty = torch.full((1, self.vae.config.in_channels, 1, unit, unit), EMPTY if self.has_alpha else 0.0)
+        # The middle, which padding does not reach as it reaches the border.
+        return self.encode_clips(empty.to(self.vae.device))[0, :, 0, 1:3, 1:3].mean((1, 2)).cpu()
 
     def _encode_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """M at the network's resolution: a channel for each pixel of a position, or one channel for latents."""
@@ -314,9 +347,14 @@ class ClipPipeline(DiffusionPipeline):
                 labels = conditions.beside.class_labels.to(device).repeat_interleave(count).repeat(copies)
         place = place_in_clip(frames, conditions.num_frames, loop=conditions.loop)
         place = place.to(device).repeat(clips * copies, 1)
+        told: dict[str, torch.Tensor] = {}
+        if conditions.layout is not None:  # the same with and without the prompt
+            told["layout"] = (
+                conditions.layout[:, frames.to(conditions.layout.device)].flatten(0, 1).repeat(copies, 1, 1)
+            )
         out = self.call_network(
             net, given.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
-            class_labels=labels, frame_positions=place,
+            class_labels=labels, frame_positions=place, **told,
         )  # fmt: skip
         # DeepFloyd IF also predicts a variance, in as many channels again.
         prediction, variance = out.split(channels, dim=1) if out.shape[1] > channels else (out, None)
@@ -354,20 +392,15 @@ class ClipPipeline(DiffusionPipeline):
         return torch.tensor([[*size, 0, 0, *size]], device=sample.device, dtype=sample.dtype).repeat(len(sample), 1)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """To pixels: (B, C, F, h, w) -> (B, 3, F, H, W) in [-1, 1]."""
+        """To pixels: (B, C, F, h, w) -> (B, 3, F, H, W) in [-1, 1], or 4 channels, premultiplied, with alpha."""
         if self.vae is None:
             return unfold(latents, self.config.pixel_unshuffle)
-        frames = latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor
-        shift = getattr(self.vae.config, "shift_factor", None)
-        if shift:
-            frames = frames + shift
-        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
-            self.vae.float()  # overflows in half precision
-        pixels = [self.vae.decode(part.to(self.vae.dtype)).sample for part in frames.split(_DECODED_AT_ONCE)]
-        return torch.cat(pixels).unflatten(0, (len(latents), -1)).transpose(1, 2)
+        return decode_clips(self.vae, latents)
 
     @staticmethod
     def _to_user(clips: torch.Tensor, output_type: str) -> Any:
+        if clips.shape[1] == 4:
+            clips = unpremultiply(clips)
         clips = ((clips.float() + 1) / 2).clamp(0, 1).transpose(1, 2)
         if output_type == "pt":
             return clips

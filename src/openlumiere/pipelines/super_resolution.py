@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from openlumiere.diffusion.enlarging import corrupt, enlarge, roughen
+from openlumiere.diffusion.alpha import premultiply, unpremultiply
+from openlumiere.diffusion.enlarging import corrupt, enlarge, enlarge_lanczos, roughen
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.pixels import fold
 from openlumiere.diffusion.windows import plan_windows
@@ -28,7 +29,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
     See `diffusion.enlarging` for what it is given.
 
     Args:
-        unet: the network; it takes twice the channels of a clip.
+        unet: the network; it takes twice the channels of a clip: of RGB, or of premultiplied RGBA.
         scheduler, text_encoder, tokenizer, pixel_unshuffle, text_encoder_id, max_text_length, num_inference_steps,
             guidance_scale, guidance_rescale, timestep_shift, noise_correlation: as `LumierePipeline`'s.
         image_noising_scheduler: schedule of the soft clip's noise; None = the scheduler's own.
@@ -139,8 +140,8 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         """Sharpen clips of any length and size; each frame comes back `scale` times as wide and high.
 
         Args:
-            clip: one clip or a batch, in any of the forms of `LumierePipelineOutput`; it may have alpha, not
-                premultiplied, which is enlarged smoothly beside it.
+            clip: one clip or a batch, in any of the forms of `LumierePipelineOutput`; if it has alpha, so has what
+                comes back. A network of RGB alone then sharpens the colours, and alpha is enlarged beside them.
             prompt: what it shows, one for each clip or one for all; may be empty.
             num_inference_steps, guidance_scale, guidance_rescale, noise_level: the model's own when None.
             generator, latents, loop, devices, offload_frames, output_type, callback_on_step_end: as
@@ -162,7 +163,12 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         level = config.noise_level if noise_level is None else noise_level
         if output_type not in ("np", "pt", "pil"):
             raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
-        soft, alpha = _over_gray(as_clips(clip))
+        given = as_clips(clip)
+        transparent = given.shape[1] == 4
+        soft = premultiply(given)
+        if not self.has_alpha:
+            # Colours as they are under their edges too, so that what alpha later cuts off is the ground's alone.
+            soft = unpremultiply(soft)[:, :3] if transparent else given
         prompts = [prompt] * len(soft) if isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(soft):
             raise LumiereError(f"{len(prompts)} prompts for {len(soft)} clips: give one, or one each")
@@ -203,11 +209,19 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         if config.residual_scale is not None:
             sharp = beside + sharp / config.residual_scale
         pixels = self._decode(sharp)[:, :, :count, : height * config.scale, : width * config.scale]
-        if alpha is not None:
-            pixels = _off_gray(pixels, enlarge(alpha, config.scale).to(pixels))
+        if transparent and not self.has_alpha:
+            alpha = enlarge_lanczos(given[:, 3:], config.scale).to(pixels)
+            pixels = premultiply(torch.cat([pixels.clamp(-1, 1), alpha], dim=1))
+        elif not transparent:
+            pixels = pixels[:, :3]
         frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the network takes premultiplied RGBA, rather than RGB alone."""
+        return bool(self.unet.spatial.config["in_channels"] == 2 * 4 * self.config.pixel_unshuffle**2)
 
     def _sharp_shape(self, soft: torch.Tensor) -> tuple[int, ...]:
         unit = self.config.pixel_unshuffle
@@ -239,16 +253,3 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         more = -frames % self.unet.frame_multiple if frames < self.config.window_frames else 0
         padding = (0, wanted[1] - sides[1], 0, wanted[0] - sides[0], 0, more)
         return F.pad(clips, padding, mode="replicate") if any(padding) else clips
-
-
-def _over_gray(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Colours over gray, which is 0, and alpha, (B, 1, F, H, W) in [0, 1]; None where there is none."""
-    if clips.shape[1] == 3:
-        return clips, None
-    alpha = (clips[:, 3:] + 1) / 2
-    return clips[:, :3] * alpha, alpha
-
-
-def _off_gray(clips: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """The inverse of `_over_gray`; colours hardly seen are left as they are."""
-    return torch.cat([(clips / alpha.clamp(min=0.1)).clamp(-1, 1), alpha * 2 - 1], dim=1)

@@ -3,8 +3,8 @@
     task = animate(photo, num_frames=80)
     clip = task.finish(pipe("a tiger walking to the left", **task.given)[0][0])
 
-Pictures are (H, W, 3) and clips (F, H, W, 3), uint8 or float in [0, 1], at the size to be made: that of the base model,
-or of its second stage. Masks are (H, W) or (F, H, W), 1 or True = change.
+Pictures are (H, W, 3) and clips (F, H, W, 3), uint8 or float in [0, 1], or with straight alpha as a fourth channel, at
+the size to be made: that of the base model, or of its second stage. Masks are (H, W) or (F, H, W), 1 or True = change.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import numpy as np
 
 from openlumiere.errors import LumiereError
 
+from .clips import lay_frames_over
+
 
 @dataclass(frozen=True)
 class Task:
     """A clip of which a part is to be made.
 
     Attributes:
-        video: (F, H, W, 3); what lies under the mask is not looked at.
+        video: (F, H, W, 3 or 4); what lies under the mask is not looked at.
         mask: bool, (F, H, W), True = make this; None = all of it is an example to start from (`restyle`).
         before: frames that come unchanged before the ones made.
         num_frames: of the result, without `before`; what was made beyond that only fills up the network's frames.
@@ -47,18 +49,36 @@ class Task:
         mask = None if self.mask is None else np.concatenate([self.mask, np.ones((more, *self.mask.shape[1:]), bool)])
         return replace(self, video=video, mask=mask)
 
-    def finish(self, made: np.ndarray) -> np.ndarray:
-        """The whole result: what was made, (F, H, W, 3), without what filled it up, after what came before it."""
+    def finish(self, made: np.ndarray, *, background: str = "white") -> np.ndarray:
+        """The whole result: what was made, (F, H, W, 3 or 4), without what filled it up, after what came before it.
+
+        Args:
+            background: what that is laid over if it is transparent, and what was made is not.
+        """
         made = made[: self.num_frames]
         if self.before is None:
             return made
         before = self.before / np.float32(255) if self.before.dtype == np.uint8 else self.before
-        return np.concatenate([before.astype(made.dtype), made])
+        if before.shape[-1] > made.shape[-1]:
+            before = lay_frames_over(before, background)
+        return np.concatenate(_alike(before.astype(made.dtype), made))
+
+
+def _alike(*clips: np.ndarray) -> list[np.ndarray]:
+    """All with alpha if one has it."""
+    if len({clip.shape[-1] for clip in clips}) == 1:
+        return list(clips)
+    solid = [(clip, 255 if clip.dtype == np.uint8 else 1) for clip in clips]
+    return [
+        clip if clip.shape[-1] == 4 else np.concatenate([clip, np.full_like(clip[..., :1], one)], axis=-1)
+        for clip, one in solid
+    ]
 
 
 def animate(picture: np.ndarray, num_frames: int, *, last: np.ndarray | None = None) -> Task:
     """Image-to-video: a clip that starts with a picture, and ends with another where one is given."""
-    ends = [picture] if last is None else [picture, last]
+    ends = [picture] if last is None else _alike(picture, last)
+    picture = ends[0]
     video = picture[None].repeat(num_frames, axis=0)
     mask = np.ones(video.shape[:3], bool)
     for place, given in zip((0, -1), ends, strict=False):

@@ -69,6 +69,8 @@ class TemporalUpsample(TemporalConv):
 class TemporalConditioning(nn.Module):
     """What temporal layers are told beside the features: the prompt, the noise level, the place in the clip.
 
+    And the subject's layout in each frame, where the T2I takes one.
+
     Not in the paper. Its T2I is large enough to carry any word of the prompt through its frozen features; a small
     one drops the words that no single picture shows, such as a direction.
 
@@ -78,11 +80,14 @@ class TemporalConditioning(nn.Module):
 
     _HARMONICS = 8  # a clip of four bounces needs the eighth
 
-    def __init__(self, text_dim: int, dim: int, num_heads: int = 8) -> None:
+    def __init__(self, text_dim: int, dim: int, num_heads: int = 8, *, layout_dim: int = 0) -> None:
         super().__init__()
         self.text = TextTimeEmbedding(text_dim, dim, num_heads)
         self.noise_level = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))
         self.coefficients = nn.Linear(dim, (1 + 2 * self._HARMONICS) * dim)
+        self.layout: nn.Module | None = None
+        if layout_dim:
+            self.layout = nn.Sequential(nn.Linear(layout_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.steering = nn.Linear(dim, dim)
 
     def init_zero(self) -> None:
@@ -90,20 +95,31 @@ class TemporalConditioning(nn.Module):
         _zero(self.steering)
 
     def forward(
-        self, text: torch.Tensor, time_embedding: torch.Tensor, positions: torch.Tensor
+        self,
+        text: torch.Tensor,
+        time_embedding: torch.Tensor,
+        positions: torch.Tensor,
+        layout: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """text (B, L, text_dim), time_embedding (B, dim) -> for the temporal layers, and for the T2I: (B, F, dim) each.
+        """Return what the temporal layers are told, and what steers the T2I: (B, F, dim) each.
 
-        Positions are fractions of the clip, (B, F), so that another number of frames stretches the motion over it. The
-        second is the T2I's embedding of timestep and prompt, steered from frame to frame: a T2I that can show its
+        The second is for the T2I's embedding of timestep and prompt, from frame to frame: a T2I that can show its
         subject left and right so puts it there in turn.
+
+        Args:
+            text: (B, L, text_dim).
+            time_embedding: the T2I's embedding without a layout, (B, dim).
+            positions: fractions of the clip, (B, F), so that another number of frames stretches the motion over it.
+            layout: (B, F, layout_dim), for those that take one.
         """
         told = F.silu(self.text(text) + self.noise_level(time_embedding))
         coefficients = self.coefficients(told).unflatten(-1, (1 + 2 * self._HARMONICS, -1))
         angles = positions[..., None] * math.pi * torch.arange(1, self._HARMONICS + 1, device=text.device)
         series = torch.cat([torch.ones_like(angles[..., :1]), angles.sin(), angles.cos()], dim=-1)
         condition = series.to(text.dtype) @ coefficients  # (B, F, terms) @ (B, terms, dim)
-        return condition, time_embedding[:, None] + self.steering(condition)
+        if self.layout is not None and layout is not None:
+            condition = condition + self.layout(layout)
+        return condition, self.steering(condition)
 
 
 class Modulation(nn.Module):

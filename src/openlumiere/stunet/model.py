@@ -15,10 +15,22 @@ from diffusers.utils import BaseOutput
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from openlumiere.clock import frame_place
 from openlumiere.errors import LumiereError
 
 from .blocks import TemporalDownsample, TemporalUpsample
-from .t2i import Told, attend, check_structure, embed, pictures, resample_space, share_text_between_frames, units
+from .t2i import (
+    LAYOUT_DIM,
+    Told,
+    attend,
+    check_structure,
+    embed,
+    pictures,
+    resample_space,
+    share_text_between_frames,
+    takes_layout,
+    units,
+)
 from .temporal import TemporalLayers, condition_in, new_gate
 
 _TEMPORAL_WEIGHTS, _TEMPORAL_CONFIG = "temporal.safetensors", "temporal.json"
@@ -220,6 +232,7 @@ class STUNet(ModelMixin, ConfigMixin):
         encoder_attention_mask: torch.Tensor | None = None,
         added_cond_kwargs: dict[str, torch.Tensor] | None = None,
         frame_positions: torch.Tensor | None = None,
+        layout: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> STUNetOutput | tuple[torch.Tensor]:
         """Predict the noise, or v, of a noisy clip.
@@ -234,9 +247,13 @@ class STUNet(ModelMixin, ConfigMixin):
             added_cond_kwargs: as UNet2DConditionModel's, such as SDXL's `text_embeds` and `time_ids`.
             frame_positions: (B, F), where in the clip each frame is, 0 = start, 1 = end, for `temporal_conditioning`;
                 None = `sample` is the whole clip.
+            layout: (B, F, 6), where the subject is in each frame, for T2Is whose class embedding takes it: x and y in
+                [-1, 1], log side, sine and cosine of the angle, and whether it is given; see `diffusion.layout`.
+                None = it is not given.
 
         Raises:
-            LumiereError: if the temporal levels don't divide the number of frames.
+            LumiereError: if the temporal levels don't divide the number of frames; a layout of another shape, or for a
+                T2I that takes none.
         """
         sample, given = self._split(sample)
         batch, _, frames, *_ = sample.shape
@@ -246,16 +263,25 @@ class STUNet(ModelMixin, ConfigMixin):
                 f"so choose a multiple of {self.frame_multiple}"
             )
         t2i = self.spatial
-        embedding = embed(t2i, sample, timestep, encoder_hidden_states, class_labels, timestep_cond, added_cond_kwargs)
+        layout = self._layout(layout, class_labels, sample)
+
+        def embedded(labels: torch.Tensor | None) -> torch.Tensor:
+            return embed(t2i, sample, timestep, encoder_hidden_states, labels, timestep_cond, added_cond_kwargs)
+
+        embedding = embedded(class_labels if layout is None else layout)
         text = t2i.process_encoder_hidden_states(encoder_hidden_states, added_cond_kwargs or {})
         mask = None
         if encoder_attention_mask is not None:
             mask = (1 - encoder_attention_mask.to(sample.dtype))[:, None] * -10000.0
-        condition, embedding = None, embedding[:, None].expand(-1, frames, -1)
+        if embedding.ndim == 2:
+            embedding = embedding[:, None].expand(-1, frames, -1)
+        condition = None
         if self.temporal.conditioning is not None:
-            condition, embedding = self.temporal.conditioning(
-                encoder_hidden_states, embedding[:, 0], _spread(frame_positions, sample)
+            unplaced = embedding[:, 0] if layout is None else embedded(torch.zeros_like(layout[:, 0]))
+            condition, steering = self.temporal.conditioning(
+                encoder_hidden_states, unplaced, _spread(frame_positions, sample), layout
             )
+            embedding = embedding + steering
         to_blocks = given if self.config["condition_blocks"] else None
         told = Told(embedding, text, mask, condition, to_blocks, frames)
         if t2i.config["center_input_sample"]:
@@ -305,6 +331,31 @@ class STUNet(ModelMixin, ConfigMixin):
         out = x.unflatten(0, (batch, frames)).transpose(1, 2)
         return STUNetOutput(sample=out) if return_dict else (out,)
 
+    @property
+    def takes_layout(self) -> bool:
+        """Whether the network is told where its subject is, see `forward`."""
+        return takes_layout(self.spatial)
+
+    def _layout(
+        self, layout: torch.Tensor | None, class_labels: torch.Tensor | None, sample: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The layout of each frame, (B, F, 6), zeros where it is not given; None for T2Is that take none."""
+        batch, _, frames, *_ = sample.shape
+        if not self.takes_layout:
+            if layout is not None:
+                raise LumiereError("this network's T2I was not trained to be told a layout; leave it out")
+            return None
+        if layout is not None and class_labels is not None:
+            raise LumiereError("give a layout for each frame, or one as class_labels for all, not both")
+        if layout is None:
+            layout = sample.new_zeros(batch, LAYOUT_DIM) if class_labels is None else class_labels
+            layout = layout[:, None].expand(-1, frames, -1)
+        if layout.shape != (batch, frames, LAYOUT_DIM):
+            raise LumiereError(
+                f"a layout of shape {tuple(layout.shape)}; this clip needs {(batch, frames, LAYOUT_DIM)}"
+            )
+        return layout.to(sample)
+
     def _split(self, sample: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The noisy clip, and the condition where one is given."""
         own, more = self.spatial.config["in_channels"], self.config["condition_channels"]
@@ -346,10 +397,10 @@ class STUNet(ModelMixin, ConfigMixin):
 
 
 def _spread(positions: torch.Tensor | None, sample: torch.Tensor) -> torch.Tensor:
-    """Where in the clip each frame is, (B, F): evenly from start to end where it is not told."""
+    """Where in the clip each frame is, (B, F): as in a whole clip where it is not told."""
     batch, _, frames, *_ = sample.shape
     if positions is None:
-        evenly = (torch.arange(frames, device=sample.device, dtype=torch.float32) + 0.5) / frames
+        evenly = frame_place(torch.arange(frames, device=sample.device, dtype=torch.float32), frames)
         return evenly.expand(batch, -1)
     return positions.to(sample.device, torch.float32)
 

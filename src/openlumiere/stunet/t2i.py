@@ -24,6 +24,8 @@ _SPATIAL_BLOCKS = {
     "UpBlock2D", "CrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D", "AttnUpBlock2D",
 }  # fmt: skip
 
+LAYOUT_DIM = 6  # x, y, log side, sine, cosine, given: see STUNet.forward
+
 
 @dataclass(frozen=True)
 class Told:
@@ -107,16 +109,18 @@ def embed(
     timestep_cond: torch.Tensor | None,
     added: dict[str, torch.Tensor] | None,
 ) -> torch.Tensor:
-    """The T2I's embedding of timestep, class and added conditions, (B, D)."""
+    """The T2I's embedding of timestep, class and added conditions: (B, D); (B, F, D) for class labels (B, F, 6)."""
     time = t2i.get_time_embed(sample=sample, timestep=timestep)
     embedding = t2i.time_embedding(time, timestep_cond)
     of_class = t2i.get_class_embed(sample=sample, class_labels=class_labels)
     if of_class is not None:
+        if of_class.ndim == 3:
+            embedding = embedding[:, None].expand(-1, of_class.shape[1], -1)
         concat = t2i.config["class_embeddings_concat"]
         embedding = torch.cat([embedding, of_class], dim=-1) if concat else embedding + of_class
     of_added = t2i.get_aug_embed(emb=embedding, encoder_hidden_states=text, added_cond_kwargs=added or {})
     if of_added is not None:
-        embedding = embedding + of_added
+        embedding = embedding + (of_added if embedding.ndim == 2 else of_added[:, None])
     return t2i.time_embed_act(embedding) if t2i.time_embed_act is not None else embedding
 
 
@@ -152,6 +156,12 @@ def check_structure(unet: UNet2DConditionModel) -> None:
         raise LumiereError("cannot inflate a U-Net with image hints or dual cross-attention")
     if getattr(unet, "position_net", None) is not None:
         raise LumiereError("cannot inflate a GLIGEN U-Net; load the plain one")
+
+
+def takes_layout(unet: UNet2DConditionModel) -> bool:
+    """Whether the U-Net is told where its subject is: its class embedding takes the six numbers of a layout."""
+    projects = unet.config["class_embed_type"] in ("projection", "simple_projection")
+    return projects and unet.config["projection_class_embeddings_input_dim"] == LAYOUT_DIM
 
 
 def time_embed_dim(unet: UNet2DConditionModel) -> int:

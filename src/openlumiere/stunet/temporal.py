@@ -14,7 +14,7 @@ from .blocks import (
     TemporalDownsample,
     TemporalUpsample,
 )
-from .t2i import text_dim, time_embed_dim
+from .t2i import LAYOUT_DIM, takes_layout, text_dim, time_embed_dim
 
 
 class TemporalLayers(nn.Module):
@@ -38,7 +38,10 @@ class TemporalLayers(nn.Module):
         coarsest = len(channels) - 1
         groups = unet.config["norm_num_groups"] or 32
         condition_dim = time_embed_dim(unet) if conditioning else None
-        self.conditioning = TemporalConditioning(text_dim(unet), time_embed_dim(unet)) if conditioning else None
+        self.conditioning: TemporalConditioning | None = None
+        if conditioning:
+            layout_dim = LAYOUT_DIM if takes_layout(unet) else 0
+            self.conditioning = TemporalConditioning(text_dim(unet), time_embed_dim(unet), layout_dim=layout_dim)
         self.condition_in = condition_in(unet, condition_channels) if condition_channels else None
         self.gate: GivenGate | None = None
 

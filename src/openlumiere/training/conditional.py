@@ -10,13 +10,14 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from openlumiere.diffusion.alpha import lay_over, unpremultiply
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.text import TextConditions
 from openlumiere.video import write_clip
 
 from .config import TrainConfig
 from .masks import MIXTURE, draw_kind, draw_mask
-from .t2v import TextToVideo, places
+from .t2v import TextToVideo
 
 _SAMPLES_SEED = 1
 
@@ -44,18 +45,25 @@ class Conditional(TextToVideo):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
-        pixels, alphas = batch["pixels"], batch.get("alpha")
+        # Masks of clips whose latents are kept are drawn at the latents' own resolution.
+        kept = "latents" in batch
+        clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")
         masks = []
-        for index, clip in enumerate(pixels):
+        for index, clip in enumerate(clips):
             rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=self.device)))
             alpha = None if alphas is None else alphas[index, 0]
             masks.append(draw_mask(clip, rng, alpha=alpha, kinds=self.config.model.masks))
-        condition = self.pipe.encode_condition(pixels.to(self.device), torch.stack(masks).to(self.device))
-        beside = condition.seen(torch.arange(pixels.shape[2])[None])
+        mask = torch.stack(masks).to(self.device)
+        if kept:
+            condition = self.pipe.condition_of(batch["latents"].to(self.device), mask)
+        else:
+            condition = self.pipe.encode_condition(clips.to(self.device), mask)
+        beside = condition.seen(torch.arange(clips.shape[2])[None])
+        told = self.told(batch, generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             given = torch.cat([noisy, beside.to(noisy)], dim=1)
-            return self.pipe.call_network(module, given, timesteps, text, **places(batch, noisy))[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, given, timesteps, text, **told)[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
 
@@ -63,11 +71,13 @@ class Conditional(TextToVideo):
         """For each kind of mask a looping clip: what is given, and what was made of it, side by side."""
         folder.mkdir(parents=True, exist_ok=True)
         for index, kind in enumerate(self.config.model.masks or MIXTURE):
-            item = self.dataset[index]
+            item = self.clips[index]
             rng = np.random.default_rng(_SAMPLES_SEED)
             alpha = item["alpha"][0] if "alpha" in item else None
             mask = draw_kind(kind, item["pixels"], rng, alpha=alpha)[0]
-            frames = ((item["pixels"] + 1) / 2).transpose(0, 1)
+            clip = item["pixels"][None]
+            straight, shown = (unpremultiply(clip), lay_over(clip, (1, 1, 1))) if len(clip[0]) == 4 else (clip, clip)
+            frames, shown = ((pixels[0] + 1) / 2 for pixels in (straight.transpose(1, 2), shown.transpose(1, 2)))
             made = self.pipe(
                 item["caption"],
                 num_frames=len(frames),
@@ -80,7 +90,7 @@ class Conditional(TextToVideo):
                 guidance_scale=self.config.sample_guidance,
                 generator=torch.Generator(self.device).manual_seed(index),
             )[0][0]
-            shown = (frames * mask[:, None] + 0.5 * (1 - mask[:, None])).permute(0, 2, 3, 1).numpy()
+            shown = (shown * mask[:, None] + 0.5 * (1 - mask[:, None])).permute(0, 2, 3, 1).numpy()
             path = folder / f"{step:07d}-{kind.replace(' ', '-')}.webp"
             write_clip(
                 np.concatenate([shown, made], axis=2), path, fps=self.config.data.fps,

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from openlumiere.data.scenes import subject_set
 from openlumiere.errors import LumiereError
 
 
@@ -18,17 +19,31 @@ from openlumiere.errors import LumiereError
 class DataConfig:
     """Where the clips come from."""
 
-    # "emoji" (composed on the fly), "folder" (captioned clips of a user's own) or "pictures" (stage style)
+    # "emoji" (composed on the fly), "folder" (captioned clips of a user's own), "pictures" (stage style), or "artwork"
+    # (stage autoencoder)
     kind: str = "emoji"
     folder: str = "data/emoji"
-    subjects: list[str] | None = None  # emoji: keys of the vocabulary; pictures: names of files; None = all
+    # Keys of the vocabulary (pictures: names of files), in files also the name of one of its sets; None = all
+    subjects: list[str] | None = None
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
+    layout_dropout: float = 0.15  # fraction of clips whose layout is not told, for networks that are told it
+    channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
+    transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
+    crop: int = 0  # artwork: side of the part of a frame that is shown, in pixels; 0 = all
     fps: float = 16.0
     workers: int = 0
+    cache: str | None = None  # models with a VAE: folder that keeps the latents of `cached` clips; None = encode anew
+    cached: int = 0  # how many different clips it holds
+
+    def __post_init__(self) -> None:
+        if self.channels not in (3, 4):
+            raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
+        if not 0 <= self.transparent <= 1:
+            raise LumiereError(f"data.transparent must be between 0 and 1, not {self.transparent}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +65,11 @@ class ModelConfig:
 
     size: int = 32  # height and width of a frame in pixels
     pixel_unshuffle: int = 2
+    autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
+    latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
+    # stage autoencoder: share of the samples whose latents are moved or shrunk, and should decode to such pictures
+    equivariance: float = 0.0
+    vae: str | None = None  # stage t2i: folder of the VAE whose latents the network works on; None = on pixels
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
     t2i: str | None = None
@@ -61,12 +81,13 @@ class ModelConfig:
     condition_gate: bool = False  # stage conditional: see STUNet.add_gate
     spread_condition: bool | None = None  # stage conditional: see diffusion/conditioning.py; None = the model's own
     lora_rank: int = 16  # stage style; 0 trains all weights
+    planner: dict[str, Any] = field(default_factory=dict)  # stage planner: arguments of PathPlanner
     residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up, then cosine decay to `final_lr_ratio` of the peak at `max_steps`."""
+    """AdamW with warm-up, then decay to `final_lr_ratio` of the peak at `max_steps`."""
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
@@ -74,6 +95,7 @@ class OptimizerConfig:
     warmup_steps: int = 100
     max_steps: int = 4000
     final_lr_ratio: float = 0.05
+    decay_steps: int = 0  # of the last steps, in which a constant rate falls; 0 = a cosine over the whole run
     max_grad_norm: float = 1.0
     batch_size: int = 48  # samples a step on each process, accumulation included
     gradient_accumulation: int = 1
@@ -81,6 +103,9 @@ class OptimizerConfig:
     ema_decay: float = 0.999
     snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
     timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
+    timestep_shift_start: float = 1.0  # where the shift starts from, if it is annealed
+    timestep_shift_steps: int = 0  # steps in which it is, evenly in its logarithm; 0 = it is the same throughout
+    uniform_timesteps: float = 0.0  # fraction of the samples whose timesteps are not shifted
     noise_correlation: float = 0.0  # of adjacent frames, see diffusion/noise.py
     compile: bool = False
 
@@ -88,8 +113,14 @@ class OptimizerConfig:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
-        if not 0 <= self.noise_correlation <= 1:
-            raise LumiereError(f"optim.noise_correlation must be between 0 and 1, not {self.noise_correlation}")
+        for name in ("noise_correlation", "uniform_timesteps"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LumiereError(f"optim.{name} must be between 0 and 1, not {getattr(self, name)}")
+        for name in ("timestep_shift", "timestep_shift_start"):
+            if getattr(self, name) <= 0:
+                raise LumiereError(f"optim.{name} must be above 0, not {getattr(self, name)}")
+        if self.timestep_shift_steps < 0:
+            raise LumiereError(f"optim.timestep_shift_steps must be 0 or more, not {self.timestep_shift_steps}")
         if self.batch_size % self.gradient_accumulation:
             raise LumiereError(
                 f"optim.batch_size, {self.batch_size}, must be a multiple of optim.gradient_accumulation, "
@@ -158,6 +189,10 @@ def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str =
             if not isinstance(node, dict):
                 raise LumiereError(f"{key}: {parent} is not a section of the configuration")
         node[leaf] = _scalar(value)
+    data = tree.get("data")
+    if isinstance(data, dict) and isinstance(data.get("subjects"), str):
+        # Written out, so that a run's own copy of its settings tells what it was.
+        tree = tree | {"data": data | {"subjects": subject_set(data["subjects"])}}
     return _typed(TrainConfig, tree, where)
 
 

@@ -15,6 +15,7 @@ from openlumiere.bundled import STYLES, write_checksums
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.load import resolve_model
+from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.stunet import STUNet
 
 from . import state
@@ -36,6 +37,7 @@ def export(
     out: Path,
     *,
     super_resolution: Path | None = None,
+    planner: Path | None = None,
     dtype: torch.dtype = torch.float16,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
@@ -49,6 +51,7 @@ def export(
         run: the run's output folder; or a model, to be written anew with other defaults or another second stage.
         out: folder to write; weights of an older export in it are replaced, a README.md and styles beside them stay.
         super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
+        planner: output folder of a `planner` run, for models that are told where their subject is.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
         num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
         upscale_steps, noise_level: likewise of the second stage.
@@ -79,6 +82,8 @@ def export(
         options = {key: second.config[key] for key in _SECOND_STAGE}
         options |= _given({"num_inference_steps": upscale_steps, "noise_level": noise_level})
         pipe.register_to_config(super_resolution=options)
+    if planner is not None:
+        pipe.register_modules(planner=_read_planner(planner, pipe, dtype))
     _forget_origin(pipe)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -111,6 +116,22 @@ def _take_average(run: Path, unet: STUNet, dtype: torch.dtype) -> None:
             parameters[name].copy_(value)
     # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
     nn.Module.to(unet, dtype)
+
+
+def _read_planner(run: Path, pipe: LumierePipeline, dtype: torch.dtype) -> PathPlanner:
+    """The planner that a run exported, for a pipeline that can follow it."""
+    encoder = _config(run, "planner").text.encoder
+    if not pipe.unet.takes_layout:
+        raise LumiereError(f"a planner is for models that are told where their subject is; leave --planner {run} out")
+    if encoder != pipe.config.text_encoder_id:
+        raise LumiereError(f"{run} reads prompts by {encoder}, this model by {pipe.config.text_encoder_id}: train anew")
+    folder = run / "export" / "planner"
+    try:
+        planner = PathPlanner.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise LumiereError(f"{folder} holds no planner; let the run come to its end: lumiere train planner") from error
+    nn.Module.to(planner, dtype)
+    return planner
 
 
 def _forget_origin(pipe: LumierePipeline) -> None:

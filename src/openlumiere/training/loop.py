@@ -116,6 +116,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     while step < optim.max_steps and not _out_of_time(config, started, accelerator):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(optim, step)
+        stage.step = step
         total = 0.0
         for part in range(optim.gradient_accumulation):
             seed = (config.seed, step, part, accelerator.process_index)
@@ -168,6 +169,10 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
 def make_stage(config: TrainConfig, device: torch.device) -> Stage:
     """The stage that a configuration names."""
     match config.stage:
+        case "autoencoder":
+            from .autoencoder import Autoencode
+
+            return Autoencode(config, device)
         case "t2i":
             from .t2i import TextToImage
 
@@ -192,8 +197,15 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
             from .style import Style
 
             return Style(config, device)
+        case "planner":
+            from .planner import Planner
+
+            return Planner(config, device)
         case _:
-            raise LumiereError(f"unknown stage {config.stage!r}; use t2i, t2v, conditional, ssr-image, ssr or style")
+            raise LumiereError(
+                f"unknown stage {config.stage!r}; use autoencoder, t2i, t2v, conditional, ssr-image, ssr, style or "
+                "planner"
+            )
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:
@@ -221,9 +233,16 @@ def _export(stage: Stage, target: Path) -> None:
 
 
 def learning_rate(optim: OptimizerConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to `final_lr_ratio` of the peak at the last step."""
+    """Linear warm-up, then a cosine to `final_lr_ratio` of the peak at the last step.
+
+    With `decay_steps` the rate stays at its peak until so many steps before the last, so that a run can be prolonged,
+    and then falls as 1 - sqrt does (Hägele et al. 2024).
+    """
     if step < optim.warmup_steps:
         return optim.lr * (step + 1) / optim.warmup_steps
+    if optim.decay_steps:
+        left = (optim.max_steps - step) / optim.decay_steps
+        return optim.lr * max(1 - max(1 - left, 0.0) ** 0.5, optim.final_lr_ratio)
     progress = min((step - optim.warmup_steps) / max(optim.max_steps - optim.warmup_steps, 1), 1.0)
     return optim.lr * (optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
 

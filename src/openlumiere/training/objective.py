@@ -9,9 +9,17 @@ import torch
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.timesteps import shifted
 
+from .config import OptimizerConfig
+
 
 def stratified_timesteps(
-    batch: int, num_train_timesteps: int, *, generator: torch.Generator, device: torch.device, shift: float = 1.0
+    batch: int,
+    num_train_timesteps: int,
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+    shift: float = 1.0,
+    uniform: float = 0.0,
 ) -> torch.Tensor:
     """One timestep for each sample, spread evenly over the range with a common random offset, then shuffled.
 
@@ -20,11 +28,29 @@ def stratified_timesteps(
 
     Args:
         shift: above 1 leans towards high noise, see `diffusion.timesteps`.
+        uniform: fraction that is spread over the range without a shift, so that low noise, where details are decided,
+            is learnt too. Both parts are evenly spread.
     """
     offset = torch.rand((), generator=generator, device=device)
     spread = (torch.arange(batch, device=device) + offset) / batch
     order = torch.randperm(batch, generator=generator, device=device)
-    return (shifted(spread[order], shift) * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
+    spread = spread[order]
+    # The inverse of the mixture's distribution, part by part, keeps each part stratified in a batch of any size.
+    plain = spread / max(uniform, 1e-12)
+    leaning = shifted((spread - uniform) / max(1.0 - uniform, 1e-12), shift)
+    fraction = torch.where(spread < uniform, plain, leaning)
+    return (fraction * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
+
+
+def annealed_shift(optim: OptimizerConfig, step: int) -> float:
+    """The timestep shift at a step: from `timestep_shift_start`, evenly in its logarithm, to `timestep_shift`.
+
+    What moves how is learnt first, at the highest noise; what it looks like later.
+    """
+    if not optim.timestep_shift_steps:
+        return optim.timestep_shift
+    progress = min(step / optim.timestep_shift_steps, 1.0)
+    return optim.timestep_shift_start ** (1.0 - progress) * optim.timestep_shift**progress
 
 
 def loss_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -70,6 +96,7 @@ def diffusion_loss(
     gamma: float,
     generator: torch.Generator,
     timestep_shift: float = 1.0,
+    uniform_timesteps: float = 0.0,
     noise_correlation: float = 0.0,
 ) -> torch.Tensor:
     """Mean weighted squared error of one batch; a scalar.
@@ -77,6 +104,7 @@ def diffusion_loss(
     Args:
         denoise: ``(noisy sample, timesteps) -> prediction``, of the sample's shape.
         sample: clean, (B, C, F, H, W), values in [-1, 1].
+        timestep_shift, uniform_timesteps: see `stratified_timesteps`.
         noise_correlation: of adjacent frames, see `diffusion.noise`.
     """
     timesteps = stratified_timesteps(
@@ -85,6 +113,7 @@ def diffusion_loss(
         generator=generator,
         device=sample.device,
         shift=timestep_shift,
+        uniform=uniform_timesteps,
     )
     noise = torch.randn(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
     noise = correlate(noise, noise_correlation)

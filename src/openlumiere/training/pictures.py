@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def sheet(pictures: np.ndarray, columns: int = 8, zoom: int = 3) -> Image.Image:
@@ -14,3 +14,32 @@ def sheet(pictures: np.ndarray, columns: int = 8, zoom: int = 3) -> Image.Image:
     for i, tile in enumerate(tiles):
         sheet.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
     return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+
+
+def path_sheet(paths: np.ndarray, titles: list[str], *, side: int = 128, shown: int = 6) -> Image.Image:
+    """Paths (rows, columns, F, 4), as `diffusion.layout` has them: the subject's square at some times, dark to bright.
+
+    Args:
+        titles: one for each row.
+        side: of a path's frame in pixels.
+        shown: how often its square is drawn.
+    """
+    rows, columns = paths.shape[:2]
+    picture = Image.new("RGB", (columns * side, rows * (side + 12)), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, title in enumerate(titles):
+        top = row * (side + 12)
+        draw.text((2, top), title, fill="black")
+        for column in range(columns):
+            frame = Image.new("RGB", (side, side), (24, 24, 32))
+            inside = ImageDraw.Draw(frame)
+            path = paths[row, column]
+            inside.line([tuple((xy + 1) / 2 * side) for xy in path[:, :2]], fill=(90, 90, 120))
+            for i, index in enumerate(np.linspace(0, len(path) - 1, shown).round().astype(int)):
+                x, y, size, angle = path[index]
+                turn = angle + np.pi * (0.25 + 0.5 * np.arange(4))
+                corners = np.stack([x + size * np.sqrt(2) * np.cos(turn), y + size * np.sqrt(2) * np.sin(turn)], axis=1)
+                shade = 70 + 180 * i // max(shown - 1, 1)
+                inside.polygon([tuple((corner + 1) / 2 * side) for corner in corners], outline=(shade, shade, 80))
+            picture.paste(frame, (column * side, top + 12))
+    return picture

@@ -16,9 +16,11 @@ class Stage(Protocol):
     Attributes:
         module: the network; parameters that require gradients are trained.
         dataset: map-style and endless in effect: item n is a pure function of the seed and n.
+        step: how many steps were made; the loop sets it before each, for what changes in the course of a training.
     """
 
     dataset: Dataset[Any]
+    step: int
 
     @property
     def module(self) -> nn.Module: ...

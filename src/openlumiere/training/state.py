@@ -47,6 +47,12 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
+def buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes in a network without gradients, by name: the running statistics of norms."""
+    weights = {name for name, _ in module.named_parameters()}
+    return {name: value for name, value in module.state_dict().items() if name not in weights}
+
+
 def save(
     folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA, *, keep: int, config: dict
 ) -> Path:
@@ -61,6 +67,8 @@ def save(
     names = list(trainable(module))
     save_file({n: p.detach().contiguous() for n, p in trainable(module).items()}, partial / "weights.safetensors")
     save_file({n: p.contiguous() for n, p in ema.average.items()}, partial / "ema.safetensors")
+    if kept := buffers(module):
+        save_file({name: value.contiguous() for name, value in kept.items()}, partial / "buffers.safetensors")
     moments = {
         f"{names[index]}/{key}": value.contiguous()
         for index, entry in optimizer.state_dict()["state"].items()
@@ -107,6 +115,7 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
         weights = load_file(checkpoint / "weights.safetensors")
         average = load_file(checkpoint / "ema.safetensors")
         moments = load_file(checkpoint / "optimizer.safetensors")
+        kept = load_file(checkpoint / "buffers.safetensors") if buffers(module) else {}
     except Exception as error:
         raise LumiereError(f"{checkpoint} is damaged ({error}); delete it to go on from the one before") from error
     own = trainable(module)
@@ -116,6 +125,8 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
         for name, parameter in own.items():
             parameter.copy_(weights[name])
             ema.average[name].copy_(average[name])
+        for name, value in buffers(module).items():
+            value.copy_(kept[name])
     ema.updates = state["ema_updates"]
     entries: dict[int, dict[str, torch.Tensor]] = {}
     index_of = {name: index for index, name in enumerate(own)}

@@ -81,11 +81,13 @@ class Style(DenoisingTask):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
+        layout = self.draw_layout(self.pipe.unet.spatial, batch, generator)
+        told = {} if layout is None else {"class_labels": layout[:, 0]}
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             pictures = noisy[:, :, 0].contiguous(memory_format=torch.channels_last)
             # DeepFloyd IF also predicts a variance, which the loss leaves alone.
-            return self.pipe.call_network(module, pictures, timesteps, text)[:, : pictures.shape[1], None]
+            return self.pipe.call_network(module, pictures, timesteps, text, **told)[:, : pictures.shape[1], None]
 
         return self.denoising_loss(batch, generator, predict)
 

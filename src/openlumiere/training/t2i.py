@@ -11,6 +11,7 @@ from torch import nn
 
 from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
+from openlumiere.latents import encode_clips, load_vae, pixels_per_position
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
 
@@ -23,7 +24,9 @@ class TextToImage(DenoisingTask):
     """Trains a UNet2DConditionModel from scratch."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        model, channels = config.model, 3 * config.model.pixel_unshuffle**2
+        model = config.model
+        vae = self.vae = None if model.vae is None else load_vae(model.vae).to(device)
+        channels = 3 * model.pixel_unshuffle**2 if vae is None else int(vae.config.latent_channels)
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
         super().__init__(
@@ -32,11 +35,12 @@ class TextToImage(DenoisingTask):
             single_frame=True,
             scheduler=make_scheduler(config),
             encode_prompt=lambda p: encode([p], [self.tokenizer], [self.encoder], max_length=config.text.max_length),
-            encode_clips=lambda clips: fold(clips, model.pixel_unshuffle),
+            encode_clips=lambda p: fold(p, model.pixel_unshuffle) if vae is None else encode_clips(vae, p),
+            vae=vae,
         )
         try:
             self.module = UNet2DConditionModel(
-                sample_size=model.size // model.pixel_unshuffle,
+                sample_size=model.size // (model.pixel_unshuffle if vae is None else pixels_per_position(vae)),
                 in_channels=channels,
                 out_channels=channels,
                 **model.unet,
@@ -47,10 +51,12 @@ class TextToImage(DenoisingTask):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
+        layout = self.draw_layout(self.module, batch, generator)
+        labels = None if layout is None else layout[:, 0]
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             pictures = noisy[:, :, 0].contiguous(memory_format=torch.channels_last)
-            return module(pictures, timesteps, text.hidden_states).sample[:, :, None]
+            return module(pictures, timesteps, text.hidden_states, class_labels=labels).sample[:, :, None]
 
         return self.denoising_loss(batch, generator, predict)
 
@@ -62,7 +68,7 @@ class TextToImage(DenoisingTask):
         unet = STUNet.from_unet(twin.to(self.device, memory_format=torch.channels_last), resampled_levels=[])
         prompts = self.sample_prompts()
         generators = [torch.Generator(self.device).manual_seed(i) for i in range(len(prompts))]
-        pipe = new_pipeline(self.config, unet.eval())
+        pipe = new_pipeline(self.config, unet.eval(), self.vae)
         pipe.register_modules(text_encoder=self.encoder, tokenizer=self.tokenizer)
         pipe.set_progress_bar_config(disable=True)
         frames = pipe(prompts, num_frames=1, generator=generators)[0][:, 0]
@@ -70,6 +76,8 @@ class TextToImage(DenoisingTask):
         sheet(frames).save(folder / f"{step:07d}.png")
 
     def export(self, folder: Path) -> None:
-        """diffusers' folders `unet` and `scheduler`."""
+        """diffusers' folders `unet` and `scheduler`, and `vae` where there is one."""
+        if self.vae is not None:
+            self.vae.save_pretrained(folder / "vae")
         self.module.save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")

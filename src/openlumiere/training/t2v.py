@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
 from openlumiere.errors import LumiereError
+from openlumiere.latents import load_vae
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.text import TextConditions, load_text_encoder
 from openlumiere.stunet import STUNet
@@ -55,16 +56,24 @@ class TextToVideo(DenoisingTask):
             scheduler=schedule,
             encode_prompt=lambda prompt: self.pipe.encode_prompts([prompt]),
             encode_clips=self.pipe.encode_clips,
+            vae=self.pipe.vae,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
+        told = self.told(batch, generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             # DeepFloyd IF also predicts a variance, which the loss leaves alone.
-            return self.pipe.call_network(module, noisy, timesteps, text, **places(batch, noisy))[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, noisy, timesteps, text, **told)[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
+
+    def told(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """For `STUNet.forward`: where windows lie in their clips, which whole clips need not be told; layouts."""
+        told = {"frame_positions": batch["place"].to(self.device)} if "place" in batch else {}
+        layout = self.draw_layout(self.module.spatial, batch, generator)
+        return told if layout is None else told | {"layout": layout}
 
     def sample(self, folder: Path, step: int) -> None:
         """A looping clip and a contact sheet for each prompt."""
@@ -89,11 +98,6 @@ class TextToVideo(DenoisingTask):
         self.pipe.save_pretrained(folder / "pipeline")
 
 
-def places(batch: dict[str, Any], noisy: torch.Tensor) -> dict[str, torch.Tensor]:
-    """For `STUNet.forward`: where in their clips the frames of windows are; whole clips need not be told."""
-    return {"frame_positions": batch["place"].to(noisy)} if "place" in batch else {}
-
-
 def build_pipeline(config: TrainConfig) -> LumierePipeline:
     """The pipeline that a configuration describes, its temporal layers untrained.
 
@@ -107,7 +111,8 @@ def build_pipeline(config: TrainConfig) -> LumierePipeline:
     try:
         if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
             unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
-            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal))
+            vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
+            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal), vae)
         if config.model.spatial_only:
             grown = STUNet.from_pretrained(source, subfolder="unet", local_files_only=folder.exists())
             return new_pipeline(config, STUNet.from_unet(grown.spatial, **config.model.temporal))

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import nn
 from torch.utils.data import Dataset
 
 from openlumiere.data.dataset import EmojiClips
+from openlumiere.diffusion.layout import LAYOUT_DIM, drop
 from openlumiere.errors import LumiereError
+from openlumiere.latents import encode_clips, pixels_per_position
 from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
+from openlumiere.stunet.t2i import takes_layout
 
+from .cached import CachedLatents
 from .config import TrainConfig
-from .objective import diffusion_loss
+from .objective import annealed_shift, diffusion_loss
+
+# Settings that change how cached items are used, not what they are.
+_NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout")
 
 # (noisy clip, timesteps, text) -> prediction
 Predict = Callable[[torch.Tensor, torch.Tensor, TextConditions], torch.Tensor]
@@ -31,7 +40,14 @@ class DenoisingTask:
         scheduler: the noise schedule.
         encode_prompt: one prompt to what the network is told.
         encode_clips: pixels in [-1, 1] to what the network denoises.
+        vae: what `encode_clips` encodes with; None = the network works on pixels.
+
+    Attributes:
+        clips: the data set as pixels.
+        dataset: what is trained on: the same, or its latents.
     """
+
+    step: int = 0  # see `Stage`
 
     def __init__(
         self,
@@ -42,6 +58,7 @@ class DenoisingTask:
         scheduler: Any,
         encode_prompt: Callable[[str], TextConditions],
         encode_clips: Callable[[torch.Tensor], torch.Tensor],
+        vae: Any = None,
     ) -> None:
         self.config, self.device = config, device
         if config.model.size % config.model.pixel_unshuffle:
@@ -49,14 +66,21 @@ class DenoisingTask:
                 f"model.size, {config.model.size}, must be a multiple of model.pixel_unshuffle, "
                 f"{config.model.pixel_unshuffle}"
             )
-        self.dataset = make_dataset(config, single_frame=single_frame)
+        if vae is not None and config.model.size % pixels_per_position(vae):
+            raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {pixels_per_position(vae)}")
+        channels = None if vae is None else int(vae.config.in_channels)
+        self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels)
+        if config.data.cache is not None:
+            self.dataset = cached_latents(config, self.clips, vae, device)
         self.scheduler, self.encode_clips, self.text = scheduler, encode_clips, PromptCache(encode_prompt)
 
     def denoising_loss(
         self, batch: dict[str, Any], generator: torch.Generator, predict: Predict, clips: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Loss of one batch; `clips`: what is denoised, the batch's own when None."""
-        clips = self.encode_clips(batch["pixels"].to(self.device)) if clips is None else clips
+        if clips is None:
+            known = batch.get("latents")
+            clips = self.encode_clips(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
         drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
         captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
         text = self.text(captions)
@@ -66,9 +90,24 @@ class DenoisingTask:
             clips,
             gamma=self.config.optim.snr_gamma,
             generator=generator,
-            timestep_shift=self.config.optim.timestep_shift,
+            timestep_shift=annealed_shift(self.config.optim, self.step),
+            uniform_timesteps=self.config.optim.uniform_timesteps,
             noise_correlation=self.config.optim.noise_correlation,
         )
+
+    def draw_layout(
+        self, unet: UNet2DConditionModel, batch: dict[str, Any], generator: torch.Generator
+    ) -> torch.Tensor | None:
+        """The layouts that the network is told of a batch, (B, F, 6), or None where its T2I, `unet`, takes none.
+
+        Those of some clips are left out, whatever is told of their prompts; so are those that the data don't hold.
+        """
+        if not takes_layout(unet):
+            return None
+        if "layout" not in batch:
+            batch_size, _, frames, *_ = batch["latents" if "latents" in batch else "pixels"].shape
+            return torch.zeros(batch_size, frames, LAYOUT_DIM, device=self.device)
+        return drop(batch["layout"].to(self.device), self.config.data.layout_dropout, generator)
 
     def sample_prompts(self) -> list[str]:
         """The configuration's prompts, or the first captions of the data set."""
@@ -83,10 +122,11 @@ def make_scheduler(config: TrainConfig) -> DDIMScheduler:
         raise LumiereError(f"scheduler is not a DDIMScheduler's configuration: {error}") from error
 
 
-def new_pipeline(config: TrainConfig, unet: STUNet) -> LumierePipeline:
-    """A pipeline around a network on pixels, with the configuration's defaults; the text encoder is named only."""
+def new_pipeline(config: TrainConfig, unet: STUNet, vae: Any = None) -> LumierePipeline:
+    """A pipeline around a network, with the configuration's defaults; the text encoder is named only."""
     return LumierePipeline(
         unet=unet,
+        vae=vae,
         window_frames=frames_shown(config),
         subjects=config.data.subjects,
         **pipeline_options(config),
@@ -114,15 +154,34 @@ def pipeline_options(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def make_dataset(config: TrainConfig, *, single_frame: bool) -> Dataset[Any]:
-    """The data set that a configuration names."""
+def cached_latents(config: TrainConfig, source: Dataset[Any], vae: Any, device: torch.device) -> CachedLatents:
+    """The data set's latents, kept on disk where the configuration says."""
+    data = config.data
+    if vae is None or data.cached < 1 or data.pool:
+        raise LumiereError(
+            "data.cache keeps latents: it needs a model with a VAE, data.cached above 0, and no data.pool"
+        )
+    described = {name: value for name, value in asdict(data).items() if name not in _NOT_IN_CACHE}
+    weights = hashlib.sha256()
+    for name, value in sorted(vae.state_dict().items()):
+        weights.update(name.encode() + value.float().cpu().numpy().tobytes())
+    identity = {"data": described, "size": config.model.size, "seed": config.seed, "vae": weights.hexdigest()[:16]}
+    return CachedLatents(
+        source, lambda pixels: encode_clips(vae, pixels.to(device)), Path(str(data.cache)), count=data.cached,
+        identity=identity, seed=config.seed, small=config.stage == "conditional",
+    )  # fmt: skip
+
+
+def make_dataset(config: TrainConfig, *, single_frame: bool, channels: int | None = None) -> Dataset[Any]:
+    """The data set that a configuration names; `channels` of pixels are the configuration's own when None."""
     data, size = config.data, config.model.size
     match data.kind:
         case "emoji":
             return EmojiClips(
-                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, every=data.every,
-                window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
-                with_motion=data.with_motion, alpha=config.stage == "conditional",
+                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
+                every=data.every, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
+                with_motion=data.with_motion, channels=data.channels if channels is None else channels,
+                transparent=data.transparent, alpha=config.stage == "conditional",
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder

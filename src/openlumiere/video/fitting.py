@@ -44,13 +44,13 @@ def fit(picture: Image.Image, size: tuple[int, int], how: Fit = "crop") -> Image
     return Image.fromarray(np.pad(inside, [*around, (0, 0)][: inside.ndim], mode="edge"))
 
 
-def read_picture(path: str | Path, *, background: str = "white") -> Image.Image:
+def read_picture(path: str | Path, *, background: str | None = "white") -> Image.Image:
     """Read a still picture, or the first frame of an animated one or of a video, upright, as RGB.
 
     Gray, palettes, CMYK and 16 bits are converted; transparency is laid over the background.
 
     Args:
-        background: a colour's name or ``#rrggbb``.
+        background: a colour's name or ``#rrggbb``; None = keep transparency, as RGBA.
 
     Raises:
         LumiereError: missing, no picture, or corrupt.
@@ -63,10 +63,12 @@ def read_mask_picture(path: str | Path) -> Image.Image:
     return over(_read(Path(path)), "black").convert("L")
 
 
-def over(picture: Image.Image, background: str) -> Image.Image:
-    """A picture as RGB, what is transparent laid over a colour."""
+def over(picture: Image.Image, background: str | None) -> Image.Image:
+    """A picture as RGB, what is transparent laid over a colour; None = as RGBA if it has alpha."""
     if "A" not in picture.getbands():
         return picture.convert("RGB")
+    if background is None:
+        return picture.convert("RGBA")
     below = Image.new("RGBA", picture.size, colour(background))
     return Image.alpha_composite(below, picture.convert("RGBA")).convert("RGB")
 
@@ -120,15 +122,15 @@ def read_fitted(
     how: Fit = "crop",
     fps: float | None = None,
     max_frames: int | None = None,
-    background: str = "white",
+    background: str | None = "white",
 ) -> Clip:
-    """Read a clip at a model's size and rate, one frame at a time: uint8 (F, H, W, 3).
+    """Read a clip at a model's size and rate, one frame at a time: uint8 (F, H, W, 3), or 4 with alpha.
 
     Args:
         size: (height, width), pixels.
         fps: frames are repeated or left out to play on time at this rate; the clip's own where None.
         max_frames: read no more than so many from its start.
-        background: what transparent pixels are laid over.
+        background: what transparent pixels are laid over; None = keep alpha.
 
     Raises:
         LumiereError: as `read_clip`.

@@ -1,0 +1,169 @@
+"""An RGBA autoencoder: pictures with transparency to latents an eighth as wide and high, and back.
+
+It takes the place of a diffusers VAE. No convolution runs at full resolution: pixels are folded into channels in front
+and unfolded behind (Shi et al. 2016), for few channels at many positions are the slowest work that there is on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, IdentityDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+
+# Saved pipelines name this module, and diffusers looks for `ModelMixin` beside the class: both must stay here.
+class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
+    """Deterministic autoencoder of premultiplied RGBA, with the interface of diffusers' VAEs.
+
+    Latents have mean 0 and variance 1 in each channel over the data that it was trained on, so a diffusion model takes
+    them as they are: `scaling_factor` is 1, `shift_factor` 0.
+
+    Args:
+        in_channels, out_channels: 4: red, green, blue, each times alpha, and alpha; all in [-1, 1], where -1 is 0.
+        latent_channels: C of the latents.
+        block_out_channels: channels at a half, a quarter and an eighth of the resolution.
+        layers_per_block: residual blocks at each resolution of the encoder and of the decoder.
+        patch_size: side of the blocks of pixels folded into channels.
+        sample_size: side of the pictures that it was trained on, in pixels.
+        scaling_factor, shift_factor: as diffusers' VAEs have them.
+        force_upcast: whether half precision overflows.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        *,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        latent_channels: int = 8,
+        block_out_channels: tuple[int, ...] = (48, 96, 128),
+        layers_per_block: tuple[int, int] = (1, 2),
+        patch_size: int = 2,
+        sample_size: int = 128,
+        scaling_factor: float = 1.0,
+        shift_factor: float = 0.0,
+        force_upcast: bool = False,
+    ) -> None:
+        super().__init__()
+        widths, (encoding, decoding) = list(block_out_channels), layers_per_block
+        down: list[nn.Module] = [nn.PixelUnshuffle(patch_size), _convolution(in_channels * patch_size**2, widths[0])]
+        for level, width in enumerate(widths):
+            if level:
+                down.append(_convolution(widths[level - 1], width, stride=2))
+            down += [_ResidualBlock(width) for _ in range(encoding)]
+        # As many again at the coarsest resolution, where a block costs least and sees most.
+        down += [_ResidualBlock(widths[-1]) for _ in range(encoding)]
+        self.encoder = nn.Sequential(*down, nn.SiLU(), _convolution(widths[-1], latent_channels))
+        self.standardize = Standardize(latent_channels)
+        up: list[nn.Module] = [_convolution(latent_channels, widths[-1])]
+        for level in reversed(range(len(widths))):
+            up += [_ResidualBlock(widths[level]) for _ in range(decoding)]
+            if level:
+                up += [nn.Conv2d(widths[level], widths[level - 1] * 4, 1), nn.PixelShuffle(2)]
+        up += [nn.SiLU(), _convolution(widths[0], out_channels * patch_size**2), nn.PixelShuffle(patch_size)]
+        self.decoder = nn.Sequential(*up)
+
+    @property
+    def spatial_compression_ratio(self) -> int:
+        """Pixels along one side of a latent position."""
+        return int(self.config["patch_size"]) * 2 ** (len(self.config["block_out_channels"]) - 1)
+
+    def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[IdentityDistribution]:
+        """Encode pictures, (B, 4, H, W) in [-1, 1], to latents, (B, C, H / 8, W / 8).
+
+        The distribution has no variance: ``encode(x).latent_dist.mode()`` and ``.sample()`` are the same.
+        """
+        distribution = IdentityDistribution(self.standardize(self.encoder(x)))
+        return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
+
+    def decode(
+        self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
+    ) -> DecoderOutput | tuple[torch.Tensor]:
+        """Decode latents, (B, C, h, w), to pictures, (B, 4, 8 h, 8 w), about [-1, 1]; `generator` is not used."""
+        sample = self.decoder(z)
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def forward(
+        self, sample: torch.Tensor, between: Callable[[torch.Tensor], list[torch.Tensor]] | None = None
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Encode and decode pictures, (B, 4, H, W) in [-1, 1].
+
+        Args:
+            between: turns the latents into several batches of them, each of which is decoded, as training does.
+        """
+        latents = self.standardize(self.encoder(sample))
+        return self.decoder(latents) if between is None else [self.decoder(part) for part in between(latents)]
+
+
+class Standardize(nn.Module):
+    """Brings each channel to mean 0 and variance 1, in training as afterwards: batch renormalization (Ioffe 2017).
+
+    Values are standardized by running statistics, so that the decoder meets the same scale in every batch; gradients
+    are those of the batch's own statistics, so that the encoder gains nothing by growing.
+
+    Attributes:
+        momentum: share of the newest batch in the running statistics; None = the plain mean over all batches.
+    """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
+    def __init__(self, channels: int, *, momentum: float = 0.02, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum: float | None = momentum
+        self.epsilon = epsilon
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+
+    def reset_running_stats(self) -> None:
+        """Forget what was seen."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return self._standardized(x, self.running_mean, self.running_var)
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            share = 1 / int(self.num_batches_tracked)
+            share = share if self.momentum is None else max(share, self.momentum)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance, share)
+            scale = ((variance + self.epsilon) / (self.running_var + self.epsilon)).sqrt()
+            offset = (mean - self.running_mean) / (self.running_var + self.epsilon).sqrt()
+        standard = self._standardized(x, mean, variance)
+        return standard * scale[:, None, None] + offset[:, None, None]
+
+    def _standardized(self, x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        return (x - mean[:, None, None]) * (variance + self.epsilon).rsqrt()[:, None, None]
+
+
+class _ResidualBlock(nn.Module):
+    """x + conv(act(conv(act(x)))), the identity at first; no norm, which would blur flat colours (as in TAESD)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = _convolution(channels, channels), _convolution(channels, channels)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+def _convolution(channels: int, out: int, *, stride: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, out, 3, stride=stride, padding=1)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

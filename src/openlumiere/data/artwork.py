@@ -1,0 +1,229 @@
+"""`lumiere data artwork`: pictures with transparency from many sources, for the autoencoder.
+
+A model that knows its own emoji alone would spoil a user's picture, so the autoencoder sees far more: every animated
+and every still 3-D emoji, other designs of them, and public-domain clip art. Each source is two arrays of premultiplied
+RGBA, uint8, (N, 4, size, size), `SOURCE.train.npy` and `SOURCE.test.npy`, read without loading them whole. Whatever an
+emoji's design, its code points decide on which side it is, so the test pictures' subjects were never seen.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from openlumiere.errors import LumiereError
+
+from .compose import render
+from .designs import DESIGNS, Design, draw_icon, icon_set
+from .emoji import _SKIN_TONES as SKIN_TONES
+from .emoji import fetch_package, iterate
+from .scenes import _stable_hash as stable_hash
+
+STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
+# Never trained on: kinds of drawing that the autoencoder has not seen.
+UNSEEN = {
+    "fxemoji": Design("@iconify-json/fxemoji", "1.2.2", "Apache-2.0"),
+    "meteocons": Design("@iconify-json/meteocons", "1.2.4", "MIT"),
+}
+_HELD_OUT = 16  # one picture in so many
+_ANIMATED = "animated"
+_FRAMES_OF_LOOP = 6  # of each animation: neighbours are too alike to teach more
+
+# key of a picture, the picture
+Named = Iterator[tuple[str, Image.Image]]
+
+
+def picture_held_out(key: str) -> bool:
+    """Whether pictures of these code points, or of this name, are never trained on."""
+    return stable_hash("picture", key.replace("-fe0f", "")) % _HELD_OUT == 0
+
+
+def build(
+    out: Path, *, emoji: Path, clip_art: Path | None = None, size: int = 256, cache: Path | None = None
+) -> dict[str, tuple[int, int]]:
+    """Fetch, draw and store every source; sources that are there are kept.
+
+    Args:
+        out: folder for the arrays.
+        emoji: folder that `lumiere data emoji` wrote, for the animations.
+        clip_art: folder of SVG files marked as public domain, such as Debian's openclipart-svg installs; None = none.
+        size: side of the stored pictures in pixels.
+        cache: folder with, or for, the npm packages' archives.
+
+    Returns:
+        For each source the number of pictures to train on, and to test on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    packages = cache or out / "packages"
+    sources: dict[str, Callable[[], Named]] = {
+        _ANIMATED: lambda: _animated(emoji),
+        "still": lambda: _still(packages),
+        **{name: partial(_icons, design, packages, size) for name, design in (DESIGNS | UNSEEN).items()},
+    }
+    if clip_art is not None:
+        sources["clip-art"] = lambda: _clip_art(clip_art, size)
+    return {name: _store(out, name, pictures, size) for name, pictures in sources.items()}
+
+
+def _store(out: Path, name: str, pictures: Callable[[], Named], size: int) -> tuple[int, int]:
+    targets = [out / f"{name}.{split}.npy" for split in ("train", "test")]
+    if not all(target.exists() for target in targets):
+        kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for key, picture in tqdm(pictures(), desc=name, unit="picture"):
+            held_out = name in UNSEEN or picture_held_out(key)
+            kept[held_out].append(_premultiplied(picture, size))
+        for target, arrays in zip(targets, kept, strict=True):
+            unfinished = target.with_name(target.name + ".partial")
+            with unfinished.open("wb") as file:
+                np.save(file, np.stack(arrays) if arrays else np.zeros((0, 4, size, size), np.uint8))
+            unfinished.rename(target)
+    train, test = (len(np.load(target, mmap_mode="r")) for target in targets)
+    return train, test
+
+
+def _premultiplied(picture: Image.Image, size: int) -> np.ndarray:
+    """(4, size, size), uint8: the picture at the centre of a transparent square."""
+    rgba = picture.convert("RGBA").convert("RGBa")
+    scale = size / max(rgba.size)
+    small = rgba.resize([max(round(side * scale), 1) for side in rgba.size], Image.Resampling.LANCZOS)
+    square = np.zeros((size, size, 4), np.uint8)
+    top, left = (size - small.height) // 2, (size - small.width) // 2
+    square[top : top + small.height, left : left + small.width] = np.asarray(small)
+    square[..., :3] = np.minimum(square[..., :3], square[..., 3:])  # Lanczos overshoots
+    return square.transpose(2, 0, 1)
+
+
+def _animated(folder: Path) -> Named:
+    for meta, frames in iterate(folder):
+        for frame in frames[:: max(len(frames) // _FRAMES_OF_LOOP, 1)]:
+            yield meta["emoji"], Image.fromarray(frame)
+
+
+def _still(packages: Path) -> Named:
+    with tarfile.open(fetch_package(STILL.package, STILL.version, packages)) as tar:
+        for member in tar:
+            key = Path(member.name).stem
+            if member.name.endswith(".webp") and not SKIN_TONES & set(key.split("-")):
+                yield key, Image.open(io.BytesIO(tar.extractfile(member).read()))  # type: ignore[union-attr]
+
+
+def _icons(design: Design, packages: Path, size: int) -> Named:
+    icons, codes = icon_set(fetch_package(design.package, design.version, packages))
+    code_of = {icon: code for code, icon in reversed(codes.items())}
+    for name in icons["icons"]:
+        key = code_of.get(name, name)
+        if not SKIN_TONES & set(key.split("-")) and "skin-tone" not in name:
+            yield key, draw_icon(icons, name, size)
+
+
+def _clip_art(folder: Path, size: int) -> Named:
+    import resvg_py
+
+    found = sorted(folder.rglob("*.svg"))
+    if not found:
+        raise LumiereError(
+            f"{folder} holds no SVG files; with Debian's package openclipart-svg: /usr/share/openclipart/svg"
+        )
+    for file in found:
+        svg = file.read_text(encoding="utf-8", errors="replace")
+        if "PublicDomain" not in svg or len(svg) > 400_000:  # the largest few take a minute each to draw
+            continue
+        try:
+            drawn = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size))
+            picture = Image.open(io.BytesIO(drawn))
+            picture.load()
+        except (ValueError, OSError, RuntimeError):
+            continue  # a broken drawing among thousands is no loss
+        if picture.getbbox() is not None and max(picture.size) < 4 * min(picture.size):
+            yield file.stem, picture
+
+
+class Artwork(Dataset[dict[str, torch.Tensor]]):
+    """Composed pictures, or crops of them; item n is a pure function of (seed, n).
+
+    A picture is placed, turned, flipped and scaled at random; half of the frames are transparent around it, the others
+    have a plain colour, a gradient or another picture behind it.
+
+    Args:
+        folder: arrays made by `lumiere data artwork`.
+        size: height and width of a whole frame in pixels.
+        crop: side of the part that an item shows; 0 = the whole frame.
+        split: "train", or "test" for held-out pictures.
+        sources: names of those to draw from; None = all that are there but the never-trained-on kinds.
+    """
+
+    def __init__(
+        self, folder: Path, *, size: int, crop: int = 0, seed: int = 0, split: str = "train",
+        sources: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.size, self.crop, self.seed = size, crop or size, seed
+        found = {path.name.removesuffix(f".{split}.npy"): path for path in sorted(folder.glob(f"*.{split}.npy"))}
+        chosen = [name for name in found if name not in UNSEEN] if sources is None else sources
+        missing = [name for name in chosen if name not in found]
+        if missing or not chosen:
+            lacks = f"lacks {', '.join(missing)}" if missing else "holds no pictures"
+            raise LumiereError(f"{folder} {lacks}; make them with: lumiere data artwork -o {folder}")
+        self.arrays = [np.load(found[name], mmap_mode="r") for name in chosen]
+        # The animated emoji are what the model draws; of the others a thousand weigh as much as four thousand.
+        weights = [
+            len(array) ** 0.5 * (2.0 if name == _ANIMATED else 1.0)
+            for name, array in zip(chosen, self.arrays, strict=True)
+        ]
+        self._shares = np.asarray(weights) / sum(weights)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
+        """Several at once: premultiplied RGBA in [-1, 1], (4, crop, crop) each."""
+        rngs = [np.random.default_rng([self.seed, index, 0xA27]) for index in indices]
+        front = self._placed(rngs)
+        behind = torch.stack([self._ground(rng) for rng in rngs])
+        backed = [n for n, rng in enumerate(rngs) if rng.random() < 0.1]
+        if backed:
+            other = self._placed([rngs[n] for n in backed], largest=2.5)
+            behind[backed] = other + (1 - other[:, 3:]) * behind[backed]
+        frames = front + (1 - front[:, 3:]) * behind
+        return [{"pixels": frame * 2 - 1} for frame in frames]
+
+    def _placed(self, rngs: list[np.random.Generator], largest: float = 1.4) -> torch.Tensor:
+        """A random picture at a random pose for each generator, (N, 4, crop, crop) in [0, 1]."""
+        pictures, poses = [], []
+        for rng in rngs:
+            array = self.arrays[int(rng.choice(len(self.arrays), p=self._shares))]
+            picture = torch.from_numpy(np.array(array[int(rng.integers(len(array)))]))
+            pictures.append(picture.flip(-1) if rng.random() < 0.5 else picture)
+            side = np.exp(rng.uniform(np.log(0.4), np.log(largest)))
+            angle = 0.0 if rng.random() < 0.6 else rng.uniform(-np.pi, np.pi)
+            x, y = rng.uniform(-0.35, 0.35, 2)
+            # The crop's place in the frame: coordinates and side as seen from the crop.
+            zoom = self.size / self.crop
+            cx, cy = rng.uniform(-1, 1, 2) * (1 - 1 / zoom)
+            poses.append([(x - cx) * zoom, (y - cy) * zoom, side * zoom, angle])
+        return render(torch.stack(pictures), torch.tensor(poses, dtype=torch.float32), size=self.crop)
+
+    def _ground(self, rng: np.random.Generator) -> torch.Tensor:
+        """What lies behind: nothing, a plain colour or a gradient; (4, crop, crop)."""
+        kind = rng.random()
+        if kind < 0.5:
+            return torch.zeros(4, self.crop, self.crop)
+        ends = torch.from_numpy(rng.random((2, 3))).float()
+        if kind < 0.6:
+            ends = ends.round()
+        if kind < 0.85:
+            colour = ends[:1].expand(self.crop**2, -1)
+        else:
+            across, down = torch.meshgrid(*[torch.linspace(0, 1, self.crop)] * 2, indexing="ij")
+            share = float(rng.random())
+            ramp = (share * across + (1 - share) * down).flatten()[:, None]
+            colour = ends[:1] + ramp * (ends[1:] - ends[:1])
+        return torch.cat([colour.T.reshape(3, self.crop, self.crop), torch.ones(1, self.crop, self.crop)])

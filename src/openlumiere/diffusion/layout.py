@@ -1,0 +1,94 @@
+"""Layouts: where a clip's subject is in each frame, how large, and how far it is turned.
+
+A *path* has four columns, as `openlumiere.data.scenes.trajectory` gives them: x and y of the centre of the subject's
+square, in [-1, 1] of the frame, y down; the square's side, as a fraction of the frame's; the angle in radians,
+clockwise on screen.
+
+A *layout* is what networks are told of it, six numbers a frame: x, y, the side's natural logarithm, sine and cosine of
+the angle, and 1 for "given". All six are 0 where nothing is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from .way_points import check_way_points
+
+LAYOUT_DIM = 6
+# What way points leave open: the size that captions don't tell, and upright.
+_SIDE, _ANGLE = 0.75, 0.0
+
+
+def layout_of(path: torch.Tensor) -> torch.Tensor:
+    """What a network is told of a path: (..., F, 4) -> (..., F, 6)."""
+    x, y, side, angle = path.unbind(-1)
+    return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
+
+
+def drop(layout: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Don't tell some clips' layouts, each a whole clip's: (B, F, 6) -> (B, F, 6)."""
+    kept = torch.rand(len(layout), generator=generator, device=generator.device) >= probability
+    return layout * kept.to(layout)[:, None, None]
+
+
+def path_through(
+    points: Sequence[Sequence[float]], num_frames: int, *, loop: bool = False, default: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The smooth path through a user's way points, which it meets at evenly spaced times: (F, 4).
+
+    Args:
+        points: (x, y), (x, y, size) or (x, y, size, angle): x and y in [0, 1] of the frame, from its left and its top;
+            the size of the subject's square as a fraction of the frame's side; the angle in degrees, clockwise. The
+            first point is met in the first frame, the last in the last; a single one is a place to stay at.
+        loop: come round: from the last point on to the first.
+        default: a path, (F, 4), for what the points leave open; medium size and upright when None.
+
+    Raises:
+        LumiereError: no point, points of other numbers, or outside the frame.
+    """
+    check_way_points(points)
+    told = torch.tensor([list(point) for point in points], dtype=torch.float64)
+    told[:, :2] = 2 * told[:, :2] - 1
+    if told.shape[1] > 2:
+        told[:, 2] = told[:, 2].log()  # so that growing to twice the size is even, and no size becomes negative
+    if told.shape[1] > 3:
+        told[:, 3] = told[:, 3].deg2rad()
+    told = catmull_rom(told, num_frames, loop=loop)
+    if default is None:
+        default = torch.tensor([0.0, 0.0, _SIDE, _ANGLE]).expand(num_frames, -1)
+    path = default.to(torch.float64).clone()
+    path[:, : told.shape[1]] = told
+    if told.shape[1] > 2:
+        path[:, 2] = told[:, 2].exp()
+    return path.float()
+
+
+def catmull_rom(points: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:
+    """The uniform Catmull-Rom spline through N points (Catmull & Rom 1974), (N, D) -> (F, D); two give a straight line.
+
+    Args:
+        loop: from the last point on to the first, the frame after the last being the first; a fourth column, an angle
+            in radians, then goes on to the nearest whole turn.
+    """
+    count = len(points)
+    if loop:
+        turns = torch.zeros(points.shape[1], dtype=points.dtype)
+        if points.shape[1] > 3:
+            turn = points[-1, 3] - points[0, 3]
+            turns[3] = 2 * math.pi * (turn / (2 * math.pi)).round()
+        padded = torch.cat([points[-1:] - turns, points, points[:1] + turns, points[1 % count :][:1] + turns])
+        at = torch.arange(num_frames, dtype=points.dtype) * count / num_frames
+        segments = count
+    else:
+        if count == 1:
+            return points.expand(num_frames, -1).clone()
+        padded = torch.cat([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+        at = torch.arange(num_frames, dtype=points.dtype) * (count - 1) / max(num_frames - 1, 1)
+        segments = count - 1
+    segment = at.long().clamp(max=segments - 1)
+    t = (at - segment)[:, None]
+    a, b, c, d = (padded[segment + i] for i in range(4))
+    return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))

@@ -1,0 +1,66 @@
+"""Where a clip's subject is to be: from what a user passes, and what a planner makes of the prompt, to layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from openlumiere.diffusion.layout import LAYOUT_DIM, layout_of, path_through
+from openlumiere.diffusion.way_points import check_way_points
+from openlumiere.errors import LumiereError
+
+# A path for each clip, (B, F, 4), as `diffusion.layout` has them.
+Plan = Callable[[], torch.Tensor]
+
+
+def read_layout(
+    layout: Any | None, *, batch: int, num_frames: int, loop: bool, plan: Plan | None
+) -> torch.Tensor | None:
+    """The layouts of B clips, (B, F, 6); None = not told.
+
+    Args:
+        layout: (F, 6) or (B, F, 6), or way points as `diffusion.layout.path_through` takes them, the same for all
+            clips; None = by `plan` alone.
+        plan: makes paths of the prompts, for what is not given; None = there is no planner, or none is wanted.
+
+    Raises:
+        LumiereError: a layout of another shape, or way points that can't be used.
+    """
+    if layout is None:
+        return None if plan is None else layout_of(plan())
+    given = _as_tensor(layout)
+    if given is not None and given.shape[-1] == LAYOUT_DIM:
+        given = given[None] if given.ndim == 2 else given
+        if given.ndim != 3 or len(given) not in (1, batch) or given.shape[1] != num_frames:
+            raise LumiereError(
+                f"a layout of shape {tuple(given.shape)} for {batch} clip(s) of {num_frames} frames: give "
+                f"({num_frames}, {LAYOUT_DIM}), ({batch}, {num_frames}, {LAYOUT_DIM}), or way points"
+            )
+        if not given.isfinite().all():
+            raise LumiereError("the layout holds numbers that are not finite")
+        return given.float().expand(batch, -1, -1)
+    points = _way_points(layout if given is None else given.tolist())
+    open_ = plan() if plan is not None and len(points[0]) < 4 else [None] * batch
+    return layout_of(torch.stack([path_through(points, num_frames, loop=loop, default=path) for path in open_]))
+
+
+def _as_tensor(layout: Any) -> torch.Tensor | None:
+    """Numbers in a regular grid; None for way points of unequal numbers."""
+    if isinstance(layout, torch.Tensor):
+        return layout.detach().cpu()
+    try:
+        return torch.as_tensor(np.asarray(layout, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+
+
+def _way_points(points: Any) -> Sequence[Sequence[float]]:
+    if not isinstance(points, Sequence) or not all(
+        isinstance(point, Sequence) and all(isinstance(number, (int, float)) for number in point) for point in points
+    ):
+        raise LumiereError("a layout is an array (F, 6) or (B, F, 6), or way points such as [(0.1, 0.5), (0.9, 0.5)]")
+    check_way_points(points)
+    return points

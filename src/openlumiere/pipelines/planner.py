@@ -1,0 +1,136 @@
+"""The planner: a prompt to a path, for clip models that are told where their subject is."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import nn
+
+from openlumiere.diffusion.motion import MOTION_DIM, trace
+from openlumiere.errors import LumiereError
+
+_TIME_DIM = 32
+_FEWEST_SECONDS, _MOST_SECONDS = 1.0, 30.0  # what is told of lengths beyond is this
+
+
+# Saved pipelines name this module, and diffusers looks for `ModelMixin` beside the class: both must stay here.
+class PathPlanner(ModelMixin, ConfigMixin):
+    """Draws paths that a prompt may mean, by flow matching (Lipman et al. 2023) on the numbers of `diffusion.motion`.
+
+    A residual MLP predicts the velocity from noise to a path, given the mean of the prompt's token embeddings and the
+    clip's length in seconds.
+
+    Args:
+        text_dim: width of the token embeddings.
+        width, hidden, depth: of the residual layers.
+        dropout: of the prompt's embedding, in training.
+        fps: of the clips that are planned for.
+        num_inference_steps: of Heun's method, from noise to a path.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    @register_to_config
+    def __init__(
+        self, *, text_dim: int = 384, width: int = 256, hidden: int = 384, depth: int = 3, dropout: float = 0.1,
+        fps: float = 16.0, num_inference_steps: int = 16,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.text = nn.Sequential(
+            nn.LayerNorm(text_dim), nn.Dropout(dropout), nn.Linear(text_dim, width // 2), nn.SiLU()
+        )
+        self.first = nn.Linear(MOTION_DIM + _TIME_DIM + width // 2 + 1, width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
+            for _ in range(depth)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, MOTION_DIM))
+        # Of the motions in training; the network sees them standardised.
+        self.register_buffer("mean", torch.zeros(MOTION_DIM))
+        self.register_buffer("scale", torch.ones(MOTION_DIM))
+
+    def forward(
+        self, noisy: torch.Tensor, time: torch.Tensor, text: torch.Tensor, seconds: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict the velocity, standardised path minus noise, (B, MOTION_DIM).
+
+        Args:
+            noisy: (1 - time) noise + time standardised path, (B, MOTION_DIM).
+            time: (B,), 0 = noise.
+            text: the mean of a prompt's token embeddings, (B, text_dim).
+            seconds: the clip's length, (B,).
+        """
+        length = seconds.clamp(_FEWEST_SECONDS, _MOST_SECONDS).log() - math.log(5)
+        told = [noisy, get_timestep_embedding(1000 * time, _TIME_DIM).to(noisy), self.text(text), length[:, None]]
+        x = self.first(torch.cat(told, dim=1))
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.last(x)
+
+    @torch.no_grad()
+    def sample(
+        self, text: torch.Tensor, seconds: float, *, generator: torch.Generator | list[torch.Generator] | None = None
+    ) -> torch.Tensor:
+        """Draw a motion for each prompt: (B, text_dim) -> (B, MOTION_DIM)."""
+        device, dtype = self.mean.device, self.mean.dtype
+        text = text.to(device, dtype)
+        x = randn_tensor((len(text), MOTION_DIM), generator=generator, device=device, dtype=torch.float32)
+        length = torch.full((len(text),), seconds, device=device, dtype=dtype)
+        steps = self.config.num_inference_steps
+        for i in range(steps):
+            now, then = (torch.full_like(length, j / steps) for j in (i, i + 1))
+            velocity = self(x.to(dtype), now, text, length).float()
+            x_then = x + velocity / steps
+            x = x + (velocity + self(x_then.to(dtype), then, text, length).float()) / (2 * steps)
+        return x * self.scale.float() + self.mean.float()
+
+    def plan(
+        self,
+        hidden_states: torch.Tensor,
+        num_frames: int,
+        *,
+        loop: bool = False,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> torch.Tensor:
+        """Draw a path for each prompt, (B, F, 4), as `diffusion.layout` has them, on the CPU.
+
+        Args:
+            hidden_states: token embeddings, (B, L, text_dim), zero beyond the prompts' ends.
+            loop: the paths' ends flow into their starts.
+            generator: one, or one for each prompt.
+
+        Raises:
+            LumiereError: embeddings of another text encoder.
+        """
+        if hidden_states.shape[-1] != self.config.text_dim:
+            raise LumiereError(
+                f"this planner reads token embeddings of {self.config.text_dim} numbers, not "
+                f"{hidden_states.shape[-1]}: use the text encoder that it was trained with"
+            )
+        seconds = num_frames / self.config.fps
+        return self.paths(mean_of_tokens(hidden_states), num_frames, seconds, loop=loop, generator=generator)
+
+    def paths(
+        self,
+        text: torch.Tensor,
+        num_frames: int,
+        seconds: float,
+        *,
+        loop: bool = False,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> torch.Tensor:
+        """Draw a path, as `plan` does, for each mean of a prompt's token embeddings: (B, text_dim) -> (B, F, 4)."""
+        motion = self.sample(text, seconds, generator=generator)
+        return trace(motion.cpu(), num_frames, seconds, loop=loop)
+
+
+def mean_of_tokens(hidden_states: torch.Tensor) -> torch.Tensor:
+    """The mean of prompts' token embeddings, those beyond their ends, which are zero, left out: (B, L, D) -> (B, D)."""
+    told = hidden_states.ne(0).any(-1, keepdim=True).to(hidden_states)
+    return hidden_states.sum(1) / told.sum(1).clamp(min=1)

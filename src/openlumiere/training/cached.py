@@ -1,0 +1,123 @@
+"""Latents of a data set's clips, kept on disk: drawing and encoding a clip takes as long as a training step.
+
+On a machine with a GPU clips are better drawn and encoded as they are needed: leave `data.cache` out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import adaptive_avg_pool3d
+from torch.utils.data import Dataset, default_collate
+from tqdm import tqdm
+
+from openlumiere.errors import LumiereError
+
+_INDEX = "cache.json"
+_ENCODED_AT_ONCE = 16  # frames of single-frame clips; a clip of many frames is encoded alone
+
+
+class CachedLatents(Dataset[dict[str, Any]]):
+    """The first `count` items of a data set with ``latents`` in place of ``pixels``, in another order each round.
+
+    Shards of items that are there are read, others are made and written beside their place; so a cache grows when
+    `count` does, and one that was stopped goes on.
+
+    Args:
+        source: map-style; item n is a pure function of n.
+        encode: pixels, (B, 4, F, H, W), to latents.
+        folder: for the shards.
+        identity: all that the items depend on; a cache of something else is refused.
+        shard: items of a file.
+        small: also keep the pixels shrunk to the latents' size, as ``small``: what masks are drawn by.
+    """
+
+    def __init__(
+        self, source: Dataset[Any], encode: Callable[[torch.Tensor], torch.Tensor], folder: Path, *, count: int,
+        identity: dict[str, Any], seed: int = 0, shard: int = 256, small: bool = False,
+    ) -> None:  # fmt: skip
+        self.count, self.seed = count, seed
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_identity(folder, identity | {"shard": shard, "small": small})
+        self.captions: list[str] = []
+        parts: dict[str, list[torch.Tensor]] = {}
+        missing = [n for n in range(0, count, shard) if not _path(folder, n).exists()]
+        if missing:
+            for start in tqdm(missing, desc="encoding", unit=f"{shard} clips"):
+                _write(source, encode, _path(folder, start), range(start, start + shard), small=small)
+        for start in range(0, count, shard):
+            with safe_open(_path(folder, start), "pt") as file:
+                self.captions += json.loads(file.metadata()["captions"])
+                for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                    parts.setdefault(name, []).append(file.get_tensor(name))
+        self.tensors = {name: torch.cat(each) for name, each in parts.items()}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        round_, place = divmod(index, self.count)
+        item = int(_order(self.seed, round_, self.count)[place])
+        sample: dict[str, Any] = {"caption": self.captions[item]}
+        for name, values in self.tensors.items():
+            value = values[item]
+            value = value / 255 if value.dtype == torch.uint8 else value.float()
+            sample[name] = value * 2 - 1 if name == "small" else value
+        return sample
+
+
+def _path(folder: Path, start: int) -> Path:
+    return folder / f"{start:07d}.safetensors"
+
+
+def _write(
+    source: Dataset[Any],
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    path: Path,
+    items: Sequence[int],
+    *,
+    small: bool,
+) -> None:
+    found: dict[str, list[torch.Tensor]] = {}
+    captions: list[str] = []
+    at_once = 0
+    while len(captions) < len(items):
+        # As many frames as are fast to encode together.
+        batch = [source[items[len(captions) + n]] for n in range(min(max(at_once, 1), len(items) - len(captions)))]
+        at_once = max(_ENCODED_AT_ONCE // batch[0]["pixels"].shape[1], 1)
+        captions += [sample.pop("caption") for sample in batch]
+        stacked = default_collate(batch)
+        pixels = stacked.pop("pixels")
+        latents = encode(pixels)
+        found.setdefault("latents", []).append(latents.half().cpu())
+        if small:
+            stacked["small"] = pixels / 2 + 0.5
+        for name in {"small", "alpha"} & set(stacked):
+            shrunk = adaptive_avg_pool3d(stacked[name], list(latents.shape[2:]))
+            stacked[name] = (shrunk * 255).round().to(torch.uint8)
+        for name, values in stacked.items():
+            found.setdefault(name, []).append(values)
+    partial = path.with_suffix(".partial")
+    tensors = {name: torch.cat(parts).contiguous() for name, parts in found.items()}
+    save_file(tensors, partial, metadata={"captions": json.dumps(captions)})
+    partial.rename(path)
+
+
+def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
+    index = folder / _INDEX
+    told = json.loads(json.dumps(identity))
+    if index.exists() and json.loads(index.read_text(encoding="utf-8")) != told:
+        raise LumiereError(
+            f"{folder} holds latents of other clips or another autoencoder: choose another data.cache, or delete it"
+        )
+    index.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, round_: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, round_, 0xCAC4E]).permutation(count)

@@ -1,0 +1,193 @@
+"""The RGBA autoencoder: as a diffusers VAE, its training, and the artwork that it learns from."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+
+from openlumiere.autoencoder import RGBAAutoencoder
+from openlumiere.data import artwork
+from openlumiere.data.artwork import Artwork, picture_held_out
+from openlumiere.errors import LumiereError
+from openlumiere.training.autoencoder import charbonnier, reconstruction_loss, translate
+from openlumiere.training.config import parse
+from openlumiere.training.loop import train
+
+SIDE = 32
+TINY = {"latent_channels": 4, "block_out_channels": [8, 16, 16], "layers_per_block": [1, 1]}
+
+
+def drawing(seed: int) -> Image.Image:
+    """A disc and a square of random colours, transparent around them."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGBA", (SIDE, SIDE))
+    pen = ImageDraw.Draw(picture)
+    for shape in (pen.ellipse, pen.rectangle):
+        left, top = rng.integers(0, SIDE // 2, 2).tolist()
+        shape((left, top, left + 14, top + 14), fill=(*rng.integers(0, 256, 3).tolist(), 255))
+    return picture
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Arrays as `lumiere data artwork` writes them."""
+    folder = tmp_path_factory.mktemp("artwork")
+    artwork._store(folder, "drawn", lambda: ((str(n), drawing(n)) for n in range(60)), SIDE)
+    return folder
+
+
+# --- The network ------------------------------------------------------------------------------------------------------
+
+
+def test_it_stands_in_for_a_vae_of_diffusers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = RGBAAutoencoder(**TINY).eval()
+    pictures = torch.rand(2, 4, 64, 48) * 2 - 1
+    with torch.no_grad():
+        latents = net.encode(pictures).latent_dist.mode()
+        assert latents.shape == (2, 4, 8, 6)
+        assert net.spatial_compression_ratio == 8
+        assert torch.equal(net.encode(pictures, return_dict=False)[0].sample(), latents)
+        decoded = net.decode(latents).sample
+        assert decoded.shape == pictures.shape
+        assert torch.equal(net(pictures), decoded)
+        net.save_pretrained(tmp_path)
+        again = RGBAAutoencoder.from_pretrained(tmp_path).eval()
+        assert torch.equal(again(pictures), decoded)
+        assert (again.config["in_channels"], again.config["scaling_factor"]) == (4, 1.0)
+
+
+def test_latents_are_standardized_over_what_it_was_trained_on(drawings: Path) -> None:
+    net = RGBAAutoencoder(**TINY).train()
+    pictures = torch.stack([item["pixels"] for item in Artwork(drawings, size=SIDE).__getitems__(list(range(64)))])
+    latents = net.encode(pictures).latent_dist.mode()
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(latents.var((0, 2, 3), correction=0), torch.ones(4), atol=0.03)
+
+
+# --- Losses -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_zero_for_the_picture_itself_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(3, 4, 16, 16, generator=generator) * 2 - 1
+    assert reconstruction_loss(real, real, generator) == pytest.approx(0.0, abs=1e-6)
+    for channel in range(4):
+        other = real.clone()
+        other[:, channel] += 0.1
+        assert reconstruction_loss(other, real, generator) > 0.005
+    assert charbonnier(torch.full((4,), 0.5)) == pytest.approx(0.5, abs=2e-3)
+
+
+def test_latents_and_pictures_move_alike() -> None:
+    rows = torch.arange(64.0).reshape(1, 1, 8, 8)
+    moved = translate(rows, torch.tensor([[1 / 8, -2 / 8]]))  # one to the right, two up
+    assert torch.allclose(moved[..., :-2, 1:], rows[..., 2:, :-1], atol=1e-4)
+    half = translate(rows, torch.tensor([[0.5 / 8, 0.0]]))
+    assert torch.allclose(half[..., 1:], (rows[..., 1:] + rows[..., :-1]) / 2, atol=1e-4)
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def recipe(drawings: Path, output: Path, **optim: object) -> dict:
+    return {
+        "stage": "autoencoder", "output": str(output), "checkpoint_every": 2, "sample_every": 4,
+        "model": {"size": SIDE, "autoencoder": TINY},
+        "data": {"kind": "artwork", "folder": str(drawings), "crop": 16},
+        "optim": {"lr": 4e-3, "warmup_steps": 2, "max_steps": 4, "batch_size": 8, "ema_decay": 0.9, **optim},
+    }  # fmt: skip
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Path) -> None:
+    constant = {"decay_steps": 1, "final_lr_ratio": 1.0}  # a rate that does not know where the run ends
+    train(parse(recipe(drawings, tmp_path / "whole", **constant)))
+    train(parse(recipe(drawings, tmp_path / "parts", max_steps=2, **constant)))
+    train(parse(recipe(drawings, tmp_path / "parts", **constant)))
+    for name in ("weights", "ema", "buffers", "optimizer"):
+        file = f"checkpoint-0000004/{name}.safetensors"
+        one, two = (load_file(tmp_path / run / file) for run in ("whole", "parts"))
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert (tmp_path / "whole" / "export" / "vae" / "config.json").exists()
+
+
+def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp_path: Path) -> None:
+    exported = train(parse(recipe(drawings, tmp_path / "run", max_steps=150)))
+    torch.manual_seed(0)
+    held_out = Artwork(drawings, size=SIDE, split="test", seed=5)
+    real = torch.stack([item["pixels"] for item in held_out.__getitems__(list(range(16)))])
+    learned = RGBAAutoencoder.from_pretrained(exported / "vae").eval()
+    with torch.no_grad():
+        error = (learned(real) - real).square().mean()
+        latents = learned.encode(real).latent_dist.mode()
+    assert error < 0.6 * real.var()
+    # Exported statistics are those of the averaged weights.
+    assert 0.5 < float(latents.std()) < 1.5
+    assert Image.open(tmp_path / "run" / "samples" / "0000004.png").size == (8 * SIDE, 2 * SIDE)
+
+
+# --- Artwork ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_is_a_function_of_seed_and_index(drawings: Path) -> None:
+    data = Artwork(drawings, size=SIDE, crop=16, seed=3)
+    alone, together = data[7]["pixels"], data.__getitems__([2, 7])[1]["pixels"]
+    assert torch.allclose(alone, together, atol=1e-6)
+    assert alone.shape == (4, 16, 16)
+    assert -1 <= float(alone.min()) <= float(alone.max()) <= 1 + 1e-5
+    assert not torch.allclose(alone, Artwork(drawings, size=SIDE, crop=16, seed=4)[7]["pixels"])
+
+
+def test_colours_are_premultiplied_whatever_lies_behind(drawings: Path) -> None:
+    items = torch.stack([item["pixels"] for item in Artwork(drawings, size=SIDE).__getitems__(list(range(32)))])
+    rgba = items / 2 + 0.5
+    assert (rgba[:, :3] <= rgba[:, 3:] + 1e-4).all()
+    opaque = rgba[:, 3].amin((1, 2)) > 0.999
+    assert 0 < opaque.sum() < len(rgba)
+
+
+def test_pictures_of_a_held_out_emoji_are_held_out_in_every_design(drawings: Path) -> None:
+    keys = [str(n) for n in range(60)]
+    sizes = [len(np.load(drawings / f"drawn.{split}.npy")) for split in ("train", "test")]
+    assert sizes == [sum(not picture_held_out(k) for k in keys), sum(picture_held_out(k) for k in keys)]
+    assert sizes[1] >= 1
+    assert picture_held_out("2764-fe0f") == picture_held_out("2764")
+
+
+def test_a_missing_source_is_named(drawings: Path, tmp_path: Path) -> None:
+    with pytest.raises(LumiereError, match="lacks clip-art; make them with: lumiere data artwork"):
+        Artwork(drawings, size=SIDE, sources=["clip-art"])
+    with pytest.raises(LumiereError, match="holds no pictures"):
+        Artwork(tmp_path, size=SIDE)
+
+
+def test_only_public_domain_clip_art_is_taken(tmp_path: Path) -> None:
+    body = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">{}<rect width="4" height="8" fill="#00f"/></svg>'
+    free = '<metadata><License rdf="http://web.resource.org/cc/PublicDomain"/></metadata>'
+    for name, text in {"free": body.format(free), "other": body.format("<!-- GPL -->"), "broken": free}.items():
+        (tmp_path / f"{name}.svg").write_text(text, encoding="utf-8")
+    found = dict(artwork._clip_art(tmp_path, SIDE))
+    assert list(found) == ["free"]
+    assert found["free"].convert("RGBA").getpixel((4, 16)) == (0, 0, 255, 255)
+
+
+def test_icons_are_drawn_once_without_skin_tones(tmp_path: Path) -> None:
+    body = '<rect width="16" height="16" fill="#f00"/>'
+    icons = {"icons": {name: {"body": body} for name in ("tiger", "hand", "hand-medium")}, "width": 16, "height": 16}
+    codes = {"1f405": "tiger", "1f44b": "hand", "1f44b-1f3fd": "hand-medium"}
+    design = artwork.Design("@iconify-json/tried", "1.0.0", "MIT")
+    with tarfile.open(tmp_path / "iconify-json-tried-1.0.0.tgz", "w:gz") as tar:
+        for file, content in (("icons.json", icons), ("chars.json", codes)):
+            data = json.dumps(content).encode()
+            info = tarfile.TarInfo(f"package/{file}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert [key for key, _ in artwork._icons(design, tmp_path, SIDE)] == ["1f405", "1f44b"]

@@ -1,0 +1,172 @@
+"""Training on latents: kept on disk, text to picture to clip, transparency included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+import tiny
+from openlumiere.autoencoder import RGBAAutoencoder
+from openlumiere.errors import LumiereError
+from openlumiere.latents import decode_clips, encode_clips, load_vae
+from openlumiere.pipelines.load import load_pipeline
+from openlumiere.training.cached import CachedLatents
+from openlumiere.training.config import parse
+from openlumiere.training.export import export
+from openlumiere.training.loop import train
+from test_training import make_data
+
+VAE = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
+
+
+class Drawn(Dataset[dict[str, Any]]):
+    """Clips of plain colours that count how often they are drawn."""
+
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self.drawn.append(index)
+        pixels = torch.full((4, 2, 16, 16), index / 10 - 1)
+        return {"pixels": pixels, "caption": f"clip {index}", "layout": torch.full((2, 6), float(index))}
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    RGBAAutoencoder(**VAE, sample_size=32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a few subjects."""
+    folder = tmp_path_factory.mktemp("loops")
+    make_data(folder)
+    return folder
+
+
+# --- The cache --------------------------------------------------------------------------------------------------------
+
+
+def cached(source: Drawn, vae: Path, folder: Path, **options: Any) -> CachedLatents:
+    net = load_vae(vae)
+    given = {"count": 6, "identity": {"of": "this"}, "shard": 4, "seed": 1} | options
+    return CachedLatents(source, lambda pixels: encode_clips(net, pixels), folder, **given)
+
+
+def test_each_round_shows_every_clip_once_in_another_order(vae: Path, tmp_path: Path) -> None:
+    data = cached(Drawn(), vae, tmp_path)
+    rounds = [[data[n]["caption"] for n in range(start, start + 6)] for start in (0, 6)]
+    assert rounds[0] != rounds[1]
+    assert all(sorted(captions) == [f"clip {n}" for n in range(6)] for captions in rounds)
+    for n in range(6):
+        sample = data[n]
+        index = float(sample["caption"].split()[1])
+        pixels = torch.full((1, 4, 2, 16, 16), index / 10 - 1)
+        assert torch.allclose(sample["latents"], encode_clips(load_vae(vae), pixels)[0], atol=2e-3)
+        assert (sample["layout"] == index).all()
+
+
+def test_a_cache_that_was_stopped_or_grows_encodes_only_what_is_missing(vae: Path, tmp_path: Path) -> None:
+    cached(Drawn(), vae, tmp_path)
+    again, grown = Drawn(), Drawn()
+    cached(again, vae, tmp_path)
+    assert again.drawn == []
+    (tmp_path / "0000004.safetensors").unlink()
+    cached(grown, vae, tmp_path, count=10)
+    assert sorted(set(grown.drawn)) == list(range(4, 12))
+
+
+def test_latents_of_other_clips_are_refused(vae: Path, tmp_path: Path) -> None:
+    cached(Drawn(), vae, tmp_path)
+    with pytest.raises(LumiereError, match=r"choose another data\.cache"):
+        cached(Drawn(), vae, tmp_path, identity={"of": "that"})
+
+
+def test_small_clips_are_the_pixels_averaged(vae: Path, tmp_path: Path) -> None:
+    sample = cached(Drawn(), vae, tmp_path, small=True)[0]
+    index = float(sample["caption"].split()[1])
+    assert sample["small"].shape == (4, 2, 2, 2)
+    assert torch.allclose(sample["small"], torch.tensor(index / 10 - 1), atol=0.01)
+
+
+def test_a_folder_without_a_vae_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LumiereError, match="holds no VAE"):
+        load_vae(tmp_path)
+
+
+def test_diffusers_own_vaes_are_read_too(tmp_path: Path) -> None:
+    net = tiny.stable_diffusion(tmp_path).vae
+    net.save_pretrained(tmp_path / "vae")
+    again = load_vae(tmp_path / "vae")
+    clips = torch.rand(1, 3, 2, 16, 16) * 2 - 1
+    latents = encode_clips(again, clips)
+    assert torch.allclose(latents, encode_clips(net.eval(), clips), atol=1e-6)
+    assert decode_clips(again, latents).shape == clips.shape
+
+
+# --- From pictures to clips -------------------------------------------------------------------------------------------
+
+
+def recipe(stage: str, output: Path, data: Path, **model: Any) -> dict[str, Any]:
+    return {
+        "stage": stage, "output": str(output), "sample_every": 2, "sample_steps": 2, "sample_prompts": ["a tiger"],
+        "model": {"size": 32, **model}, "scheduler": tiny.TRAINING["scheduler"],
+        "data": {"kind": "emoji", "folder": str(data), "subjects": ["tiger", "heart"], "num_frames": 16,
+                 "cache": str(output / "latents"), "cached": 8},
+        "optim": {"max_steps": 2, "batch_size": 2, "warmup_steps": 1, "snr_gamma": 0.0},
+    }  # fmt: skip
+
+
+def test_a_t2i_on_latents_grows_into_a_model_of_transparent_clips(loops: Path, vae: Path, tmp_path: Path) -> None:
+    unet = tiny.TRAINING["model"]["unet"] | {
+        "class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 6,
+    }  # fmt: skip
+    t2i = train(parse(recipe("t2i", tmp_path / "t2i", loops, vae=str(vae), unet=unet)))
+    t2v = train(parse(recipe("t2v", tmp_path / "t2v", loops, t2i=str(t2i), temporal={"attention_layers": 1})))
+    assert (t2v / "pipeline" / "vae" / "config.json").exists()
+    conditional = recipe("conditional", tmp_path / "conditional", loops, t2i=str(t2v / "pipeline"))
+    conditional["model"]["masks"] = ["first frame", "region around the object", "cinemagraph"]
+    train(parse(conditional))
+    model = export(tmp_path / "conditional", tmp_path / "model")
+    index = json.loads((model / "model_index.json").read_text())
+    assert index["vae"] == ["openlumiere.autoencoder", "RGBAAutoencoder"]
+
+    pipe = load_pipeline(str(model), device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    frames = pipe("a tiger", num_frames=16, num_inference_steps=2, transparent=True)[0]
+    assert frames.shape == (1, 16, 32, 32, 4)
+    assert np.isfinite(frames).all()
+
+
+def test_keeping_latents_wants_a_vae_and_a_number(loops: Path, vae: Path, tmp_path: Path) -> None:
+    unet = tiny.TRAINING["model"]["unet"]
+    with pytest.raises(LumiereError, match="needs a model with a VAE"):
+        train(parse(recipe("t2i", tmp_path / "t2i", loops, unet=unet)))
+
+
+# --- What is given ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_given_is_blank_whatever_lies_beside_it() -> None:
+    pipe = tiny.transparent()
+    clips = torch.rand(1, 4, 4, 32, 32) * 2 - 1
+    mask = torch.zeros(1, 1, 4, 32, 32)
+    mask[:, :, 0] = 1
+    mask[:, :, :, :16] = 1
+    seen = pipe.encode_condition(clips, mask).channels
+    where = seen[:, -1:]
+    assert 0 < where.mean() < 1
+    blank = seen[:, :-1].transpose(0, 1)[:, (where < 0.5)[0].expand_as(where)[:, 0]]
+    assert torch.allclose(blank, blank[:, :1].expand_as(blank), atol=1e-6)
+    kept = pipe.condition_of(pipe.encode_clips(clips), where).channels
+    # Away from the border latents kept on disk tell the same as pixels.
+    assert torch.allclose(kept[:, :, 0], seen[:, :, 0], atol=1e-5)
