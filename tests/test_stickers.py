@@ -168,6 +168,11 @@ def test_whole_loops_are_kept(count: int, period: float, kept: int) -> None:
     assert len(fit_time(ball(count, 24, 32), 16, 3, period=period / 16).frames) == kept
 
 
+def test_shorter_loops_are_found_in_one_that_is_too_long() -> None:
+    timed = fit_time(ball(80, 24, 32, period=20), 16, 3, period=5.0)
+    assert (len(timed.frames), timed.change) == (40, "2 whole loops, 2.50 of 5.00 s")
+
+
 def test_a_clip_is_sped_up_only_if_told() -> None:
     frames = ball(80)
     fast = fit_time(frames, 16, 3, period=5.0, speed_up=True)
@@ -342,3 +347,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "--outline is for stickers" in capsys.readouterr().err
     assert main(["generate", "a heart", "--for", "telegram", "-o", "a.mp4"]) == 2
     assert "end its name with .webm" in capsys.readouterr().err
+
+
+def test_generate_makes_a_loop_as_long_as_the_sticker_may_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["a red heart growing", "--for", "telegram-emoji", "--steps", "1", "--no-upscale", "--seed", "1"]
+    assert main(["generate", *words]) == 0
+    path = Path("a-red-heart-growing.webm")
+    check_by_hand(path, "telegram-emoji")
+    assert "wrote a-red-heart-growing.webm (seed 1): 100x100, 48 frames, 3.00 s" in capsys.readouterr().out
+    assert main(["info", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "--loop --frames 48" in told
+    assert "--for telegram-emoji" in told.splitlines()[-1]

@@ -72,6 +72,8 @@ def fit_time(
     count = len(frames)
     most = count if max_seconds is None else max(int(max_seconds * fps + 1e-6), 1)
     loop = min(period * fps, count) if period is not None else find_period(frames)
+    if period is not None and loop and loop > most:  # the whole is too long a loop, but may hold shorter ones
+        loop = find_period(frames) or loop
     length = count / fps
     if loop and loop <= most:
         loops = int(min(count, most) / loop + 1e-6)
