@@ -53,14 +53,12 @@ def register(commands: Commands) -> None:
         "clips that are there are skipped",
     )
     making.add_options(parser)
-    parser.add_argument("--no-loop", dest="loop", action="store_false", help="with --for, which else makes loops")
-    parser.set_defaults(loop=None)
+    parser.add_argument("--no-loop", action="store_true", help="with --for, which else makes loops")
 
 
 def run(args: argparse.Namespace) -> None:
     watch = Stopwatch()
-    if args.loop is None:
-        args.loop = args.target is not None
+    args.loop = args.loop or (args.target is not None and not args.no_loop)
     planned = _plan(args)
     if not planned:
         return
