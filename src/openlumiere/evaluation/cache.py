@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,16 @@ def data_fingerprint(atlases: Mapping[str, Atlas]) -> str:
         digest.update(f"{key} {tuple(frames.shape)}".encode())
         digest.update(frames.numpy().tobytes())
     return digest.hexdigest()
+
+
+def arrays_fingerprint(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 of arrays in their order; nothing where there are none."""
+    listed = list(arrays)
+    digest = hashlib.sha256()
+    for array in listed:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest() if listed else ""
 
 
 def weights_hash(model: LumierePipeline | torch.nn.Module) -> str:

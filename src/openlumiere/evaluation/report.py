@@ -198,7 +198,10 @@ def summarize_looks(ours: Sequence[Report], theirs: Sequence[Report], *, seconds
             "stray_spin": mean(abs(c["turn"]) / seconds for c in clips if c["motion"] != "spin"),
         }
 
-    return {"model": of(ours), "real": of(theirs), "clips": {"model": list(ours), "real": list(theirs)}}
+    def storable(clips: Sequence[Report]) -> list[Report]:  # JSON has no NaN
+        return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in c.items()} for c in clips]
+
+    return {"model": of(ours), "real": of(theirs), "clips": {"model": storable(ours), "real": storable(theirs)}}
 
 
 def read_baseline(folder: Path) -> Report:
