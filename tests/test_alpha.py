@@ -40,7 +40,7 @@ def test_alpha_comes_back_without_a_fringe(tmp_path: Path, name: str) -> None:
     # As an eye sees it: over light and dark grounds nothing differs much, above all not along the edge.
     for ground in ("black", "white", "magenta"):
         error = opaque(clip.frames, ground).astype(int) - opaque(frames, ground)
-        assert np.abs(error).max() <= 28
+        assert np.abs(error).max() <= (20 if name == "clip.webm" else 6)  # 24 and 10 where black bleeds in
         assert np.abs(error).mean() <= 1
 
 

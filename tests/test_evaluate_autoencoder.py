@@ -71,6 +71,7 @@ def artwork(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artwork")
     for seed, name in enumerate(UNSEEN):
         pictures = np.stack([loop(10 * seed + n, 1)[0].transpose(2, 0, 1) for n in range(3)])
+        pictures[-1] = 0
         np.save(folder / f"{name}.test.npy", pictures)
     return folder
 
@@ -208,6 +209,8 @@ def test_the_protocol_writes_what_it_promises(tmp_path: Path, data: Path, artwor
     assert not report["passed"]  # it is untrained
     assert list(report["kinds"]) == [*UNSEEN, "photographs"]
     assert report["kinds"]["photographs"]["pictures"] == 1
+    drawn = report["kinds"][next(iter(UNSEEN))]
+    assert (drawn["pictures"], drawn["empty"]) == (1, 1)  # the first and the last
     assert set(report["noise"]) == {str(level) for level in measured.NOISE}
     assert report["noise"]["0.0"] != report["noise"]["0.3"]
     text = (tmp_path / "out" / "autoencoder.md").read_text()

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openlumiere.data.compose import Atlas
-from openlumiere.data.scenes import Scene, SceneSampler, vocabulary
+from openlumiere.data.scenes import TRANSPARENT, Scene, SceneSampler, vocabulary
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.emoji import clip_seed, evaluate, measure
+from openlumiere.evaluation.emoji import ClipMaker, clip_seed, evaluate, measure
 from openlumiere.evaluation.held_out import real_clips
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, subject_classifier
@@ -27,7 +27,7 @@ from openlumiere.evaluation.report import summary, wilson
 
 SUBJECTS = ("ell", "wedge", "flag", "dial")
 SUBJECT_CONFIG = ClassifierConfig(width=8, steps=150, batch_size=48, held_out_clips=40)
-MOTION_CONFIG = MotionConfig(clips=400, steps=800, held_out_clips=60)
+MOTION_CONFIG = MotionConfig(clips=800, steps=1600, held_out_clips=60)
 
 
 def tiny_atlas(key: str, *, loop: int = 16, side: int = 64) -> Atlas:
@@ -270,6 +270,41 @@ def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[
     assert "held-out combinations" in (output / "report.md").read_text()
     assert (output / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "subject judge, on held-out combinations of real clips" in summary(found["real"])
+
+
+def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
+    def real(scenes: list[Scene], seeds: list[int]) -> np.ndarray:
+        return real_clips(atlases, scenes, num_frames=16, channels=4)
+
+    def opaque(scenes: list[Scene], seeds: list[int]) -> np.ndarray:
+        cut = [replace(s, background="blue" if s.background == TRANSPARENT else s.background) for s in scenes]
+        return real(cut, seeds)
+
+    def run(make: ClipMaker, **options: object) -> dict:
+        return measure(
+            make, atlases, judges, tmp_path / make.__name__, settings={"model": make.__name__}, clips=30, num_frames=16,
+            splits=("train",), channels=4, progress=False, **options,
+        )  # fmt: skip
+
+    good = run(real)
+    cut = good["splits"]["seen"]["model"]["background_by_background"][TRANSPARENT]
+    assert cut["of"] >= 1
+    assert cut["right"] == cut["of"]
+    assert np.load(tmp_path / "real" / "real" / "train-00000.npy").shape == (16, 32, 32, 4)
+    phases = good["splits"]["seen"]["model"]["motion_by_phase"]
+    repeated = [v for v in good["splits"]["seen"]["verdicts"] if v["period"]]
+    assert sum(phase["of"] for phase in phases.values()) == len(repeated) > 0
+    assert good["looks"]["model"] == good["looks"]["real"]
+    assert good["looks"]["model"]["grain"] < 0.5
+    bad = run(opaque, baseline=tmp_path / "real")
+    assert bad["splits"]["seen"]["model"]["background_by_background"][TRANSPARENT]["right"] == 0
+    text = (tmp_path / "opaque" / "report.md").read_text()
+    assert "| real: seen |" in text
+    assert "grain on plain ground" in text
+    assert good["sharpness"]["FVD-emoji"]["model"] == pytest.approx(0, abs=1e-3)
+    (tmp_path / "real" / "report.json").write_text("{}")
+    with pytest.raises(LumiereError, match="no report of this version"):
+        run(opaque, baseline=tmp_path / "real")
 
 
 def test_a_stopped_evaluation_goes_on_and_ends_alike(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:

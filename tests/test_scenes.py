@@ -572,7 +572,7 @@ def test_memory_is_bounded_without_changing_what_is_drawn(monkeypatch: pytest.Mo
     pictures = atlas(loop=6).frames
     poses = torch.tensor([[0.1 * n, 0.0, 0.3 + 0.1 * n, 0.5 * n] for n in range(6)])
     whole = render(pictures, poses, size=12)
-    monkeypatch.setattr("openlumiere.data.compose._PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr("openlumiere.data.compose._PIXELS_AT_ONCE_CPU", 1)
     torch.testing.assert_close(render(pictures, poses, size=12), whole)
 
 

@@ -26,10 +26,10 @@ def register(commands: Commands) -> None:
         run_emoji,
         help="fetch the animated emoji with npm and write them as WebDataset shards",
         more="Finished shards are kept, so it can be stopped and started again.",
-        example=["lumiere data emoji -o data/emoji", "lumiere data emoji -o data/emoji-256 --size 256 --skin-tones"],
+        example=["lumiere data emoji -o data/emoji", "lumiere data emoji -o data/tones --skin-tones"],
     )
     emoji.add_argument("-o", "--output", required=True, type=Path, help="folder for the shards and the datasheet")
-    emoji.add_argument("--size", type=parsing.positive_int, default=128, help="side of a frame in pixels: 128")
+    emoji.add_argument("--size", type=parsing.positive_int, default=256, help="side of a frame in pixels: 256")
     emoji.add_argument("--skin-tones", action="store_true", help="also take each emoji's variants in skin tone")
     emoji.add_argument("--workers", type=parsing.positive_int, default=os.cpu_count() or 1, help="default: all cores")
     emoji.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")

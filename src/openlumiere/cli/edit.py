@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
 
-from . import jobs, making, parsing, sampling
+from . import jobs, making, parsing, sampling, stickers
 from .parsing import Commands, add_command
 from .recipe import EditRecipe
 from .stages import Stopwatch
@@ -239,7 +239,7 @@ def _box(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    from openlumiere.video import check_writable, colour, probe, read_picture
+    from openlumiere.video import colour, probe, read_picture
 
     watch = Stopwatch()
     sampling.check_model(args.model)
@@ -254,9 +254,10 @@ def run(args: argparse.Namespace) -> None:
     planned = jobs.from_source(
         args.source, args.task, args.prompt,
         negative=args.negative, seed=args.seed, output=args.output, count=args.num, transparent=transparent,
+        suffix=stickers.suffix_for(args),
     )  # fmt: skip
     for job in planned:
-        check_writable(job.output)
+        stickers.check_output(job.output, args)
     if args.task in _ON_CLIPS:
         probe(args.source)
     pipe = sampling.load(args, watch)

@@ -29,12 +29,24 @@ def register(commands: Commands) -> None:
         example=[
             "lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation",
             "lumiere evaluate emoji --model runs/emoji-nano/t2v/export --data data/emoji -o runs/quick --clips 20",
+            "lumiere evaluate emoji --model runs/emoji/t2v/export --data data/emoji-256 --baseline runs/evaluation "
+            "-o runs/emoji/evaluation",
         ],
     )
     emoji.add_argument("--steps", type=parsing.positive_int, help="denoising steps, default: the model's")
     emoji.add_argument("--guidance", type=parsing.guidance, help="default: the model's")
     emoji.add_argument("--batch", type=parsing.positive_int, default=1, help="clips made at a time, default: 1")
-    _add_options(emoji, clips=100)
+    emoji.add_argument(
+        "--size", type=parsing.positive_int, default=128,
+        help="side in pixels at which clips are compared with real ones, default: 128",
+    )  # fmt: skip
+    emoji.add_argument(
+        "--spoiled", type=Path, metavar="FOLDER", help="clips of weak models that the strict judge learns to refuse"
+    )
+    emoji.add_argument(
+        "--baseline", type=Path, metavar="FOLDER", help="another model's report, whose figures then stand beside"
+    )
+    _add_options(emoji, clips=40)
 
     seams = add_command(
         protocols,
@@ -218,6 +230,9 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
         args.output,
         clips=args.clips,
         num_frames=args.frames,
+        size=args.size,
+        spoiled=args.spoiled,
+        baseline=args.baseline,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
         seed=args.seed,

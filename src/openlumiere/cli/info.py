@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from .parsing import Commands, add_command
-from .recipe import Recipe
+from .recipe import GenerateRecipe, Recipe
+from .stickers import METADATA_KEY
 
 
 def register(commands: Commands) -> None:
@@ -18,15 +20,16 @@ def register(commands: Commands) -> None:
         more="A clip made by lumiere carries its prompt, seed, settings, model and version.",
         example=["lumiere info tiger.mp4", "lumiere info frames/"],
     )
-    parser.add_argument("file", help="a clip: .mp4, .webp, .gif, .png or a folder of frames; any other video will do")
+    parser.add_argument("file", help="a clip or sticker: any video or animated picture, or a folder of frames")
 
 
 def run(args: argparse.Namespace) -> None:
-    from openlumiere.video import probe, read_metadata
+    from openlumiere.video import is_clip, probe, read_metadata
 
     shape = probe(args.file)
-    recipe = Recipe.from_metadata(read_metadata(args.file))
-    sheet = recipe is not None and Path(args.file).suffix.lower() == ".png"
+    metadata = read_metadata(args.file)
+    recipe = Recipe.from_metadata(metadata)
+    sheet = recipe is not None and Path(args.file).suffix.lower() == ".png" and not is_clip(args.file)
     if sheet:
         print(f"{args.file}: contact sheet of {shape.width}x{shape.height} pixels")
     else:
@@ -34,9 +37,15 @@ def run(args: argparse.Namespace) -> None:
             f"{args.file}: {round(shape.duration * shape.fps)} frames of {shape.width}x{shape.height} pixels, "
             f"{shape.fps:.4g} frames per second, {shape.duration:.2f} s"
         )
+    options = str(metadata.get(METADATA_KEY, ""))
+    if options:
+        print(f"a sticker, made with {options}")
     if recipe is None:
         print("carries no lumiere metadata")
         return
     for key, value in recipe.metadata().items():
         print(f"  {key:<20} {value}")
-    print(f"make it again with:\n  {recipe.command(args.file)}")
+    more = shlex.split(options)
+    if more and isinstance(recipe, GenerateRecipe) and not recipe.loop:
+        more.append("--no-loop")  # stickers are loops by default
+    print(f"make it again with:\n  {recipe.command(args.file, more)}")

@@ -36,33 +36,42 @@ def asks_for_transparency(prompt: str) -> bool:
 
 
 def from_prompt(
-    prompt: str, *, negative: str, seed: int | None, output: str | None, count: int, transparent: bool | None = False
-) -> list[Job]:
+    prompt: str, *, negative: str, seed: int | None, output: str | None, count: int, transparent: bool | None = False,
+    suffix: str | None = None,
+) -> list[Job]:  # fmt: skip
     """`count` clips of one prompt, seeds counting up; names derived from the prompt never replace a file.
 
     Args:
         transparent: whether they are to be; None = if the prompt asks for it. Then their names end on .webp.
+        suffix: that their names end on instead.
     """
     _check_prompt(prompt, "")
     clear = asks_for_transparency(prompt) if transparent is None else transparent
-    return _several(prompt, slug(prompt), negative=negative, seed=seed, output=output, count=count, transparent=clear)
+    return _several(
+        prompt, slug(prompt),
+        negative=negative, seed=seed, output=output, count=count, transparent=clear, suffix=suffix,
+    )  # fmt: skip
 
 
 def from_source(
     source: str, task: str, prompt: str, *, negative: str, seed: int | None, output: str | None, count: int,
-    transparent: bool = False,
+    transparent: bool = False, suffix: str | None = None,
 ) -> list[Job]:  # fmt: skip
     """`count` clips made of a picture or clip, seeds counting up; default names say of which, and what was done."""
     stem = f"{Path(source).stem or 'clip'}.{task}"
-    return _several(prompt, stem, negative=negative, seed=seed, output=output, count=count, transparent=transparent)
+    return _several(
+        prompt, stem,
+        negative=negative, seed=seed, output=output, count=count, transparent=transparent, suffix=suffix,
+    )  # fmt: skip
 
 
 def _several(
-    prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int, transparent: bool
-) -> list[Job]:
+    prompt: str, stem: str, *, negative: str, seed: int | None, output: str | None, count: int, transparent: bool,
+    suffix: str | None,
+) -> list[Job]:  # fmt: skip
     seed = random_seed() if seed is None else seed
     if output is None:
-        names = _free_names(stem, count, _suffix(transparent))
+        names = _free_names(stem, count, suffix or _suffix(transparent))
     elif count == 1:
         names = [output]
     else:
@@ -71,8 +80,9 @@ def _several(
 
 
 def from_file(
-    path: Path, *, negative: str, seed: int | None, folder: Path, count: int, transparent: bool | None = False
-) -> list[Job]:
+    path: Path, *, negative: str, seed: int | None, folder: Path, count: int, transparent: bool | None = False,
+    suffix: str | None = None,
+) -> list[Job]:  # fmt: skip
     """The clips that a file of prompts asks for, one prompt or one JSON object a line.
 
     The seed of a clip hangs on its place in the file alone, so a run that was stopped goes on as it would have.
@@ -80,7 +90,7 @@ def from_file(
     Args:
         folder: where the clips go; JSON lines may name their ``output`` in it.
         count: clips of each prompt.
-        transparent: as `from_prompt`.
+        transparent, suffix: as `from_prompt`.
 
     Raises:
         LumiereError: an unreadable file, a bad line (told by number), two clips of one name.
@@ -96,7 +106,7 @@ def from_file(
             where = f"{path}, line {number}: "
             jobs += _from_line(
                 line.strip(), where, number,
-                negative=negative, seed=seed, folder=folder, count=count, transparent=transparent,
+                negative=negative, seed=seed, folder=folder, count=count, transparent=transparent, suffix=suffix,
             )  # fmt: skip
     if not jobs:
         raise LumiereError(f"{path} holds no prompts; write one a line")
@@ -109,7 +119,7 @@ def from_file(
 
 def _from_line(
     line: str, where: str, number: int, *, negative: str, seed: int | None, folder: Path, count: int,
-    transparent: bool | None,
+    transparent: bool | None, suffix: str | None,
 ) -> list[Job]:  # fmt: skip
     entry = _parse(line, where)
     prompt = entry.get("prompt", "")
@@ -121,7 +131,7 @@ def _from_line(
         if not isinstance(entry.get(key, ""), str):
             raise LumiereError(f"{where}{key} is not text")
     clear = asks_for_transparency(prompt) if transparent is None else transparent
-    output = entry.get("output") or f"{number:05d}-{slug(prompt)}{_suffix(clear)}"
+    output = entry.get("output") or f"{number:05d}-{slug(prompt)}{suffix or _suffix(clear)}"
     if Path(output).is_absolute() or ".." in Path(output).parts:
         raise LumiereError(f"{where}the output {output!r} is not inside the folder given with -o")
     first = own if own is not None else random_seed() if seed is None else seed + (number - 1) * count

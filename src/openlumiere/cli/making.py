@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
 
-from . import parsing, sampling
+from . import parsing, sampling, stickers
 from .jobs import Job
 from .recipe import EditRecipe, GenerateRecipe
 from .stages import Stopwatch
@@ -82,7 +82,7 @@ def recipe_of(
     """What the recipes of all these commands tell."""
     if args.transparent and not pipe.has_alpha:
         raise sampling.opaque_model(args.model)
-    kept = "kept" if job.transparent and sampling.keeps_alpha(job.output) else "laid over"
+    kept = "kept" if job.transparent and sampling.keeps_alpha(job.output, args) else "laid over"
     model, weights = sampling.identify(args.model)
     return {
         "prompt": job.prompt,
@@ -143,8 +143,8 @@ def make(
             frames = paste_given(frames, task.video, task.mask, feather=feather, background=recipe.background)
     if task is not None:
         frames = task.finish(frames, background=recipe.background)
-    sampling.write(frames, output, recipe.fps, recipe.metadata(), watch)
-    print(f"wrote {output} (seed {recipe.seed})", flush=True)
+    about = sampling.write(frames, output, recipe.fps, recipe.metadata(), watch, args=args)
+    print(f"wrote {output} (seed {recipe.seed}){about and f': {about}'}", flush=True)
 
 
 def _base(pipe: LumierePipeline, recipe: MadeBy, args: argparse.Namespace, watch: Stopwatch, **call: Any) -> np.ndarray:
@@ -194,7 +194,8 @@ def _sharpened(
                 callback_on_step_end=advance,
             )[0][0]
     except BaseException:
-        again = shlex.join(["lumiere", "upscale", str(base), "-o", output, "--model", args.model])
+        options = ["-o", output, "--model", args.model, *stickers.words(args)]
+        again = shlex.join(["lumiere", "upscale", str(base), *options])
         print(f"the base clip is kept in {base}; sharpen it with: {again}", file=sys.stderr)
         raise
     base.unlink()

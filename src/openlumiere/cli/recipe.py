@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar, Self
 
@@ -70,8 +70,8 @@ class Recipe:
         told = [f for f in fields(cls) if f.name in data or f.default is MISSING]  # clips that are older than an option
         return cls(**{f.name: kinds[str(f.type)](data[f.name]) for f in told})
 
-    def command(self, output: str) -> str:
-        """The command, quoted for a shell, that makes the clip again as `output`."""
+    def command(self, output: str, more: Sequence[str] = ()) -> str:
+        """The command, quoted for a shell, that makes the clip again as `output`; `more` are further options."""
         words = self._words()
         options = [
             *("-o", output if not output.startswith("-") else f"./{output}"),
@@ -86,6 +86,7 @@ class Recipe:
             *(("--background", self.background) if self.background != "white" else ()),
             *("--device", self.device),
             *("--dtype", self.dtype),
+            *more,
         ]
         # A prompt that starts with a dash would pass for an option.
         dashed = any(word.startswith("-") for word in words)

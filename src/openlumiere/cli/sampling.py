@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
 
-from . import parsing
+from . import parsing, stickers
 from .stages import Stopwatch, bar
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def add_options(parser: parsing.Parser) -> None:
     parser.add_argument(
         "--offload", action="store_true", help="keep the clip in the CPU's memory, for long clips on a small GPU"
     )
+    stickers.add_options(parser)
 
 
 def add_transparency(parser: parsing.Parser, kept: str) -> None:
@@ -67,9 +68,9 @@ def add_transparency(parser: parsing.Parser, kept: str) -> None:
     )  # fmt: skip
 
 
-def keeps_alpha(output: str) -> bool:
-    """Whether the format of a file that is to be written holds transparency."""
-    return output.endswith("/") or Path(output).suffix.lower() not in _OPAQUE_FORMATS
+def keeps_alpha(output: str, args: argparse.Namespace) -> bool:
+    """Whether the format of a file that is to be written holds transparency: all stickers' do."""
+    return args.target is not None or output.endswith("/") or Path(output).suffix.lower() not in _OPAQUE_FORMATS
 
 
 def may_have_alpha(model: str) -> bool:
@@ -87,13 +88,13 @@ def may_have_alpha(model: str) -> bool:
 
 
 def wants_alpha(args: argparse.Namespace) -> bool | None:
-    """Whether clips are to be transparent; None = if the prompt asks for it, or the source is.
+    """Whether clips are to be transparent, as stickers are; None = if the prompt asks for it, or the source is.
 
     Raises:
         LumiereError: the model makes opaque ones.
     """
     if may_have_alpha(args.model):
-        wanted: bool | None = args.transparent
+        wanted: bool | None = True if args.transparent is None and args.target is not None else args.transparent
         return wanted
     if args.transparent:
         raise opaque_model(args.model)
@@ -187,11 +188,24 @@ def watched(pipe: ClipPipeline, stage: str, steps: int, watch: Stopwatch) -> Ite
 
 
 def write(
-    frames: np.ndarray, output: str, fps: float, metadata: dict[str, Any], watch: Stopwatch, *, lossless: bool = False
-) -> None:
-    """Write a clip, behind a bar."""
+    frames: np.ndarray, output: str, fps: float, metadata: dict[str, Any], watch: Stopwatch,
+    *, args: argparse.Namespace | None = None, lossless: bool = False,
+) -> str:  # fmt: skip
+    """Write a clip behind a bar, or make a sticker of it where `args` ask for one.
+
+    Returns:
+        A line about the sticker; "" for a clip.
+    """
     from openlumiere.video import write_clip
 
+    if args is not None and args.target is not None:
+        with watch.stage("sticker"):
+            period = len(frames) / fps if args.loop else None
+            return stickers.write_sticker(frames, output, fps, metadata, args, period=period)
     with watch.stage("write"), bar("writing", len(frames), "frame") as progress:
-        write_clip(frames, output, fps=fps, metadata=metadata, min_side=0 if lossless else MIN_SIDE, lossless=lossless)
+        write_clip(
+            frames, output, fps=fps, metadata=metadata, min_side=0 if lossless else MIN_SIDE, lossless=lossless,
+            background=stickers.background_of(args),
+        )  # fmt: skip
         progress.update(len(frames))
+    return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openlumiere.errors import LumiereError
 
-from . import parsing, sampling
+from . import parsing, sampling, stickers
 from .parsing import Commands, add_command
 from .recipe import Recipe, UpscaleRecipe
 from .stages import Stopwatch
@@ -42,11 +42,11 @@ def register(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from openlumiere.video import check_writable, colour, read_clip, read_metadata
+    from openlumiere.video import colour, read_clip, read_metadata
 
     watch = Stopwatch()
     if args.output is not None:
-        check_writable(args.output)
+        stickers.check_output(args.output, args)
     colour(args.background)
     sampling.check_model(args.model)
     with watch.stage("read"):
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> None:
     if args.transparent and not has_alpha:
         raise LumiereError(f"--transparent: {args.clip} is opaque, and sharpening keeps it so; leave it out")
     kept = has_alpha and args.transparent is not False
-    output = args.output or _beside(Path(args.clip), transparent=kept)
-    check_writable(output)
-    kept = kept and sampling.keeps_alpha(output)
+    output = args.output or _beside(Path(args.clip), args, transparent=kept)
+    stickers.check_output(output, args)
+    kept = kept and sampling.keeps_alpha(output, args)
     alpha = "kept" if kept else "laid over"
     stage = sampling.load_second_stage(args, watch)
     model, weights = sampling.identify(args.model)
@@ -97,14 +97,17 @@ def run(args: argparse.Namespace) -> None:
             offload_frames=args.offload,
             callback_on_step_end=advance,
         )[0][0]
-    sampling.write(frames, output, recipe.fps, recipe.metadata(), watch)
-    print(f"wrote {output} (seed {recipe.seed})")
+    about = sampling.write(frames, output, recipe.fps, recipe.metadata(), watch, args=args)
+    print(f"wrote {output} (seed {recipe.seed}){about and f': {about}'}")
     print(watch.report())
 
 
-def _beside(clip: Path, *, transparent: bool) -> str:
-    """A name for the sharp clip, in the soft one's format if it is WebP, GIF or frames; else WebP or MP4."""
+def _beside(clip: Path, args: argparse.Namespace, *, transparent: bool) -> str:
+    """A name for the sharp clip, in the soft one's format if that holds as much; else WebP or MP4; or a sticker's."""
+    suffix = stickers.suffix_for(args)
+    if suffix is not None:
+        return f"{clip if clip.is_dir() else clip.with_suffix('')}.sharp{suffix}"
     if clip.is_dir():
         return f"{clip}.sharp/"
-    own = clip.suffix if clip.suffix.lower() in (".webp", ".gif") else None
+    own = clip.suffix if clip.suffix.lower() in (".webp", ".apng", ".webm", ".gif") else None
     return str(clip.with_suffix(".sharp" + (own or (".webp" if transparent else ".mp4"))))

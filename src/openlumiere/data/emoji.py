@@ -47,7 +47,7 @@ class BuildReport:
 
 
 def build(
-    out: Path, *, size: int = 128, skin_tones: bool = False, workers: int = 2, cache: Path | None = None
+    out: Path, *, size: int = 256, skin_tones: bool = False, workers: int = 2, cache: Path | None = None
 ) -> BuildReport:
     """Fetch, decode, resample to 16 fps and write the shards; finished shards are kept on a second run.
 

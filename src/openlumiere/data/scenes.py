@@ -28,6 +28,8 @@ _ANIMATIONS_HELD_OUT = 8
 TRANSPARENT = "transparent"  # the background that is none
 SECONDS = clip_seconds(80, FPS)  # how long clips last that don't say otherwise
 
+PATHS = 2  # raised when `trajectory` changes: what was trained on other paths is trained anew
+
 # Motions that leave the centre of the subject free, so that a place can be asked for.
 _PLACED_MOTIONS = ("still", "spin", "grow", "shrink")
 # Motions that cross the frame once a clip.

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from openlumiere.data.compose import Atlas
-from openlumiere.data.scenes import vocabulary
+from openlumiere.data.scenes import PATHS, vocabulary
 from openlumiere.errors import LumiereError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def data_fingerprint(atlases: Mapping[str, Atlas]) -> str:
         "sizes": {key: entry["scale"] for key, entry in words["sizes"].items()},
         "places": {key: entry["at"] for key, entry in words["places"].items()},
         "backgrounds": words["backgrounds"],
-        "motions": list(words["motions"]),
+        "motions": {key: entry.get("period") for key, entry in words["motions"].items()},
+        "paths": PATHS,
     }
     digest = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode())
     for key in sorted(atlases):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from openlumiere.data.compose import Atlas, draw
+from openlumiere.clock import clip_seconds, frame_seconds
+from openlumiere.data.compose import Atlas, Sprites, draw, draw_batch, ground, over
 from openlumiere.data.emoji import load_atlases
 from openlumiere.data.scenes import Scene, SceneSampler, vocabulary
 
@@ -34,7 +37,40 @@ def held_out_clips(
         yield scene, draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)[0]
 
 
-def real_clips(atlases: Mapping[str, Atlas], scenes: Sequence[Scene], *, num_frames: int = 80) -> np.ndarray:
-    """Clips of the data set itself at the judges' size: uint8 (scenes, F, SIDE, SIDE, 3)."""
-    clips = [draw(scene, atlases[scene.subject], size=SIDE, num_frames=num_frames)[0] for scene in scenes]
-    return ((torch.stack(clips).permute(0, 2, 3, 4, 1) + 1.0) * 127.5).round().to(torch.uint8).numpy()
+def real_clips(
+    atlases: Mapping[str, Atlas],
+    scenes: Sequence[Scene],
+    *,
+    num_frames: int = 80,
+    size: int = SIDE,
+    channels: int = 3,
+    frames: np.ndarray | None = None,
+) -> np.ndarray:
+    """Clips of the data set itself, at the judges' size by default: uint8 (scenes, F, size, size, channels).
+
+    Args:
+        channels: 4 = with straight alpha, for scenes without a background.
+        frames: indices of those to draw; None = all.
+    """
+    seconds = frame_seconds(np.arange(num_frames) if frames is None else frames)
+    clips = []
+    for scene in scenes:
+        sprites = Sprites({scene.subject: atlases[scene.subject]})
+        rgba, _ = draw_batch([scene], sprites, size=size, seconds=seconds, duration=clip_seconds(num_frames))
+        rgba = over(rgba, ground([scene.background]))[0].permute(1, 2, 3, 0).clamp(0, 1)
+        alpha = rgba[..., 3:]
+        straight = torch.cat([rgba[..., :3] / alpha.clamp(min=1e-4), alpha], dim=-1) if channels == 4 else rgba[..., :3]
+        clips.append((straight.clamp(0, 1) * 255).round().to(torch.uint8))
+    return torch.stack(clips).numpy()
+
+
+def smaller(atlases: Mapping[str, Atlas], side: int) -> dict[str, Atlas]:
+    """Animations in at most `side` pixels."""
+    made = {}
+    for key, atlas in atlases.items():
+        frames = atlas.frames
+        if frames.shape[-1] > side:
+            shrunk = F.interpolate(frames.float(), size=(side, side), mode="bilinear", antialias=True)
+            frames = shrunk.round().clamp(0, 255).to(torch.uint8)
+        made[key] = replace(atlas, frames=frames)
+    return made

@@ -104,7 +104,7 @@ def evaluate_all(
     sets = [output / "emoji" / "real", output / "emoji" / "clips"]
     how = ["--features", "emoji", "--sampling", "spread", "--seed", seed, "-o", output / "distribution"]
     parts: Sequence[tuple[str, str, Callable[[Section], None]]] = (
-        ("Does the clip show what was asked for?", again("emoji", told, clips), whole.emoji),
+        ("Does the clip show what was asked for?", again("emoji", [*told, "--size", SIDE], clips), whole.emoji),
         ("Distribution", _command("fvd", *sets, *how), whole.fvd),
         ("X-T slices of periodic motions", _command("xt", "CLIP...", "-o", "slices.png"), whole.slices),
         ("Editing", again("editing", told, clips), whole.editing),
@@ -160,8 +160,8 @@ class _Run:
     def emoji(self, section: Section) -> None:
         report = emoji.evaluate(
             self.model, self.data, self.output / "emoji",
-            clips=self.clips, num_frames=self.num_frames, seed=self.seed, device=self.device, dtype=self.dtype,
-            judges=self.judges, progress=self.progress,
+            clips=self.clips, num_frames=self.num_frames, size=SIDE, seed=self.seed, device=self.device,
+            dtype=self.dtype, judges=self.judges, progress=self.progress,
         )  # fmt: skip
         self.told.update(report)
         section.text = emoji_markdown(report).partition("\n\n")[2].partition("\n## ")[0]

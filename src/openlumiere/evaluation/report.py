@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from openlumiere.data.scenes import speed
+from openlumiere.errors import LumiereError
 
 from .judges import MEASURES, Verdict
 
@@ -36,11 +41,14 @@ def scores(verdicts: Sequence[Verdict]) -> Report:
     for measure in MEASURES:
         found[measure] = _share(v.right(measure) for v in verdicts)
     found["all three"] = _share(all(v.right(m) for m in MEASURES) for v in verdicts)
+    found["subject, whatever its sharpness"] = _share(v.meant == v.scene.subject for v in verdicts)
     moving = [v.moving for v in verdicts]
     found["moving_fraction"] = {"mean": float(np.mean(moving)), "least": min(moving)} if moving else None
-    found["motion_by_motion"] = _by(verdicts, "motion")
-    found["subject_by_subject"] = _by(verdicts, "subject")
-    found["background_by_background"] = _by(verdicts, "background")
+    for measure in MEASURES:
+        found[f"{measure}_by_{measure}"] = _by(verdicts, measure, partial(_asked, measure))
+    repeated = [v for v in verdicts if v.scene.period]
+    found["motion_by_phase"] = _by(repeated, "motion", lambda v: f"from {int(4 * v.scene.phase) / 4:.2f}")
+    found["motion_by_speed"] = _by(verdicts, "motion", lambda v: speed(v.scene) or "usual")
     confusion: dict[str, dict[str, int]] = {}
     for v in verdicts:
         row = confusion.setdefault(v.scene.motion, {})
@@ -55,10 +63,14 @@ def _share(outcomes: Iterable[bool]) -> Report:
     return {"right": right, "of": of, "accuracy": right / of if of else None, "interval_95": wilson(right, of)}
 
 
-def _by(verdicts: Sequence[Verdict], measure: str) -> Report:
+def _asked(measure: str, verdict: Verdict) -> str:
+    return getattr(verdict.scene, measure)
+
+
+def _by(verdicts: Sequence[Verdict], measure: str, group: Callable[[Verdict], str]) -> Report:
     groups: dict[str, list[bool]] = {}
     for v in verdicts:
-        groups.setdefault(getattr(v.scene, measure), []).append(v.right(measure))
+        groups.setdefault(group(v), []).append(v.right(measure))
     return {key: _share(groups[key]) for key in sorted(groups)}
 
 
@@ -66,8 +78,12 @@ def _rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the main table."""
     splits: Mapping[str, Report] = report["splits"]
     columns = {title: split["model"] for title, split in splits.items()} | {"real clips": report["real"]}
+    baseline = report.get("baseline")
+    if baseline:
+        name = baseline["protocol"]["model"]
+        columns |= {f"{name}: {title}": split["model"] for title, split in baseline["splits"].items()}
     rows = []
-    for measure in (*MEASURES, "all three"):
+    for measure in (*MEASURES, "all three", "subject, whatever its sharpness"):
         aim = f">= {AIMS[measure]:.0%}" if measure in AIMS else ""
         rows.append([measure, aim, *(_cell(column[measure]) for column in columns.values())])
     rows.append(["pairs of frames that differ", "", *(f"{c['moving_fraction']['mean']:.1%}" for c in columns.values())])
@@ -110,6 +126,7 @@ def markdown(report: Report) -> str:
         table(heads, rows),
         "In brackets: Wilson 95 % interval. Real clips: the same scenes drawn from the data and judged alike, so the "
         "best that a model can score. A clip in which nothing moves has no motion right.",
+        *_looks(report),
         "## Motion by motion",
         table(
             ["asked", *splits, "real clips"],
@@ -126,8 +143,19 @@ def markdown(report: Report) -> str:
                 for key, real in report["real"]["subject_by_subject"].items()
             ],
         ),
+        "## Motion by phase and speed",
+        "Where in their period motions that repeat themselves begin, and how fast all of them go; neither is told in "
+        "most captions.",
+        table(
+            ["", *splits, "real clips"],
+            [
+                [f"{key}", *(_count(s["model"][group].get(key)) for s in splits.values()), _count(real)]
+                for group in ("motion_by_phase", "motion_by_speed")
+                for key, real in report["real"][group].items()
+            ],
+        ),
         "## Judges",
-        "Trained on real clips of the train split only.",
+        "Trained on real clips of the train split only; the strict one, at the clips' own size, also on spoiled ones.",
         "\n".join(f"- {line}" for line in _judges(report)),
         "## Protocol",
         "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in protocol.items()),
@@ -137,6 +165,89 @@ def markdown(report: Report) -> str:
 
 def _count(share: Report | None) -> str:
     return "-" if share is None else f"{share['right']}/{share['of']}"
+
+
+# What `summarize_looks` finds: key, title, format.
+_LOOKS = (
+    ("grain", "grain on plain ground, 1/255", "{:.2f}"),
+    ("wobble", "wobble of the subject, 1/255", "{:.1f}"),
+    ("amplitude", "path of moving subjects, widths of the frame", "{:.2f}"),
+    ("spin", "spin of subjects that should, degrees a second", "{:.0f}"),
+    ("stray_spin", "of those that should not", "{:.0f}"),
+)
+_MOVING = ("left", "right", "up", "down", "bounce", "sway")
+
+
+def summarize_looks(ours: Sequence[Report], theirs: Sequence[Report], *, seconds: float) -> Report:
+    """Means over clips of what `looks.measure` says of a model's, and of real ones of the same scenes.
+
+    Wobble leaves out clips that are to spin, grow or shrink; amplitude takes only those that are to cross the frame or
+    to repeat a path; spins are without their sign.
+    """
+
+    def mean(values: Iterable[float]) -> float | None:
+        known = [value for value in values if not math.isnan(value)]
+        return float(np.mean(known)) if known else None
+
+    def of(clips: Sequence[Report]) -> Report:
+        return {
+            "grain": mean(c["grain"] for c in clips),
+            "wobble": mean(c["wobble"] for c in clips if c["motion"] in ("still", *_MOVING)),
+            "amplitude": mean(c["amplitude"] for c in clips if c["motion"] in _MOVING),
+            "spin": mean(abs(c["turn"]) / seconds for c in clips if c["motion"] == "spin"),
+            "stray_spin": mean(abs(c["turn"]) / seconds for c in clips if c["motion"] != "spin"),
+        }
+
+    return {"model": of(ours), "real": of(theirs), "clips": {"model": list(ours), "real": list(theirs)}}
+
+
+def read_baseline(folder: Path) -> Report:
+    """Another model's report, less what no table shows of it.
+
+    Raises:
+        LumiereError: no report there, or one that lacks what this version measures.
+    """
+    path = folder / "report.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: found[key] for key in ("protocol", "splits", "sharpness")} | {"looks": dict(found["looks"])}
+        kept["looks"].pop("clips")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LumiereError(
+            f"{path} is no report of this version; make it with: lumiere evaluate emoji --model MODEL -o {folder}"
+        ) from error
+    return kept
+
+
+def _looks(report: Report) -> list[str]:
+    """The section on pictures and motion."""
+    if "looks" not in report:
+        return []
+    baseline = report.get("baseline")
+    columns = [("model", report["looks"]["model"], report["sharpness"])]
+    if baseline:
+        columns.append((baseline["protocol"]["model"], baseline["looks"]["model"], baseline["sharpness"]))
+    real = report["looks"]["real"]
+    rows = [
+        [title, *(_number(looks[key], shape) for _, looks, _ in columns), _number(real[key], shape)]
+        for key, title, shape in _LOOKS
+    ]
+    for name, found in report["sharpness"].items():
+        cells = [_number((sharp.get(name) or {}).get("ratio"), "{:.1f}") for _, _, sharp in columns]
+        rows.append([f"{name}, times that of other real clips", *cells, "1"])
+        rows.append(["that is", *(_number((s.get(name) or {}).get("model"), "{:.2f}") for _, _, s in columns),
+                     _number(found["real"], "{:.2f}")])  # fmt: skip
+    return [
+        "## Picture and motion",
+        table(["", *(name for name, _, _ in columns), "real clips"], rows),
+        "Grain: root mean square distance of plain ground from its colour. Wobble: mean absolute second difference in "
+        "time of the subject, moved to one place and size. Path: how far the subject's centre gets. Read all of them "
+        "against the real clips' column.",
+    ]
+
+
+def _number(value: float | None, shape: str) -> str:
+    return "-" if value is None else shape.format(value)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -149,7 +260,7 @@ def sheet(shown: Sequence[tuple[Verdict, np.ndarray]], path: Path, *, side: int 
     """Draw a line for each clip: four of its frames, its caption, and the verdicts (green right, red wrong).
 
     Args:
-        shown: verdicts with their frames, uint8 (F, H, W, 3).
+        shown: verdicts with their frames, uint8 (F, H, W, 3), or with alpha, which a checkerboard then shows.
         side: height and width that frames are drawn at, in pixels.
     """
     from PIL import Image, ImageDraw
@@ -157,10 +268,15 @@ def sheet(shown: Sequence[tuple[Verdict, np.ndarray]], path: Path, *, side: int 
     gap, text = 6, 620
     page = Image.new("RGB", (4 * (side + gap) + gap + text, len(shown) * (side + gap) + gap), "white")
     pen = ImageDraw.Draw(page)
+    cells = np.add(*(np.indices((side, side)) // 8)) % 2
+    board = Image.fromarray(np.where(cells, 242, 191).astype(np.uint8)).convert("RGBA")
     for row, (verdict, frames) in enumerate(shown):
         top = gap + row * (side + gap)
         for column, time in enumerate(np.linspace(0, len(frames) - 1, 4).round().astype(int)):
-            picture = Image.fromarray(frames[time]).resize((side, side), Image.Resampling.NEAREST)
+            resampling = Image.Resampling.NEAREST if frames.shape[1] < side else Image.Resampling.BICUBIC
+            picture = Image.fromarray(frames[time]).resize((side, side), resampling)
+            if picture.mode == "RGBA":
+                picture = Image.alpha_composite(board, picture)
             page.paste(picture, (gap + column * (side + gap), top))
         left = gap + 4 * (side + gap)
         pen.text((left, top + 2), f"{TITLES[verdict.split]} {verdict.index}: {verdict.scene.caption}", fill="black")

@@ -245,7 +245,7 @@ class STUNet(ModelMixin, ConfigMixin):
             class_labels: (B,), for T2Is with a class embedding, such as the noise level of DeepFloyd IF stage II.
             encoder_attention_mask: (B, L), 1 = keep.
             added_cond_kwargs: as UNet2DConditionModel's, such as SDXL's `text_embeds` and `time_ids`.
-            frame_positions: (B, F), where in the clip each frame is, 0 = start, 1 = end, for `temporal_conditioning`;
+            frame_positions: (B, F), where in the clip each frame is (`clock.frame_place`), for `temporal_conditioning`;
                 None = `sample` is the whole clip.
             layout: (B, F, 6), where the subject is in each frame, for T2Is whose class embedding takes it: x and y in
                 [-1, 1], log side, sine and cosine of the angle, and whether it is given; see `diffusion.layout`.

@@ -26,7 +26,9 @@ _SHOWN = 8
 
 
 class Autoencode:
-    """Trains an RGBAAutoencoder from scratch."""
+    """Trains an RGBAAutoencoder from scratch, or one that is there on."""
+
+    step: int = 0
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device

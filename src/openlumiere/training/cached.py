@@ -88,7 +88,7 @@ def _write(
     at_once = 0
     while len(captions) < len(items):
         # As many frames as are fast to encode together.
-        batch = [source[items[len(captions) + n]] for n in range(min(max(at_once, 1), len(items) - len(captions)))]
+        batch = _items(source, items[len(captions) : len(captions) + max(at_once, 1)])
         at_once = max(_ENCODED_AT_ONCE // batch[0]["pixels"].shape[1], 1)
         captions += [sample.pop("caption") for sample in batch]
         stacked = default_collate(batch)
@@ -106,6 +106,12 @@ def _write(
     tensors = {name: torch.cat(parts).contiguous() for name, parts in found.items()}
     save_file(tensors, partial, metadata={"captions": json.dumps(captions)})
     partial.rename(path)
+
+
+def _items(source: Dataset[Any], indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Several items, at once where the data set can, as PyTorch's loader asks for them."""
+    at_once = getattr(source, "__getitems__", None)
+    return at_once(indices) if at_once is not None else [source[index] for index in indices]
 
 
 def _check_identity(folder: Path, identity: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ class ClassifierConfig:
 
     side: int = SIDE  # height and width in pixels of the frames it looks at
     width: int = 32  # channels of the first layer
+    deep: bool = False  # two layers more, for frames of 128 pixels
     steps: int = 1400
     batch_size: int = 128
     lr: float = 3e-3
@@ -57,10 +58,11 @@ class SubjectClassifier(nn.Module):
             *_layer(2 * w, 2 * w),
             *_layer(2 * w, 4 * w, stride=2),
             *_layer(4 * w, 4 * w),
+            *(_layer(4 * w, 8 * w, stride=2) + _layer(8 * w, 8 * w) if config.deep else []),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(4 * w, len(self.subjects))
+        self.head = nn.Linear((8 if config.deep else 4) * w, len(self.subjects))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         frames = (frames * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
@@ -74,7 +76,7 @@ class SubjectClassifier(nn.Module):
             frames: (F, H, W, 3), uint8 or float in [0, 1].
 
         Returns:
-            (F, 4 * width), not negative.
+            (F, 4 * width), or twice as many of a deep network; not negative.
         """
         return self.body(self._seen(frames))
 

@@ -30,28 +30,37 @@ TRACK_POINTS = 49
 _LAGS = (3, 12)
 _ANGLES, _RADII = 24, 6
 _CYCLES = (1, 2, 3, 4, 5)
+_OSCILLATIONS = tuple(range(1, 11))  # cycles a clip; the fastest bounce has eight
 
 
-def as_clip(frames: np.ndarray | torch.Tensor, at: np.ndarray | None = None, *, side: int = SIDE) -> torch.Tensor:
+def as_clip(
+    frames: np.ndarray | torch.Tensor,
+    at: np.ndarray | None = None,
+    *,
+    side: int | None = SIDE,
+    channels: int | None = 3,
+) -> torch.Tensor:
     """Frames as the judges see them.
 
     Args:
         frames: (F, H, W, 3), uint8 or float in [0, 1].
         at: indices of the frames to take; all when None.
-        side: height and width to give them.
+        side: height and width to give them; None = as they are.
+        channels: None = 3, or 4 with alpha.
 
     Returns:
-        float32 (F, 3, side, side) in [0, 1].
+        float32 (F, channels, side, side) in [0, 1].
     """
     # Copied, as torch takes no array that is read-only or runs backwards.
     clip = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.array(frames))
-    if clip.ndim != 4 or clip.shape[-1] != 3:
-        raise LumiereError(f"a clip must have the shape (frames, height, width, 3), not {tuple(clip.shape)}")
+    if clip.ndim != 4 or clip.shape[-1] not in ([channels] if channels else (3, 4)):
+        wanted = channels or "3 or 4"
+        raise LumiereError(f"a clip must have the shape (frames, height, width, {wanted}), not {tuple(clip.shape)}")
     if at is not None:
         clip = clip[torch.from_numpy(at)]
     clip = clip.float() / 255.0 if clip.dtype == torch.uint8 else clip.float().clamp(0.0, 1.0)
     clip = clip.permute(0, 3, 1, 2)
-    if clip.shape[-2:] == (side, side):
+    if side is None or clip.shape[-2:] == (side, side):
         return clip
     return F.interpolate(clip, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
@@ -86,12 +95,53 @@ def background(clip: torch.Tensor) -> tuple[str, torch.Tensor]:
     Returns:
         Name, and CIELAB colour of shape (3,): the median of the winner's voters.
     """
+    name, pixels = _winners(clip)
+    return name, lab(pixels).median(0).values
+
+
+def ground_color(clip: torch.Tensor) -> torch.Tensor:
+    """The red, green and blue of a clip's background, (3,): as `background`'s, in sRGB, at any size."""
+    return _winners(clip)[1].median(0).values
+
+
+def _winners(clip: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """The colour that most border pixels are nearest to, and those pixels, (N, 3)."""
     ring = torch.cat([clip[..., 0, :], clip[..., -1, :], clip[..., 1:-1, 0], clip[..., 1:-1, -1]], dim=-1)
-    pixels = lab(ring).transpose(1, 2).reshape(-1, 3)
+    pixels = ring.transpose(1, 2).reshape(-1, 3)
     names, colors = _named_colors()
-    votes = torch.cdist(pixels, colors).argmin(1)
+    votes = torch.cdist(lab(pixels), colors).argmin(1)
     winner = int(votes.bincount(minlength=len(names)).argmax())
-    return names[winner], pixels[votes == winner].median(0).values
+    return names[winner], pixels[votes == winner]
+
+
+def transparent(frames: np.ndarray | torch.Tensor) -> bool:
+    """Whether most pixels at a clip's border, over all frames, are transparent."""
+    clip = as_clip(frames, side=None, channels=None)
+    if clip.shape[1] == 3:
+        return False
+    alpha = clip[:, 3]
+    ring = torch.cat([alpha[:, 0], alpha[:, -1], alpha[:, 1:-1, 0], alpha[:, 1:-1, -1]], dim=-1)
+    return bool((ring < 0.5).float().mean() > 0.5)
+
+
+def on_contrast(frames: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """A clip with straight alpha over the vocabulary's colour that is furthest from its subject's; others as they are.
+
+    Args:
+        frames: (F, H, W, 3 or 4), uint8 or float in [0, 1].
+
+    Returns:
+        (F, H, W, 3); float in [0, 1] where there was alpha.
+    """
+    if frames.shape[-1] == 3:
+        return frames
+    clip = as_clip(frames, side=None, channels=4)
+    alpha = clip[:, 3:]
+    own = (clip[:, :3] * alpha).sum((0, 2, 3)) / alpha.sum().clamp(min=1e-6)
+    _, colors = _named_colors()
+    furthest = int((colors - lab(own[None])).norm(dim=1).argmax())
+    behind = torch.tensor(list(vocabulary()["backgrounds"].values())[furthest])[None, :, None, None] / 255
+    return (clip[:, :3] * alpha + behind * (1 - alpha)).permute(0, 2, 3, 1)
 
 
 def moving_fraction(frames: np.ndarray | torch.Tensor) -> float:
@@ -116,8 +166,9 @@ def track_features(clip: torch.Tensor) -> torch.Tensor:
     """How the subject moves, in numbers that a small classifier can weigh; shape (FEATURES,).
 
     The subject is what differs from the background. Of its centre, log area and second moments over the clip: level,
-    trend, and waves of 1 to 5 cycles. Of its appearance: how well the subject, seen in polar coordinates about
-    its centre, matches itself a sixteenth and a quarter of the clip later, for each angle turned by.
+    trend, waves of 1 to 5 cycles, and how much of each rate there is whatever the phase. Of its appearance: how well
+    the subject, seen in polar coordinates about its centre, matches itself a sixteenth and a quarter of the clip later,
+    for each angle turned by.
 
     Args:
         clip: (TRACK_POINTS, 3, SIDE, SIDE) in [0, 1]: the frames at `track_indices`.
@@ -131,10 +182,11 @@ def track_features(clip: torch.Tensor) -> torch.Tensor:
     log_area = (mass / SIDE**2).clamp(min=1e-3).log()
     tracks = torch.stack([x, y, log_area, size.log(), (sxx - syy) / size, 2 * sxy / size])
     waves = tracks @ _basis().T / TRACK_POINTS
+    rates = torch.linalg.vector_norm(tracks @ _oscillations().transpose(1, 2), dim=0) / TRACK_POINTS
     residual = tracks - tracks.mean(1, keepdim=True)
     spread = (residual.square().mean(1) + 1e-6).log()
     turned = _turning(difference * weight[:, None], x, y, (mass * 4 / SIDE**2 / np.pi).sqrt())
-    return torch.cat([waves.flatten(), spread, turned.flatten()])
+    return torch.cat([waves.flatten(), rates.flatten(), spread, turned.flatten()])
 
 
 def centres(frames: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -161,7 +213,7 @@ def _centre(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return axis, mass, (weight.sum(1) * axis).sum(1) / mass, (weight.sum(2) * axis).sum(1) / mass
 
 
-FEATURES = 6 * (2 + 2 * len(_CYCLES)) + 6 + len(_LAGS) * _ANGLES
+FEATURES = 6 * (2 + 2 * len(_CYCLES) + len(_OSCILLATIONS)) + 6 + len(_LAGS) * _ANGLES
 
 
 @lru_cache(maxsize=1)
@@ -171,6 +223,13 @@ def _basis() -> torch.Tensor:
     for k in _CYCLES:
         rows += [torch.sin(2 * torch.pi * k * t), torch.cos(2 * torch.pi * k * t)]
     return torch.stack(rows)
+
+
+@lru_cache(maxsize=1)
+def _oscillations() -> torch.Tensor:
+    """Sine and cosine of each rate, (2, rates, TRACK_POINTS)."""
+    angle = 2 * torch.pi * torch.tensor(_OSCILLATIONS)[:, None] * torch.linspace(0, 1, TRACK_POINTS)
+    return torch.stack([torch.sin(angle), torch.cos(angle)])
 
 
 def _turning(difference: torch.Tensor, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:

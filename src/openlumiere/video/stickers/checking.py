@@ -85,7 +85,7 @@ def _measure_picture(path: Path) -> Measured:
             picture.seek(i)
             picture.load()
             lengths.append((picture.info.get("duration") or 0) / 1000)
-            transparent |= picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+            transparent |= bool(np.asarray(picture.convert("RGBA"))[..., 3].min() < 255)
         return Measured(
             codec=picture.format or "", pixel_format="", width=picture.width, height=picture.height,
             num_frames=len(lengths), duration=sum(lengths), shortest=min(lengths), transparent=transparent,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,9 @@ def find_period(frames: np.ndarray) -> int | None:
     count = len(small)
     farthest = 0.0
     for lag in range(1, count - max(count // 4, 1) + 1):
-        apart = float(np.abs(small[lag:] - small[:-lag]).mean())
+        apart = _apart(small, lag)
         if lag > 2 and farthest > _LEAST_MOTION and apart < _SAME * farthest:
-            around = {
-                near: float(np.abs(small[near:] - small[:-near]).mean())
-                for near in range(lag, min(lag + 3, count - 1) + 1)
-            }
-            return min(around, key=around.__getitem__)
+            return _nearest_seam(small, range(lag, min(lag + 3, count - 1) + 1))
         farthest = max(farthest, apart)
     return None
 
@@ -48,6 +45,15 @@ def _small(frame: np.ndarray) -> np.ndarray:
     picture = Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(picture, np.float32)
     return np.concatenate([pixels[..., :3] * pixels[..., 3:] / 255, pixels[..., 3:]], -1)
+
+
+def _apart(small: np.ndarray, lag: int) -> float:
+    return float(np.abs(small[lag:] - small[:-lag]).mean())
+
+
+def _nearest_seam(small: np.ndarray, lags: Iterable[int]) -> int:
+    """The lag after which frames are most alike."""
+    return min(lags, key=lambda lag: _apart(small, lag))
 
 
 def fit_time(
@@ -66,10 +72,15 @@ def fit_time(
     count = len(frames)
     most = count if max_seconds is None else max(int(max_seconds * fps + 1e-6), 1)
     loop = min(period * fps, count) if period is not None else find_period(frames)
+    if period is not None and loop and loop > most:  # the whole is too long a loop, but may hold shorter ones
+        loop = find_period(frames) or loop
     length = count / fps
     if loop and loop <= most:
         loops = int(min(count, most) / loop + 1e-6)
         kept = round(loops * loop)
+        if period is None and kept < count:  # a period need not be whole frames: its multiples tell it better
+            around = range(max(kept - loops, 1), min(kept + loops, most, count - 1) + 1)
+            kept = _nearest_seam(np.stack([_small(frame) for frame in frames]), around)
         if kept == count:
             return Timed(frames, fps, "")
         which = "one whole loop" if loops == 1 else f"{loops} whole loops"

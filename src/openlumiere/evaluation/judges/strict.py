@@ -1,0 +1,226 @@
+"""A judge that fails where an eye fails: which subject a clip shows at its own size, or none that is worth the name.
+
+The subject classifier was made to forgive blur and noise: it says what a clip may be meant to show. This one is trained
+on sharp frames, and on spoiled ones that all bear the label `NOTHING`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from openlumiere.clock import clip_seconds, frame_seconds
+from openlumiere.data.compose import Atlas, Sprites, draw_batch, ground, over
+from openlumiere.data.scenes import Scene, SceneSampler, Split
+from openlumiere.errors import LumiereError
+from openlumiere.video import opaque, read_clip
+
+from .. import cache
+from .classifier import ClassifierConfig, SubjectClassifier
+from .spoiling import SPOILERS, Spoiler, bend, blur
+from .tracks import as_clip
+
+SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".webp", ".gif", ".png")
+NOTHING = "nothing"  # what spoiled pictures show
+_WEAK_HELD_OUT = 4  # one clip of weak models in so many is not trained on
+_GROUP = 8  # scenes drawn at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrictConfig(ClassifierConfig):
+    """Network and training of the strict judge; the defaults take a quarter of an hour on one idle CPU thread."""
+
+    side: int = 128
+    width: int = 16
+    deep: bool = True
+    steps: int = 1500
+    batch_size: int = 64
+    lr: float = 4e-3
+    spoiled: float = 0.45  # share of the frames of a batch that are spoiled
+    held_out_clips: int = 222
+
+
+def strict_classifier(
+    atlases: Mapping[str, Atlas],
+    folder: Path,
+    *,
+    config: StrictConfig | None = None,
+    spoiled: Path | None = None,
+    progress: bool = True,
+) -> SubjectClassifier:
+    """The strict judge for these subjects: read from `folder`, or trained and kept there when absent.
+
+    Args:
+        spoiled: folder of weak models' clips, files or arrays (F, H, W, 3), that are to be called `NOTHING` too; every
+            fourth, from the first, is kept to measure how many are. They are part of the judge's name.
+    """
+    config = config or StrictConfig()
+    weak = weak_frames(spoiled, config.side) if spoiled else []
+    data = cache.data_fingerprint(atlases) + cache.arrays_fingerprint(weak)
+    path = cache.cached_path(folder, "strict", data, dataclasses.asdict(config))
+    network = SubjectClassifier([*sorted(atlases), NOTHING], config)
+    found = cache.load(path)
+    if found is not None:
+        network.load_state_dict(found[0])
+        network.card = found[1]
+        return network.eval()
+    network = train(atlases, config, weak=weak, progress=progress)
+    network.card = {
+        "subjects": network.subjects,
+        "config": dataclasses.asdict(config),
+        "data": data,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "accuracy": accuracies(network, atlases, weak=weak),
+    }
+    cache.save(path, network, network.card)
+    return network
+
+
+def train(
+    atlases: Mapping[str, Atlas], config: StrictConfig, *, weak: Sequence[np.ndarray] = (), progress: bool = True
+) -> SubjectClassifier:
+    """Train on real frames of the train split, and on spoiled ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = SubjectClassifier([*sorted(atlases), NOTHING], config).train()
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # channels-last convolutions are faster on the CPU
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
+    generator = torch.Generator().manual_seed(config.seed)
+    shown = [frame for index, clip in enumerate(weak) if index % _WEAK_HELD_OUT for frame in clip]
+    batches = _batches(network, atlases, config, shown, generator)
+    bar = tqdm(range(config.steps), "training the strict judge", unit="step", disable=not progress)
+    for step in bar:
+        frames, labels = next(batches)
+        loss = F.cross_entropy(network(frames), labels, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.2f}")
+    return network.eval()
+
+
+def _batches(
+    network: SubjectClassifier,
+    atlases: Mapping[str, Atlas],
+    config: StrictConfig,
+    weak: Sequence[np.ndarray],
+    generator: torch.Generator,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Frames (batch, 3, side, side) and labels: the first are real, the others spoiled in turn."""
+    label = {key: index for index, key in enumerate(network.subjects)}
+    scenes = SceneSampler({key: atlas.names for key, atlas in atlases.items()}, split="train", seed=config.seed)
+    sprites = Sprites(atlases)
+    spoiled = round(config.spoiled * config.batch_size)
+    real = config.batch_size - spoiled
+    ways = list(SPOILERS.values())
+    start = turn = 0
+    while True:
+        listed = [scenes(index) for index in range(start, start + config.batch_size)]
+        start += config.batch_size
+        # Subjects go round in turn: without this the spoiled ones would always be the same.
+        order = torch.randperm(len(listed), generator=generator).tolist()
+        listed = [listed[index] for index in order]
+        seconds = frame_seconds(torch.randint(config.num_frames, (len(listed), 1), generator=generator).numpy())
+        rgba, _ = draw_batch(
+            listed, sprites, size=config.side, seconds=seconds, duration=clip_seconds(config.num_frames)
+        )
+        subjects = rgba[:, :, 0]
+        parts = [almost_unspoiled(subjects[:real], generator)]
+        for part in subjects[real:].split(max(-(-spoiled // len(ways)), 2)):
+            parts.append(ways[turn % len(ways)](part, generator))
+            turn += 1
+        colors = ground([scene.background for scene in listed])
+        frames = over(torch.cat(parts), colors)[:, :3]
+        labels = [label[scene.subject] for scene in listed[:real]] + [label[NOTHING]] * spoiled
+        if weak:
+            share = max(spoiled // 3, 1)
+            for place in range(len(frames) - share, len(frames)):
+                chosen = weak[int(torch.randint(len(weak), (), generator=generator))]
+                frames[place] = torch.from_numpy(chosen).permute(2, 0, 1).float() / 255
+        noise = torch.randn(frames.shape, generator=generator)
+        level = 0.012 * torch.rand(len(frames), 1, 1, 1, generator=generator)
+        yield (frames + level * noise).clamp(0, 1), torch.tensor(labels)
+
+
+def almost_unspoiled(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """What an eye forgives: half of the subjects blurred by up to half a pixel in 128 and bent by as little."""
+    softened = blur(rgba, 0.005 * float(torch.rand((), generator=generator)))
+    softened = bend(softened, 0.004 * torch.rand(len(rgba), generator=generator), generator)
+    return torch.where(torch.rand(len(rgba), 1, 1, 1, generator=generator) < 0.5, softened, rgba)
+
+
+def accuracies(
+    network: SubjectClassifier, atlases: Mapping[str, Atlas], *, weak: Sequence[np.ndarray] = ()
+) -> dict[str, float | None]:
+    """Share of held-out real clips whose subject is told, and of spoiled ones that are refused, by way of spoiling."""
+    found: dict[str, float | None] = {"held-out combinations": real_accuracy(network, atlases, split="combinations")}
+    for name in SPOILERS:
+        found[f"{name}, refused"] = refused(network, atlases, name)
+    if weak:
+        kept = weak[::_WEAK_HELD_OUT]
+        found["weak models', refused"] = float(np.mean([network.classify(clip)[0] == NOTHING for clip in kept]))
+    return found
+
+
+def real_accuracy(network: SubjectClassifier, atlases: Mapping[str, Atlas], *, split: Split = "train") -> float:
+    """Share of real clips, of scenes that were not trained on, whose subject is told."""
+    config = network.config
+    listed = _held_out_clips(atlases, config, split, count=config.held_out_clips, frames=config.frames_per_clip)
+    return float(np.mean([network.classify(clip)[0] == scene.subject for scene, clip in listed]))
+
+
+def refused(network: SubjectClassifier, atlases: Mapping[str, Atlas], way: str) -> float:
+    """Share of clips of held-out combinations, spoiled in one way frame by frame, that show `NOTHING`."""
+    config = network.config
+    listed = _held_out_clips(
+        atlases, config, "combinations", count=max(config.held_out_clips // 5, 2), frames=config.frames_per_clip // 2,
+        spoil=SPOILERS[way],
+    )  # fmt: skip
+    return float(np.mean([network.classify(clip)[0] == NOTHING for _, clip in listed]))
+
+
+def _held_out_clips(
+    atlases: Mapping[str, Atlas], config: ClassifierConfig, split: Split, *, count: int, frames: int,
+    spoil: Spoiler | None = None,
+) -> Iterator[tuple[Scene, torch.Tensor]]:  # fmt: skip
+    """Scenes that were not trained on, and frames spread over their clips, (frames, side, side, 3) in [0, 1]."""
+    names = {key: atlas.names for key, atlas in atlases.items()}
+    scenes = SceneSampler(names, split=split, seed=config.seed + 1)  # never the seed that was trained on
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    sprites = Sprites(atlases)
+    seconds = frame_seconds(np.linspace(0, config.num_frames - 1, max(frames, 1)).round())
+    for start in range(0, count, _GROUP):
+        # At least two, as blending takes two; subjects go round in turn, so they differ.
+        listed = [scenes(index) for index in range(start, max(min(start + _GROUP, count), start + 2))]
+        rgba, _ = draw_batch(
+            listed, sprites, size=config.side, seconds=seconds, duration=clip_seconds(config.num_frames)
+        )
+        if spoil is not None:
+            rgba = torch.stack([spoil(rgba[:, :, time], generator) for time in range(rgba.shape[2])], dim=2)
+        clips = over(rgba, ground([scene.background for scene in listed]))[:, :3].clamp(0, 1)
+        yield from zip(listed[: count - start], clips.permute(0, 2, 3, 4, 1), strict=False)
+
+
+def weak_frames(folder: Path, side: int, *, frames: int = 8) -> list[np.ndarray]:
+    """Frames spread over each clip in a folder, uint8 (frames, side, side, 3): files of clips, or arrays."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".npy", *SUFFIXES))
+    if not found:
+        raise LumiereError(f"{folder} holds no clips; give a folder of a weak model's clips")
+    clips = []
+    for path in found:
+        shown = cache.read_array(path) if path.suffix == ".npy" else opaque(read_clip(path).frames)
+        clip = as_clip(shown, np.linspace(0, len(shown) - 1, frames).round().astype(int), side=side)
+        clips.append((clip.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy())
+    return clips
