@@ -16,7 +16,7 @@ from openlumiere.cli import main
 from openlumiere.clock import frame_seconds
 from openlumiere.data.scenes import Scene, SceneSampler, trajectory, vocabulary
 from openlumiere.diffusion.layout import layout_of
-from openlumiere.diffusion.motion import MOTION_DIM, trace
+from openlumiere.diffusion.motion import MOTION_DIM, TURN, trace, upright
 from openlumiere.evaluation.judges.paths import judge_path
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import embed, load_text_encoder
@@ -75,6 +75,16 @@ def test_in_a_loop_every_path_comes_round(seconds: float) -> None:
             assert judge_path(path, seconds).motion == scene.motion
         elif scene.motion in ("left", "right"):
             assert np.ptp(path[:, 0]) > 0.4  # there and back again
+
+
+def test_a_little_tilt_is_taken_out_and_a_turn_is_not() -> None:
+    motion = torch.randn(3, MOTION_DIM, generator=torch.Generator().manual_seed(0))
+    motion[:, TURN] = torch.tensor([[0.1, -0.2], [0.1, 1.3], [1.0, 0.0]])
+    found = upright(motion)
+    changed = (found != motion).any(0).nonzero()[:, 0].tolist()
+    assert changed == [12, 13, 14, 15]  # the angle's trend
+    assert (found[0, 12:16] == 0).all()
+    assert torch.equal(found[1:], motion[1:])
 
 
 # --- Words for paths --------------------------------------------------------------------------------------------------

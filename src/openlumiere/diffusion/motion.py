@@ -17,11 +17,13 @@ import torch
 COLUMNS, TRENDS, HARMONICS = 4, 4, 4
 MOTION_DIM = COLUMNS * (TRENDS + 2 * HARMONICS) + 1
 _ANGLE = 3
+TURN = slice(_ANGLE * TRENDS, _ANGLE * TRENDS + 2)  # of the numbers: the angle half-way, and the speed
 # Hertz. A clip of five seconds shows half a period of the slowest, 16 frames a second five frames of the fastest.
 _SLOWEST, _FASTEST = 0.1, 3.0
 _OBSERVED, _RATE = 10.0, 32.0  # seconds, and samples a second, that `oscillation` looks at; enough for all harmonics
 _STEADY = 1e-4  # mean square of what a trend leaves over, below which nothing oscillates
 _USUAL = 1.0  # hertz, where nothing does
+_A_TILT = 0.25  # radians, and radians a second: up to a fifth of the slowest spin
 _A_TURN = math.pi / 2  # a loop that turns by more does not swing back, but goes round
 _NEGLIGIBLE = 0.02  # amplitude of oscillations that are noise of the network that made the numbers
 
@@ -111,6 +113,14 @@ def with_trend(motion: torch.Tensor, paths: torch.Tensor, seconds: float) -> tor
 def observed_seconds() -> torch.Tensor:
     """When `oscillation` looks at paths, float64, (320,)."""
     return torch.arange(round(_OBSERVED * _RATE), dtype=torch.float64) / _RATE
+
+
+def upright(motion: torch.Tensor) -> torch.Tensor:
+    """Take what little subjects are turned, a network's error, out of their motions: (B, MOTION_DIM) -> the same."""
+    little = (motion[:, TURN].abs() < _A_TILT).all(1)
+    upright = motion.clone()
+    upright[:, _ANGLE * TRENDS : (_ANGLE + 1) * TRENDS] *= ~little[:, None]
+    return upright
 
 
 def _split(motion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,11 +21,10 @@ from openlumiere.stunet import STUNet
 from .clips import rgb
 from .denoising import ClipPipeline, Conditions, LumierePipelineOutput, Start
 from .given import Given
-from .layouts import read_layout
+from .layouts import told_layout
 from .planner import PathPlanner
 from .styles import read_style, resolve_style
 from .super_resolution import LumiereSuperResolutionPipeline
-from .text import TextConditions
 
 
 class LumierePipeline(ClipPipeline):
@@ -299,7 +297,10 @@ class LumierePipeline(ClipPipeline):
             latents = correlate(latents, self.config.noise_correlation, loop=loop)
         elif latents.shape != shape:
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
-        layout = self._layout(layout, text, shape[0], num_frames, generator, loop=loop, planned=planner, video=video)
+        layout = told_layout(
+            self.unet, layout, self.planner if planner else None, text.hidden_states[: shape[0]], num_frames,
+            loop=loop, given=video is not None, generator=generator,
+        )  # fmt: skip
         kept_on = torch.device("cpu") if offload_frames else device
         given = self._given(video, mask, shape, strength, kept_on, background)
         beside, start, held = None, None, None
@@ -392,31 +393,6 @@ class LumierePipeline(ClipPipeline):
             video, mask, (batch, frames, height, width), self.scale, alpha=self.has_alpha, background=background
         )
         return given.to(device, self.unet.dtype)
-
-    def _layout(
-        self,
-        layout: Any | None,
-        text: TextConditions,
-        batch: int,
-        num_frames: int,
-        generator: torch.Generator | list[torch.Generator] | None,
-        *,
-        loop: bool,
-        planned: bool,
-        video: Any | None,
-    ) -> torch.Tensor | None:
-        """Where the subjects of B clips are, (B, F, 6); None = not told. The planner draws from the generator, last."""
-        if not self.unet.takes_layout:
-            if layout is not None:
-                raise LumiereError("this model was not trained to be told where its subject is: leave the layout out")
-            return None
-        planner = self.planner if planned else None
-        if planner is None or (layout is None and video is not None):  # a given subject is where it is
-            plan = None
-        else:
-            prompts = text.hidden_states[:batch]
-            plan = partial(planner.plan, prompts, num_frames, loop=loop, generator=generator)
-        return read_layout(layout, batch=batch, num_frames=num_frames, loop=loop, plan=plan)
 
     def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
         length = length or self.config.window_frames or num_frames

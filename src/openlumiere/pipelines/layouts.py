@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,45 @@ import torch
 from openlumiere.diffusion.layout import LAYOUT_DIM, layout_of, path_through
 from openlumiere.diffusion.way_points import check_way_points
 from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
+
+from .planner import PathPlanner
 
 # A path for each clip, (B, F, 4), as `diffusion.layout` has them.
 Plan = Callable[[], torch.Tensor]
+
+
+def told_layout(
+    unet: STUNet,
+    layout: Any | None,
+    planner: PathPlanner | None,
+    prompts: torch.Tensor,
+    num_frames: int,
+    *,
+    loop: bool,
+    given: bool,
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> torch.Tensor | None:
+    """What a network is told of where the subjects of B clips are, (B, F, 6); None = nothing.
+
+    Args:
+        layout: as `read_layout`'s.
+        planner: asked for what the layout leaves open; None = there is none, or it is not wanted.
+        prompts: token embeddings, (B, L, D).
+        given: a part of the clips is given, and so is where its subject is: no planner says otherwise.
+        generator: that the planner draws from.
+
+    Raises:
+        LumiereError: as `read_layout`, and a layout for a network that takes none.
+    """
+    if not unet.takes_layout:
+        if layout is not None:
+            raise LumiereError("this model was not trained to be told where its subject is: leave the layout out")
+        return None
+    plan = None
+    if planner is not None and not (given and layout is None):
+        plan = partial(planner.plan, prompts, num_frames, loop=loop, generator=generator)
+    return read_layout(layout, batch=len(prompts), num_frames=num_frames, loop=loop, plan=plan)
 
 
 def read_layout(

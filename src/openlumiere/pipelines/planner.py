@@ -12,7 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from openlumiere.clock import FPS, clip_seconds
-from openlumiere.diffusion.motion import MOTION_DIM, trace
+from openlumiere.diffusion.motion import MOTION_DIM, trace, upright
 from openlumiere.errors import LumiereError
 
 _TIME_DIM = 32
@@ -97,7 +97,7 @@ class PathPlanner(ModelMixin, ConfigMixin):
             velocity = self._velocity(x.to(dtype), now, read, length).float()
             x_then = x + velocity / steps
             x = x + (velocity + self._velocity(x_then.to(dtype), then, read, length).float()) / (2 * steps)
-        return x * self.scale.float() + self.mean.float()
+        return upright(x * self.scale.float() + self.mean.float())
 
     def plan(
         self,

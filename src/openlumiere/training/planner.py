@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from openlumiere.diffusion.motion import TURN
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import load_text_encoder
@@ -20,6 +21,8 @@ from .scene_paths import ScenePaths
 
 _PATHS_A_PROMPT = 4
 _READ_AT_ONCE = 64
+# Few subjects turn, and far; all others would be tilted by the error of a network that sees angles at unit variance.
+_PRECISION_OF_TURNS = 4
 
 
 class Planner:
@@ -43,7 +46,9 @@ class Planner:
         self.dataset: Dataset[Any] = paths
         motions = paths.motions.flatten(0, 1)
         self.module.mean.copy_(motions.mean(0))
-        self.module.scale.copy_(motions.std(0).clamp(min=0.02))
+        scale = motions.std(0).clamp(min=0.02)
+        scale[TURN] /= _PRECISION_OF_TURNS
+        self.module.scale.copy_(scale)
 
     @torch.no_grad()
     def tell(self, captions: list[str]) -> torch.Tensor:
