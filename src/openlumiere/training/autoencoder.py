@@ -28,7 +28,7 @@ _SHOWN = 8
 class Autoencode:
     """Trains an RGBAAutoencoder from scratch, or one that is there on."""
 
-    step: int = 0
+    step: int = 0  # see `Stage`
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device

@@ -98,7 +98,7 @@ def _write(
         if small:
             stacked["small"] = pixels / 2 + 0.5
         for name in {"small", "alpha"} & set(stacked):
-            shrunk = adaptive_avg_pool3d(stacked[name], list(latents.shape[2:]))
+            shrunk = adaptive_avg_pool3d(stacked[name], (latents.shape[2], latents.shape[3], latents.shape[4]))
             stacked[name] = (shrunk * 255).round().to(torch.uint8)
         for name, values in stacked.items():
             found.setdefault(name, []).append(values)

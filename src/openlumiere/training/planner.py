@@ -28,6 +28,8 @@ _PRECISION_OF_TURNS = 4
 class Planner:
     """Trains a `PathPlanner` by flow matching (Lipman et al. 2023)."""
 
+    step: int = 0  # see `Stage`
+
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         if config.data.kind != "emoji":
             raise LumiereError(f"data.kind {config.data.kind!r}: a planner is trained on emoji scenes")
