@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from openlumiere.diffusion.motion import TURN
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import load_text_encoder
@@ -21,12 +20,12 @@ from .scene_paths import ScenePaths
 
 _PATHS_A_PROMPT = 4
 _READ_AT_ONCE = 64
-# Few subjects turn, and far; all others would be tilted by the error of a network that sees angles at unit variance.
-_PRECISION_OF_TURNS = 4
 
 
 class Planner:
     """Trains a `PathPlanner` by flow matching (Lipman et al. 2023)."""
+
+    step = 0  # see `Stage`
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         if config.data.kind != "emoji":
@@ -46,9 +45,7 @@ class Planner:
         self.dataset: Dataset[Any] = paths
         motions = paths.motions.flatten(0, 1)
         self.module.mean.copy_(motions.mean(0))
-        scale = motions.std(0).clamp(min=0.02)
-        scale[TURN] /= _PRECISION_OF_TURNS
-        self.module.scale.copy_(scale)
+        self.module.scale.copy_(motions.std(0).clamp(min=0.02))
 
     @torch.no_grad()
     def tell(self, captions: list[str]) -> torch.Tensor:
