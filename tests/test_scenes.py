@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openlumiere.data import scenes
-from openlumiere.data.compose import Atlas, Sprites, draw, draw_batch, ground, layout_of, over, render
+from openlumiere.data.compose import Atlas, Sprites, draw, draw_batch, ground, over, render
 from openlumiere.data.scenes import (
     TRANSPARENT,
     Scene,
@@ -30,6 +30,7 @@ from openlumiere.data.scenes import (
     trajectory,
     vocabulary,
 )
+from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
 WORDS = vocabulary()

@@ -158,15 +158,6 @@ def over(rgba: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
     return rgba + (1.0 - rgba[:, 3:]) * behind
 
 
-def layout_of(poses: torch.Tensor) -> torch.Tensor:
-    """What networks are told of where things are: poses (..., 4) -> (..., 6).
-
-    x, y, log side, sine and cosine of the angle, and 1 for "given".
-    """
-    x, y, side, angle = poses.unbind(-1)
-    return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
-
-
 def draw(
     scene: Scene,
     atlas: Atlas,

@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from openlumiere.clock import FPS, clip_seconds, frame_place, frame_seconds
+from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
-from .compose import Sprites, draw_batch, ground, layout_of, over
+from .compose import Sprites, draw_batch, ground, over
 from .emoji import load_atlases
 from .scenes import SceneSampler, check_sampling, vocabulary
 
@@ -25,7 +26,7 @@ class Sample(TypedDict):
         pixels: (3, F, size, size) in [-1, 1]; or (4, F, size, size), premultiplied RGBA, scaled likewise: 2 a - 1.
         caption: what they show.
         alpha: of the subject, (1, F, size, size) in [0, 1].
-        layout: where the subject is in each frame, (F, 6), see `compose.layout_of`.
+        layout: where the subject is in each frame, (F, 6), see `diffusion.layout`.
         place: of each frame in its clip, (F,), see `clock.frame_place`; left out of whole clips.
     """
 
