@@ -15,7 +15,7 @@ from openlumiere.cli import build_parser
 from openlumiere.data import emoji as emoji_data
 from openlumiere.data.compose import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation import overview
+from openlumiere.evaluation import held_out, overview
 from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
@@ -55,7 +55,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_there(
         motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=16, held_out_clips=2),
     )  # fmt: skip
     # In place of the whole data set, which takes minutes to fetch; everything after reading it is the real thing.
-    for module in (emoji_data, overview, overview.emoji, overview.editing):
+    for module in (emoji_data, overview, held_out, overview.editing):
         monkeypatch.setattr(module, "load_atlases", lambda *_, **__: atlases)
     path = evaluate_all(
         str(tmp_path / "model"), tmp_path / "data", tmp_path / "my report", clips=2, num_frames=16, judges=judges,
