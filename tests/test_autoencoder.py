@@ -128,7 +128,7 @@ def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp
     with torch.no_grad():
         error = (learned(real) - real).square().mean()
         latents = learned.encode(real).latent_dist.mode()
-    assert error < 0.6 * real.var()
+    assert error < 0.8 * real.var()  # 1: the mean of all pictures
     # Exported statistics are those of the averaged weights.
     assert 0.5 < float(latents.std()) < 1.5
     assert Image.open(tmp_path / "run" / "samples" / "0000004.png").size == (8 * SIDE, 2 * SIDE)
