@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from openlumiere.data.scenes import SECONDS, Scene, SceneSampler, Split, vocabulary
+from openlumiere.data.scenes import SAMPLES_A_PERIOD, SECONDS, Scene, SceneSampler, Split, vocabulary
 from openlumiere.errors import LumiereError
 
 from . import cache
@@ -163,7 +163,14 @@ def evaluate_baselines(
     cache.continue_or_start(_folder(output, REAL), settings)
     scenes = {
         _GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
-        _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=SECONDS / 2),
+        _PERIODIC: _scenes(
+            known,
+            clips,
+            seed,
+            motions=list(PERIODS),
+            shortest=SAMPLES_A_PERIOD * SECONDS / num_frames,
+            longest=SECONDS / 2,
+        ),
     }
     for method in methods:
         _make_in_own_process(method, scenes, output, num_frames, seed, device, progress)
@@ -206,12 +213,13 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def _scenes(
-    subjects: Sequence[str], count: int, seed: int, *, motions: Sequence[str], longest: float = float("inf")
-) -> list[Scene]:
+    subjects: Sequence[str], count: int, seed: int, *,
+    motions: Sequence[str], shortest: float = 0.0, longest: float = float("inf"),
+) -> list[Scene]:  # fmt: skip
     """Scenes of these motions, every other one of a held-out combination.
 
     Args:
-        longest: periods to take, in seconds; of longer ones a clip shows too little.
+        shortest, longest: periods to take, in seconds; of others a clip shows too few frames, or too little.
     """
     words = vocabulary()["subjects"]
     names = {key: words[key]["names"] if key in words else [key] for key in subjects}
@@ -222,7 +230,7 @@ def _scenes(
     while len(found) < count:
         scene = samplers[len(found) % 2](index)
         index += 1
-        if scene.motion in motions and (scene.period or 0.0) <= longest:
+        if scene.motion in motions and (scene.period is None or shortest <= scene.period <= longest):
             found.append(scene)
     return found
 
