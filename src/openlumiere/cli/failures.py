@@ -15,7 +15,6 @@ _EXTRAS = {
     "emoji": "train",
     "tensorboard": "train",
     "resvg_py": "train",
-    "webdataset": "train",
     "markdown": "train",
     "matplotlib": "train",
     "lumiere_pytorch": "bench",

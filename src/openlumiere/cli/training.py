@@ -27,11 +27,12 @@ def register(commands: Commands) -> None:
             "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
             "lumiere train t2v --config configs/emoji-nano/t2v.yaml optim.lr=1e-4 time_budget=60",
             "lumiere train style --images my-drawings/ -o runs/mine    # generate takes it: --style runs/mine/export",
+            "lumiere train plan --config configs/emoji/plan.yaml --minutes 8.5 --state carried/",
             "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
         ],
     )
-    stages = ["autoencoder", "t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner"]
-    train.add_argument("stage", choices=stages)
+    stages = ["autoencoder", "t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner", "plan"]
+    train.add_argument("stage", choices=stages, help="plan: several, one after the other, see docs/gpu.md")
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
     train.add_argument("--config", metavar="FILE", help="YAML, see configs/; stage style can do without")
     train.add_argument(
@@ -39,6 +40,16 @@ def register(commands: Commands) -> None:
     )
     train.add_argument("--model", default="emoji-nano", help="style: what it is for, default: emoji-nano")
     train.add_argument("-o", "--output", metavar="FOLDER", help="style: where it goes")
+    train.add_argument(
+        "--minutes", type=parsing.positive_float, help="plan: train for so long, then stop; default: all"
+    )
+    train.add_argument(
+        "--state", metavar="FOLDER", type=Path, help="plan: small files to go on from on another machine"
+    )
+    train.add_argument(
+        "--budget", type=parsing.positive_int, default=56, metavar="MIB", help="plan: what they may take together: 56"
+    )
+    train.add_argument("--unpack", action="store_true", help="plan: put back what --state holds, and train nothing")
     train.add_argument("--no-resume", action="store_true", help="start anew, whatever checkpoints there are")
 
     export = add_command(
@@ -71,6 +82,9 @@ def register(commands: Commands) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
+    if args.stage == "plan":
+        _run_plan(args)
+        return
     config = _config(args)
     if config.stage != args.stage:
         raise LumiereError(f"{args.config} is for stage {config.stage}: say lumiere train {config.stage}")
@@ -81,6 +95,23 @@ def run_train(args: argparse.Namespace) -> None:
     exported = train(config, resume=not args.no_resume)
     if PartialState().is_main_process:
         print(f"wrote {exported}")
+
+
+def _run_plan(args: argparse.Namespace) -> None:
+    if args.config is None or args.no_resume:
+        raise LumiereError("a plan needs --config FILE, such as configs/emoji/plan.yaml, and always resumes")
+    if args.unpack and args.state is None:
+        raise LumiereError("--unpack needs --state FOLDER: where the packed files are")
+    from openlumiere.training.plan import load_plan, run
+
+    stages = load_plan(Path(args.config), args.overrides)
+    if args.unpack:
+        from openlumiere.training.carried import unpack
+
+        unpack(stages, args.state)
+        return
+    if run(stages, minutes=args.minutes, folder=args.state, budget=args.budget * 2**20):
+        print(f"all {len(stages)} stages are finished")
 
 
 def _config(args: argparse.Namespace) -> TrainConfig:

@@ -26,6 +26,7 @@ from .compose import render
 from .designs import DESIGNS, Design, draw_icon, icon_set
 from .emoji import _SKIN_TONES as SKIN_TONES
 from .emoji import fetch_package, iterate
+from .packed import holds_packed, read_packed
 from .scenes import _stable_hash as stable_hash
 
 STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
@@ -159,20 +160,25 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
         crop: side of the part that an item shows; 0 = the whole frame.
         split: "train", or "test" for held-out pictures.
         sources: names of those to draw from; None = all that are there but the never-trained-on kinds.
+        device: where frames are drawn; elsewhere than on the CPU all pictures are kept in its memory.
     """
 
     def __init__(
         self, folder: Path, *, size: int, crop: int = 0, seed: int = 0, split: str = "train",
-        sources: list[str] | None = None,
+        sources: list[str] | None = None, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        self.size, self.crop, self.seed = size, crop or size, seed
+        self.size, self.crop, self.seed, self.device = size, crop or size, seed, torch.device(device)
+        packed = read_packed(folder, split) if holds_packed(folder) else {}
         found = {path.name.removesuffix(f".{split}.npy"): path for path in sorted(folder.glob(f"*.{split}.npy"))}
-        chosen = [name for name in found if name not in UNSEEN] if sources is None else sources
-        missing = [name for name in chosen if name not in found]
+        known = sorted({*found, *packed})
+        chosen = [name for name in known if name not in UNSEEN] if sources is None else sources
+        missing = [name for name in chosen if name not in known]
         if missing or not chosen:
             lacks = f"lacks {', '.join(missing)}" if missing else "holds no pictures"
             raise LumiereError(f"{folder} {lacks}; make them with: lumiere data artwork -o {folder}")
-        self.arrays = [np.load(found[name], mmap_mode="r") for name in chosen]
+        self.arrays = [packed[name] if name in packed else np.load(found[name], mmap_mode="r") for name in chosen]
+        on_cpu = self.device.type == "cpu"
+        self._pictures = None if on_cpu else [torch.from_numpy(np.array(a)).to(self.device) for a in self.arrays]
         # The animated emoji are what the model draws; of the others a thousand weigh as much as four thousand.
         weights = [
             len(array) ** 0.5 * (2.0 if name == _ANIMATED else 1.0)
@@ -187,7 +193,7 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
         """Several at once: premultiplied RGBA in [-1, 1], (4, crop, crop) each."""
         rngs = [np.random.default_rng([self.seed, index, 0xA27]) for index in indices]
         front = self._placed(rngs)
-        behind = torch.stack([self._ground(rng) for rng in rngs])
+        behind = torch.stack([self._ground(rng) for rng in rngs]).to(self.device)
         backed = [n for n, rng in enumerate(rngs) if rng.random() < 0.1]
         if backed:
             other = self._placed([rngs[n] for n in backed], largest=2.5)
@@ -199,8 +205,8 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
         """A random picture at a random pose for each generator, (N, 4, crop, crop) in [0, 1]."""
         pictures, poses = [], []
         for rng in rngs:
-            array = self.arrays[int(rng.choice(len(self.arrays), p=self._shares))]
-            picture = torch.from_numpy(np.array(array[int(rng.integers(len(array)))]))
+            source = int(rng.choice(len(self.arrays), p=self._shares))
+            picture = self._picture(source, int(rng.integers(len(self.arrays[source]))))
             pictures.append(picture.flip(-1) if rng.random() < 0.5 else picture)
             side = np.exp(rng.uniform(np.log(0.4), np.log(largest)))
             angle = 0.0 if rng.random() < 0.6 else rng.uniform(-np.pi, np.pi)
@@ -209,7 +215,13 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
             zoom = self.size / self.crop
             cx, cy = rng.uniform(-1, 1, 2) * (1 - 1 / zoom)
             poses.append([(x - cx) * zoom, (y - cy) * zoom, side * zoom, angle])
-        return render(torch.stack(pictures), torch.tensor(poses, dtype=torch.float32), size=self.crop)
+        poses_there = torch.tensor(poses, dtype=torch.float32).to(self.device)
+        return render(torch.stack(pictures), poses_there, size=self.crop)
+
+    def _picture(self, source: int, number: int) -> torch.Tensor:
+        if self._pictures is not None:
+            return self._pictures[source][number]
+        return torch.from_numpy(np.array(self.arrays[source][number]))
 
     def _ground(self, rng: np.random.Generator) -> torch.Tensor:
         """What lies behind: nothing, a plain colour or a gradient; (4, crop, crop)."""

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +149,8 @@ def _write_shard(job: tuple[Path, list[tuple[Path, str]], int]) -> dict:
                     done["still"] += 1
                     continue
                 meta = {"emoji": key, "names": names, "fps": FPS, "loop_frames": len(frames), "size": size}
-                _add(shard, f"{key}.webp", _encode_loop(frames))
-                _add(shard, f"{key}.json", json.dumps(meta, ensure_ascii=False).encode())
+                add_member(shard, f"{key}.webp", _encode_loop(frames))
+                add_member(shard, f"{key}.json", json.dumps(meta, ensure_ascii=False).encode())
                 done["written"] += 1
     finally:
         for tar in opened.values():
@@ -159,7 +160,7 @@ def _write_shard(job: tuple[Path, list[tuple[Path, str]], int]) -> dict:
     return done
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
@@ -240,26 +241,28 @@ def iterate(folder: Path, keys: Iterable[str] | None = None) -> Iterator[tuple[d
     Args:
         keys: only these code points, all when None.
     """
-    import webdataset as wds
-
     shards = sorted(folder.glob("emoji-*.tar"))
     if not shards:
         raise LumiereError(f"no shards in {folder}; make them with: lumiere data emoji -o {folder}")
     wanted = set(keys) if keys is not None else None
     for shard in shards:
-        # Every process and every loader's worker reads everything: no splitters.
-        samples = wds.WebDataset(
-            str(shard), shardshuffle=False, nodesplitter=None, workersplitter=None, empty_check=False
-        )
         try:
-            for sample in samples:
-                if wanted is None or sample["__key__"] in wanted:
+            for key, sample in _samples(shard):
+                if wanted is None or key in wanted:
                     meta = json.loads(sample["json"])
                     yield meta, decode_loop(sample["webp"], size=meta["size"], count=meta["loop_frames"])
         except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as error:
             raise LumiereError(
                 f"{shard} is damaged ({_brief(error)}); delete it and run again: lumiere data emoji -o {folder}"
             ) from error
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a WebDataset shard: keys, and contents by suffix; a sample's files follow one another."""
+    with tarfile.open(shard) as tar:
+        named = ((member.name.partition("."), member) for member in tar if member.isfile())
+        for key, members in groupby(named, key=lambda entry: entry[0][0]):
+            yield key, {suffix: tar.extractfile(member).read() for (_, _, suffix), member in members}  # type: ignore[union-attr]
 
 
 def _brief(error: Exception) -> str:

@@ -277,6 +277,21 @@ def caption(
     return " ".join(text.split()).replace(" ,", ",")
 
 
+def every_phrase() -> list[str]:
+    """All that captions are put together from: templates, and the vocabulary's words."""
+    parts: list[Any] = [vocabulary(), *_TEMPLATES, *_UNSEEN_TEMPLATES, *_CUT_TEMPLATES, *_UNSEEN_CUT_TEMPLATES]
+    found = ["a", "an"]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts += [*part, *part.values()]
+        elif isinstance(part, list):
+            parts += part
+        elif isinstance(part, str):
+            found.append(part)
+    return found
+
+
 class SceneSampler:
     """Draws scenes with their captions; the same ``(seed, index)`` always gives the same scene.
 
@@ -309,12 +324,17 @@ class SceneSampler:
         self.names, self.split, self.seed, self.pool, self.with_motion = names, split, seed, pool, with_motion
         self.transparent = transparent
         self._subjects = sorted(names)
+        self._drawn: dict[int, Scene] = {}
 
     def __call__(self, index: int) -> Scene:
         if not self.pool:
             return self._draw(index)
         round_, place = divmod(index, self.pool)
-        return self._draw(int(_order(self.seed, round_, self.pool)[place]))
+        number = int(_order(self.seed, round_, self.pool)[place])
+        # Drawing one takes longer than a GPU takes to train on it.
+        if number not in self._drawn:
+            self._drawn[number] = self._draw(number)
+        return self._drawn[number]
 
     def _draw(self, index: int) -> Scene:
         words = vocabulary()

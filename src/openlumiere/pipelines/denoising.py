@@ -235,13 +235,13 @@ class ClipPipeline(DiffusionPipeline):
         """Whether clips inside are RGBA, premultiplied (see `diffusion.alpha`), so that they can be transparent."""
         return self.vae is not None and self.vae.config.in_channels == 4
 
-    def encode_prompts(self, prompts: list[str]) -> TextConditions:
-        """Prompts as the network is told of them."""
+    def encode_prompts(self, prompts: list[str], *, together: bool = False) -> TextConditions:
+        """Prompts as the network is told of them; `together`: see `text.embed`."""
         tokenizers = [t for t in (self.tokenizer, self.tokenizer_2) if t is not None]
         encoders = [e for e in (self.text_encoder, self.text_encoder_2) if e is not None]
         if not encoders:
             raise LumiereError("the pipeline has no text encoder; pass text_encoder= and tokenizer=")
-        return encode(prompts, tokenizers, encoders, max_length=self.config.max_text_length)
+        return encode(prompts, tokenizers, encoders, max_length=self.config.max_text_length, together=together)
 
     @torch.no_grad()
     def encode_clips(self, clips: torch.Tensor) -> torch.Tensor:

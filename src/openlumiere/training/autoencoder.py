@@ -38,8 +38,9 @@ class Autoencode:
         self.module.to(device, memory_format=torch.channels_last)
         self._begin_training()
         self.dataset: Dataset[Any] = Artwork(
-            Path(config.data.folder), size=config.model.size, crop=config.data.crop, seed=config.seed
-        )
+            Path(config.data.folder), size=config.model.size, crop=config.data.crop, seed=config.seed,
+            device=device if config.data.on_device else "cpu",
+        )  # fmt: skip
 
     def _begin_training(self) -> None:
         self.module.train()

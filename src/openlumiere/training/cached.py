@@ -71,6 +71,24 @@ class CachedLatents(Dataset[dict[str, Any]]):
         return sample
 
 
+def in_latents(
+    batch: dict[str, Any], encode: Callable[[torch.Tensor], torch.Tensor], *, small: bool = False
+) -> dict[str, Any]:
+    """A batch with ``latents`` in place of ``pixels``, encoded as it is needed: what `CachedLatents` gives, unrounded.
+
+    Args:
+        small: see `CachedLatents`; ``small`` and ``alpha`` go to the CPU, where masks are drawn.
+    """
+    batch = dict(batch)
+    pixels = batch.pop("pixels")
+    latents = batch["latents"] = encode(pixels)
+    if small:
+        batch["small"] = pixels
+    for name in {"small", "alpha"} & set(batch):
+        batch[name] = adaptive_avg_pool3d(batch[name], (latents.shape[2], latents.shape[3], latents.shape[4])).cpu()
+    return batch
+
+
 def _path(folder: Path, start: int) -> Path:
     return folder / f"{start:07d}.safetensors"
 

@@ -15,6 +15,7 @@ from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.text import TextConditions
 from openlumiere.video import write_clip
 
+from .cached import in_latents
 from .config import TrainConfig
 from .masks import MIXTURE, draw_kind, draw_mask
 from .t2v import TextToVideo
@@ -45,6 +46,8 @@ class Conditional(TextToVideo):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
+        if self.config.data.on_device and self.pipe.vae is not None:
+            batch = in_latents(batch, self.encode_clips, small=True)
         # Masks of clips whose latents are kept are drawn at the latents' own resolution.
         kept = "latents" in batch
         clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")
@@ -71,7 +74,9 @@ class Conditional(TextToVideo):
         """For each kind of mask a looping clip: what is given, and what was made of it, side by side."""
         folder.mkdir(parents=True, exist_ok=True)
         for index, kind in enumerate(self.config.model.masks or MIXTURE):
-            item = self.clips[index]
+            item: dict[str, Any] = {
+                key: value.cpu() if torch.is_tensor(value) else value for key, value in self.clips[index].items()
+            }
             rng = np.random.default_rng(_SAMPLES_SEED)
             alpha = item["alpha"][0] if "alpha" in item else None
             mask = draw_kind(kind, item["pixels"], rng, alpha=alpha)[0]

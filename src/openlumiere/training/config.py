@@ -36,6 +36,7 @@ class DataConfig:
     crop: int = 0  # artwork: side of the part of a frame that is shown, in pixels; 0 = all
     fps: float = 16.0
     workers: int = 0
+    on_device: bool = False  # emoji and artwork: draw where the network is, for a GPU; without workers
     cache: str | None = None  # models with a VAE: folder that keeps the latents of `cached` clips; None = encode anew
     cached: int = 0  # how many different clips it holds
 
@@ -44,6 +45,8 @@ class DataConfig:
             raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
         if not 0 <= self.transparent <= 1:
             raise LumiereError(f"data.transparent must be between 0 and 1, not {self.transparent}")
+        if self.on_device and (self.workers or self.cache is not None):
+            raise LumiereError("data.on_device draws clips as they are needed: leave data.workers and data.cache out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +201,7 @@ def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str =
     if isinstance(data, dict) and isinstance(data.get("subjects"), str):
         # Written out, so that a run's own copy of its settings tells what it was.
         tree = tree | {"data": data | {"subjects": subject_set(data["subjects"])}}
-    return _typed(TrainConfig, tree, where)
+    return typed(TrainConfig, tree, where)
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
@@ -219,7 +222,7 @@ def _scalar(text: str) -> Any:
     return value
 
 
-def _typed(kind: Any, value: Any, where: str) -> Any:
+def typed(kind: Any, value: Any, where: str) -> Any:
     """Build `kind` out of plain YAML data, refusing what does not fit."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
@@ -229,18 +232,18 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         if unknown:
             raise LumiereError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(hints)}")
         try:
-            return kind(**{key: _typed(hints[key], item, f"{where}: {key}") for key, item in value.items()})
+            return kind(**{key: typed(hints[key], item, f"{where}: {key}") for key, item in value.items()})
         except TypeError as error:
             raise LumiereError(f"{where}: {error}") from error
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        return _typed(next(a for a in arguments if a is not type(None)), value, where)
+        return typed(next(a for a in arguments if a is not type(None)), value, where)
     if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
-        return tuple(_typed(a, item, where) for a, item in zip(arguments, value, strict=True))
+        return tuple(typed(a, item, where) for a, item in zip(arguments, value, strict=True))
     if origin is list and isinstance(value, list):
-        return [_typed(arguments[0], item, where) for item in value]
+        return [typed(arguments[0], item, where) for item in value]
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -19,7 +20,6 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
@@ -56,6 +56,8 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
             num_steps=optim.gradient_accumulation, sync_with_dataloader=False
         ),
     )
+    if accelerator.device.type == "cuda" and config.mixed_precision != "no":
+        torch.set_float32_matmul_precision("high")  # of what stays in float32, such as a frozen autoencoder
     output = Path(config.output)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
@@ -67,10 +69,11 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     parameters = list(state.trainable(stage.module).values())
     optimizer = make_optimizer(optim, parameters)
     ema = state.EMA(stage.module, optim.ema_decay)
-    step = 0
+    step = warm_from = 0
     found = state.checkpoints(output) if resume else []
     if found:
         step = state.restore(found[-1], stage.module, optimizer, ema)
+        warm_from = 0 if optimizer.state else step
     elif config.initial is not None:
         state.start_from(Path(config.initial), stage.module, ema)
     accelerator.print(_summary(config, stage.module, accelerator, step))
@@ -91,7 +94,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     )
     batches = iter(loader)
     # Curves that a killed run drew beyond its last checkpoint are hidden.
-    writer = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1) if accelerator.is_main_process else None
+    writer = _curves(output / "tensorboard", step) if accelerator.is_main_process else None
     bar = tqdm(
         total=optim.max_steps, initial=step, desc=config.stage, unit="step", disable=not accelerator.is_main_process
     )
@@ -114,7 +117,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
 
     while step < optim.max_steps and not _out_of_time(config, started, accelerator):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optim, step)
+            group["lr"] = learning_rate(optim, step) * _warmed_again(optim, step, warm_from)
         stage.step = step
         total = 0.0
         for part in range(optim.gradient_accumulation):
@@ -163,6 +166,16 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
         accelerator.print(f"time is up at step {step} of {optim.max_steps}; the same command goes on from there")
     accelerator.end_training()
     return output / "export"
+
+
+def _curves(folder: Path, step: int) -> Any:
+    """A writer of TensorBoard's files; None where that is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        tqdm.write("tensorboard is not installed: no curves are written")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def make_stage(config: TrainConfig, device: torch.device) -> Stage:
@@ -251,6 +264,11 @@ def learning_rate(optim: OptimizerConfig, step: int) -> float:
         return optim.lr * max(1 - max(1 - left, 0.0) ** 0.5, optim.final_lr_ratio)
     progress = min((step - optim.warmup_steps) / max(optim.max_steps - optim.warmup_steps, 1), 1.0)
     return optim.lr * (optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _warmed_again(optim: OptimizerConfig, step: int, since: int) -> float:
+    """Share of the learning rate after a resumption without the optimizer's moments at step `since`; 0 = none."""
+    return min((step - since + 1) / max(optim.warmup_steps, 1), 1.0) if since else 1.0
 
 
 def _out_of_time(config: TrainConfig, started: float, accelerator: Accelerator) -> bool:

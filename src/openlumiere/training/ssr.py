@@ -42,7 +42,9 @@ class _SuperResolution(DenoisingTask):
             device,
             single_frame=single_frame,
             scheduler=make_scheduler(config),
-            encode_prompt=lambda p: encode([p], [self.tokenizer], [self.encoder], max_length=config.text.max_length),
+            encode_prompts=lambda prompts: encode(
+                prompts, [self.tokenizer], [self.encoder], max_length=config.text.max_length, together=len(prompts) > 1
+            ),
             encode_clips=lambda clips: fold(clips, config.model.pixel_unshuffle),
         )
 

@@ -60,7 +60,7 @@ def save(
 
     Checkpoints of later steps are of a run that was abandoned, and are removed too: nothing may resume from them.
     """
-    target = folder / f"{_PREFIX}{step:07d}"
+    target = folder_of(folder, step)
     partial = folder / f"{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -102,6 +102,16 @@ def _to_disk(folder: Path) -> None:
             os.close(descriptor)
 
 
+def folder_of(folder: Path, step: int) -> Path:
+    """Where a run's checkpoint of a step is."""
+    return folder / f"{_PREFIX}{step:07d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint, by its folder's name."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in `folder`, oldest first."""
     found = (path for path in folder.glob(f"{_PREFIX}*") if path.suffix != ".partial")
@@ -109,12 +119,15 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA) -> int:
-    """Read a checkpoint back into the given objects; returns its step."""
+    """Read a checkpoint back into the given objects; returns its step.
+
+    A checkpoint that was carried in few bits may lack the optimizer's moments, and says so: these start anew.
+    """
     try:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         weights = load_file(checkpoint / "weights.safetensors")
         average = load_file(checkpoint / "ema.safetensors")
-        moments = load_file(checkpoint / "optimizer.safetensors")
+        moments = load_file(checkpoint / "optimizer.safetensors") if state.get("moments", True) else {}
         kept = load_file(checkpoint / "buffers.safetensors") if buffers(module) else {}
     except Exception as error:
         raise LumiereError(f"{checkpoint} is damaged ({error}); delete it to go on from the one before") from error
@@ -128,6 +141,8 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
         for name, value in buffers(module).items():
             value.copy_(kept[name])
     ema.updates = state["ema_updates"]
+    if not moments:
+        return int(state["step"])
     entries: dict[int, dict[str, torch.Tensor]] = {}
     index_of = {name: index for index, name in enumerate(own)}
     for path, value in moments.items():

@@ -75,7 +75,7 @@ class Style(DenoisingTask):
             device,
             single_frame=True,
             scheduler=DDIMScheduler.from_config(self.pipe.scheduler.config),
-            encode_prompt=lambda prompt: self.pipe.encode_prompts([prompt]),
+            encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
             encode_clips=self.pipe.encode_clips,
         )
 

@@ -34,7 +34,9 @@ class TextToImage(DenoisingTask):
             device,
             single_frame=True,
             scheduler=make_scheduler(config),
-            encode_prompt=lambda p: encode([p], [self.tokenizer], [self.encoder], max_length=config.text.max_length),
+            encode_prompts=lambda prompts: encode(
+                prompts, [self.tokenizer], [self.encoder], max_length=config.text.max_length, together=len(prompts) > 1
+            ),
             encode_clips=lambda p: fold(p, model.pixel_unshuffle) if vae is None else encode_clips(vae, p),
             vae=vae,
         )

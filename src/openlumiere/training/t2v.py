@@ -54,7 +54,7 @@ class TextToVideo(DenoisingTask):
             device,
             single_frame=False,
             scheduler=schedule,
-            encode_prompt=lambda prompt: self.pipe.encode_prompts([prompt]),
+            encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
             encode_clips=self.pipe.encode_clips,
             vae=self.pipe.vae,
         )

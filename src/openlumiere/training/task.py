@@ -27,7 +27,8 @@ from .config import TrainConfig
 from .objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
-_NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout")
+_NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout", "on_device")
+_PROMPTS_AT_ONCE = 256  # on a GPU
 
 # (noisy clip, timesteps, text) -> prediction
 Predict = Callable[[torch.Tensor, torch.Tensor, TextConditions], torch.Tensor]
@@ -38,7 +39,7 @@ class DenoisingTask:
 
     Args:
         scheduler: the noise schedule.
-        encode_prompt: one prompt to what the network is told.
+        encode_prompts: prompts to what the network is told; many come at once on a GPU.
         encode_clips: pixels in [-1, 1] to what the network denoises.
         vae: what `encode_clips` encodes with; None = the network works on pixels.
 
@@ -56,7 +57,7 @@ class DenoisingTask:
         *,
         single_frame: bool,
         scheduler: Any,
-        encode_prompt: Callable[[str], TextConditions],
+        encode_prompts: Callable[[list[str]], TextConditions],
         encode_clips: Callable[[torch.Tensor], torch.Tensor],
         vae: Any = None,
     ) -> None:
@@ -69,10 +70,12 @@ class DenoisingTask:
         if vae is not None and config.model.size % pixels_per_position(vae):
             raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {pixels_per_position(vae)}")
         channels = None if vae is None else int(vae.config.in_channels)
-        self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels)
+        self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels, device=device)
         if config.data.cache is not None:
             self.dataset = cached_latents(config, self.clips, vae, device)
-        self.scheduler, self.encode_clips, self.text = scheduler, encode_clips, PromptCache(encode_prompt)
+        self.scheduler, self.encode_clips = scheduler, encode_clips
+        at_once = _PROMPTS_AT_ONCE if device.type == "cuda" else 1
+        self.text = PromptCache(encode_prompts, at_once=at_once)
 
     def denoising_loss(
         self, batch: dict[str, Any], generator: torch.Generator, predict: Predict, clips: torch.Tensor | None = None
@@ -180,8 +183,15 @@ def cached_latents(config: TrainConfig, source: Dataset[Any], vae: Any, device: 
     )  # fmt: skip
 
 
-def make_dataset(config: TrainConfig, *, single_frame: bool, channels: int | None = None) -> Dataset[Any]:
-    """The data set that a configuration names; `channels` of pixels are the configuration's own when None."""
+def make_dataset(
+    config: TrainConfig, *, single_frame: bool, channels: int | None = None, device: torch.device | str = "cpu"
+) -> Dataset[Any]:
+    """The data set that a configuration names.
+
+    Args:
+        channels: of pixels; the configuration's own when None.
+        device: where clips are drawn if the configuration wants it to be where the network is.
+    """
     data, size = config.data, config.model.size
     match data.kind:
         case "emoji":
@@ -190,6 +200,7 @@ def make_dataset(config: TrainConfig, *, single_frame: bool, channels: int | Non
                 every=data.every, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
                 with_motion=data.with_motion, channels=data.channels if channels is None else channels,
                 transparent=data.transparent, alpha=config.stage == "conditional",
+                device=device if data.on_device else "cpu",
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder

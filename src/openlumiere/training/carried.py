@@ -1,0 +1,182 @@
+"""What a plan's trainings need to go on elsewhere, in a few small files: `pack` there, `unpack` here.
+
+Of finished stages these are the averaged weights and what was exported, of the stage under way its average, its weights
+and the optimizer's moments. Equal tensors are kept once: an export is its run's average, and a clip model contains its
+T2I. Everything is exact where that fits the budget; else it takes fewer bits, by and by, and the moments, then the
+weights are left out: training then goes on with a new warm-up, from the average. How, is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from openlumiere.errors import LumiereError
+from openlumiere.packing import MIB, PART_BYTES, compress, has_parts, packed_bytes, read_parts, write_parts
+
+from . import state
+from .config import TrainConfig
+
+BUDGET = 56 * MIB
+_NAME = "state"
+_ROOM = MIB  # for names and lists
+# The widths that are tried, in bits a value; 0 = left out.
+_FINISHED, _AVERAGE, _WEIGHTS, _MOMENTS = "finished", "average", "weights", "moments"
+_WIDTHS = tuple(
+    dict(zip((_FINISHED, _AVERAGE, _WEIGHTS, _MOMENTS), bits, strict=True))
+    for bits in (
+        (32, 32, 32, 32), (16, 16, 16, 16), (16, 16, 8, 8), (16, 16, 8, 0), (16, 8, 8, 0), (8, 8, 8, 8), (8, 8, 8, 0),
+        (8, 8, 0, 0),
+    )
+)  # fmt: skip
+_SQUARES = "/exp_avg_sq"  # the second moments' names end so
+
+
+@dataclass
+class _Kept:
+    """A tensor that some files contain.
+
+    Attributes:
+        roles: of these files; it takes the widest of their widths.
+    """
+
+    tensor: torch.Tensor
+    roles: set[str]
+    squares: bool
+
+    def bits(self, widths: dict[str, int]) -> int:
+        return max(widths[role] for role in self.roles)
+
+
+def pack(stages: dict[str, TrainConfig], folder: Path, *, budget: int = BUDGET, part_bytes: int = PART_BYTES) -> str:
+    """Write what `unpack` needs of every stage that was begun; returns a line that says how.
+
+    Args:
+        stages: of a plan, by name.
+        budget: bytes that all files together may take.
+        part_bytes: most that one file may hold.
+
+    Raises:
+        LumiereError: a budget that is too small for the averaged weights in 8 bits.
+    """
+    kept: dict[str, _Kept] = {}
+    files: dict[str, Any] = {}
+    steps: dict[str, int] = {}
+    for name, config in stages.items():
+        found = state.checkpoints(Path(config.output))
+        if not found:
+            continue
+        steps[name] = state.step_of(found[-1])
+        done = steps[name] >= config.optim.max_steps
+        for path, place, role in _files(Path(config.output), found[-1], done=done):
+            files[f"{name}/{place}"] = _described(path, role, kept)
+    for widths in _WIDTHS:
+        size = sum(packed_bytes(k.tensor, k.bits(widths)) for k in kept.values() if k.bits(widths)) + _ROOM
+        if size <= budget:
+            break
+    else:
+        raise LumiereError(f"the trainings take {size / MIB:.0f} MiB in 8 bits, more than the {budget / MIB:.0f} MiB")
+    left_out = [role for role, bits in widths.items() if not bits]
+    tensors = {key: compress(k.tensor, k.bits(widths), squares=k.squares) for key, k in kept.items() if k.bits(widths)}
+    files = {place: told for place, told in files.items() if told["role"] not in left_out}
+    told = {"steps": steps, "files": files, "moments": _MOMENTS not in left_out}
+    written = write_parts(folder, _NAME, tensors, told, part_bytes=part_bytes)
+    how = ", ".join(f"{role} in {bits} bits" if bits else f"no {role}" for role, bits in widths.items())
+    mebibytes = sum(path.stat().st_size for path in written) / MIB
+    return f"packed {mebibytes:.1f} MiB in {len(written)} files in {folder}: {how}"
+
+
+def unpack(stages: dict[str, TrainConfig], folder: Path) -> None:
+    """Put back what `pack` wrote, where the stages' own checkpoints are not as far.
+
+    Raises:
+        LumiereError: files that are damaged, or of another plan.
+    """
+    if not has_parts(folder, _NAME):
+        return
+    tensors, told = read_parts(folder, _NAME)
+    unknown = sorted(set(told["steps"]) - set(stages))
+    if unknown:
+        raise LumiereError(f"{folder} holds the state of another plan, with a stage {unknown[0]}: name another --state")
+    for name, step in told["steps"].items():
+        output = Path(stages[name].output)
+        found = state.checkpoints(output)
+        if found and state.step_of(found[-1]) >= step:
+            continue
+        partial = output.with_name(f"{output.name}.unpacked.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for place, file in told["files"].items():
+            if place.startswith(f"{name}/"):
+                _put_back(partial / _relative(place.removeprefix(f"{name}/")), file, tensors)
+        checkpoint = state.folder_of(partial, step)
+        if not (checkpoint / "weights.safetensors").exists():
+            shutil.copy(checkpoint / "ema.safetensors", checkpoint / "weights.safetensors")
+        marked = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        marked["moments"] = (checkpoint / "optimizer.safetensors").exists()
+        (checkpoint / "state.json").write_text(json.dumps(marked, indent=1), encoding="utf-8")
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(output / "export", ignore_errors=True)
+        # The checkpoint last: it says that all the rest is there.
+        for path in sorted(partial.iterdir(), key=lambda path: path == checkpoint):
+            target = output / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.rename(target)
+        partial.rmdir()
+        print(f"{name}: step {step}, from {folder}")
+
+
+def _files(output: Path, checkpoint: Path, *, done: bool) -> Iterator[tuple[Path, str, str]]:
+    """A run's files that are worth carrying: path, place in the run's folder, role."""
+    roles = {"ema": _AVERAGE, "buffers": _AVERAGE, "weights": _WEIGHTS, "optimizer": _MOMENTS}
+    for path in sorted(checkpoint.iterdir()):
+        role = _FINISHED if done else roles.get(path.stem, _AVERAGE)
+        if not (done and roles.get(path.stem) in (_WEIGHTS, _MOMENTS)):
+            yield path, f"{checkpoint.name}/{path.name}", role
+    yield output / "config.yaml", "config.yaml", _FINISHED if done else _AVERAGE
+    if done:
+        for path in sorted((output / "export").rglob("*")):
+            if path.is_file():
+                yield path, path.relative_to(output).as_posix(), _FINISHED
+
+
+def _described(path: Path, role: str, kept: dict[str, _Kept]) -> dict[str, Any]:
+    """A file in the list: its text, or which tensors it contains, which are added to `kept`."""
+    if path.suffix != ".safetensors":
+        return {"role": role, "text": path.read_text(encoding="utf-8")}
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    names = {}
+    for name, tensor in load_file(path).items():
+        squares = role == _MOMENTS and name.endswith(_SQUARES)
+        data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        key = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}{squares}".encode() + data).hexdigest()[:24]
+        kept.setdefault(key, _Kept(tensor, set(), squares)).roles.add(role)
+        names[name] = key
+    return {"role": role, "tensors": names, "metadata": metadata}
+
+
+def _put_back(path: Path, file: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "text" in file:
+        path.write_text(file["text"], encoding="utf-8")
+        return
+    found = {name: tensors[key] for name, key in file["tensors"].items()}
+    # Equal tensors share memory here, which safetensors refuses to write.
+    save_file({name: value.clone() for name, value in found.items()}, path, metadata=file["metadata"])
+
+
+def _relative(place: str) -> Path:
+    parts = PurePosixPath(place)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise LumiereError(f"the packed state names a file outside its run: {place}")
+    return Path(parts)
