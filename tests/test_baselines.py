@@ -159,12 +159,12 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     judges = load_judges(
         atlases, tmp_path / "judges", progress=False,
         subject=ClassifierConfig(width=4, steps=3, batch_size=4, held_out_clips=2),
-        motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=16, held_out_clips=2),
+        motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=32, held_out_clips=2),
     )  # fmt: skip
     methods = [Method(name="one", model=str(tmp_path / "one"))]
 
     def run(**options: object) -> dict:
-        given = {"clips": 2, "num_frames": 16, "judges": judges, "device": "cpu", "progress": False} | options
+        given = {"clips": 2, "num_frames": 32, "judges": judges, "device": "cpu", "progress": False} | options
         return evaluate_baselines(methods, atlases, tmp_path / "report", **given)
 
     run()
@@ -196,6 +196,8 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in made} == kept
     with pytest.raises(LumiereError, match="another seed"):
         run(seed=1)
+    with pytest.raises(LumiereError, match="show no period twice"):
+        run(num_frames=16)
     with torch.no_grad():
         next(pipe.unet.parameters()).add_(1.0)
     pipe.save_pretrained(tmp_path / "one")

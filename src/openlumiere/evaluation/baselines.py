@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from openlumiere.data.scenes import SAMPLES_A_PERIOD, SECONDS, Scene, SceneSampler, Split, vocabulary
+from openlumiere.clock import clip_seconds
+from openlumiere.data.scenes import SECONDS, Scene, SceneSampler, Split, shortest_period, vocabulary
 from openlumiere.errors import LumiereError
 
 from . import cache
@@ -134,6 +135,10 @@ def evaluate_baselines(
         For each method, and for real clips of the same scenes: accuracies, FVD-emoji, the periodicity error, flicker,
         seconds a clip (median), peak memory of the process in MiB.
     """
+    # A motion repeats itself for the eye once it was seen twice.
+    longest = clip_seconds(num_frames) / 2
+    if longest <= shortest_period():
+        raise LumiereError(f"clips of {num_frames} frames show no period twice; compare clips of 32 or more")
     from openlumiere.pipelines.load import load_pipeline, resolve_model
 
     if len({method.folder for method in methods}) < max(len(methods), 1) or clips < 2:
@@ -163,14 +168,7 @@ def evaluate_baselines(
     cache.continue_or_start(_folder(output, REAL), settings)
     scenes = {
         _GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
-        _PERIODIC: _scenes(
-            known,
-            clips,
-            seed,
-            motions=list(PERIODS),
-            shortest=SAMPLES_A_PERIOD * SECONDS / num_frames,
-            longest=SECONDS / 2,
-        ),
+        _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=longest),
     }
     for method in methods:
         _make_in_own_process(method, scenes, output, num_frames, seed, device, progress)
@@ -214,12 +212,12 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _scenes(
     subjects: Sequence[str], count: int, seed: int, *,
-    motions: Sequence[str], shortest: float = 0.0, longest: float = float("inf"),
+    motions: Sequence[str], longest: float = float("inf"),
 ) -> list[Scene]:  # fmt: skip
     """Scenes of these motions, every other one of a held-out combination.
 
     Args:
-        shortest, longest: periods to take, in seconds; of others a clip shows too few frames, or too little.
+        longest: periods to take, in seconds; of longer ones a clip shows too little.
     """
     words = vocabulary()["subjects"]
     names = {key: words[key]["names"] if key in words else [key] for key in subjects}
@@ -230,7 +228,7 @@ def _scenes(
     while len(found) < count:
         scene = samplers[len(found) % 2](index)
         index += 1
-        if scene.motion in motions and (scene.period is None or shortest <= scene.period <= longest):
+        if scene.motion in motions and (scene.period is None or scene.period <= longest):
             found.append(scene)
     return found
 
@@ -335,7 +333,7 @@ def _measured(
             verdicts[kind].append(judges.verdict(clip, scene, index=index))
             flickers.append(flicker(clip / 255))
             if kind == _PERIODIC:
-                errors.append(periodicity_error(clip, PERIODS[scene.motion]))
+                errors.append(periodicity_error(clip, PERIODS[scene.motion] * SECONDS / clip_seconds(len(clip))))
             if path.with_suffix(".json").exists():
                 told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 seconds.append(told["seconds"])
