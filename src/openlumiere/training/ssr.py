@@ -186,6 +186,9 @@ class SuperResolutionImage(_SuperResolution):
             ).to(device, memory_format=torch.channels_last)
         except (TypeError, ValueError) as error:
             raise LumiereError(f"model.unet is not a UNet2DConditionModel: {error}") from error
+        # Start as the enlarged clip, which has no residual.
+        nn.init.zeros_(self.module.conv_out.weight)
+        nn.init.zeros_(self.module.conv_out.bias)
         set_gradient_checkpointing(self.module, config)
 
     def call(
