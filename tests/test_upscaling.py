@@ -112,7 +112,7 @@ def test_transparent_clips_are_judged_over_two_grounds_beside_any_other_way(tmp_
     with Image.open(tmp_path / "frames.png") as picture:
         assert picture.size == (32, 6 * 32)
 
-    real = np.concatenate([np.full((2, 16, 16, 3), 0.5), np.ones((2, 16, 16, 1))], axis=-1).astype(np.float32)
+    real = np.concatenate([np.full((3, 16, 16, 3), 0.5), np.ones((3, 16, 16, 1))], axis=-1).astype(np.float32)
     hidden = real.copy()
     hidden[:, :, :4] = (1, 0, 0, 0)
     other = hidden.copy()
