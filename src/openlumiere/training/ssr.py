@@ -186,9 +186,12 @@ class SuperResolutionImage(_SuperResolution):
             ).to(device, memory_format=torch.channels_last)
         except (TypeError, ValueError) as error:
             raise LumiereError(f"model.unet is not a UNet2DConditionModel: {error}") from error
-        # Start as the enlarged clip, which has no residual.
-        nn.init.zeros_(self.module.conv_out.weight)
-        nn.init.zeros_(self.module.conv_out.bias)
+        with torch.no_grad():
+            # Start as the enlarged clip, which has no residual, and by looking at the low-res clip alone: the noise of
+            # many more channels would drown it, and says nothing where one step is taken.
+            self.module.conv_out.weight.zero_()
+            self.module.conv_out.bias.zero_()
+            self.module.conv_in.weight[:, :channels].zero_()
         set_gradient_checkpointing(self.module, config)
 
     def call(
