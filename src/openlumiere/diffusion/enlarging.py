@@ -18,6 +18,8 @@ from openlumiere.errors import LumiereError
 
 from .pixels import fold
 
+RESIDUAL_BASES = ("noisy", "clean")
+
 _LOBES = 3  # of Lanczos' kernel
 
 
@@ -67,6 +69,21 @@ def _lanczos(side: int, scale: int, device: torch.device) -> _Kernel:
 def shrink(clips: torch.Tensor, scale: int) -> torch.Tensor:
     """The mean of each scale x scale block of pixels: (B, C, F, H, W) -> (B, C, F, H / scale, W / scale)."""
     return F.avg_pool3d(clips, (1, scale, scale))
+
+
+def enlarge_base(
+    noisy: torch.Tensor, clean: torch.Tensor, scale: int, *, kind: str, align_corners: bool = False
+) -> torch.Tensor:
+    """What a residual is added to: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale).
+
+    Args:
+        noisy, clean: the low-res clips with and without the noise that the network sees.
+        kind: of `RESIDUAL_BASES`. "noisy": the noisy one, bilinearly; the noise is then part of what is to be mended.
+            "clean": the clean one, by Lanczos' kernel: plain ground needs no correction, and edges less.
+    """
+    if kind == "clean":
+        return enlarge_lanczos(clean, scale).to(clean.dtype)
+    return enlarge(noisy, scale, align_corners=align_corners)
 
 
 def low_res_channels(

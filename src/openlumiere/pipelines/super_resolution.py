@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.alpha import premultiply, unpremultiply
-from openlumiere.diffusion.enlarging import corrupt, enlarge, enlarge_lanczos, low_res_channels, roughen
+from openlumiere.diffusion.enlarging import corrupt, enlarge_base, enlarge_lanczos, low_res_channels, roughen
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
@@ -20,6 +20,8 @@ from openlumiere.stunet import STUNet
 
 from .clips import as_clips
 from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
+
+_AT_ONCE = 4  # frames
 
 
 class LumiereSuperResolutionPipeline(ClipPipeline):
@@ -38,8 +40,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         align_corners: how the soft clip is enlarged, as `torch.nn.functional.interpolate` means it.
         enlarge_low_res: give the network the soft clip enlarged; False = as it is, folded into fewer channels, for
             networks whose `pixel_unshuffle` is a multiple of `scale`.
-        noisy_base: add the residual to the soft clip with the noise that the network sees; False = without it, so that
-            plain ground needs no correction.
+        residual_base: what residuals are added to, see `diffusion.enlarging.enlarge_base`.
         window_frames, window_overlap: of the windows, T' and 2 in the paper.
         noise_level: timestep of the soft clip's noise.
     """
@@ -59,7 +60,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         residual_scale: float | None = None,
         align_corners: bool = False,
         enlarge_low_res: bool = True,
-        noisy_base: bool = True,
+        residual_base: str = "noisy",
         text_encoder_id: str | None = None,
         max_text_length: int = 24,
         num_inference_steps: int = 50,
@@ -85,7 +86,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             residual_scale=residual_scale,
             align_corners=align_corners,
             enlarge_low_res=enlarge_low_res,
-            noisy_base=noisy_base,
+            residual_base=residual_base,
             text_encoder_id=text_encoder_id,
             max_text_length=max_text_length,
             num_inference_steps=num_inference_steps,
@@ -215,7 +216,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         )
         pixels = self._decode(sharp)
         if config.residual_scale is not None:
-            pixels = self._enlarge(base).add_(pixels, alpha=1 / config.residual_scale)
+            pixels = self._add_residual(base, pixels)
         pixels = pixels[:, :, :count, : height * config.scale, : width * config.scale]
         if transparent and not self.has_alpha:
             alpha = enlarge_lanczos(given[:, 3:], config.scale).to(pixels)
@@ -245,7 +246,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         if self.config.residual_scale is not None:
             noise = self._noise(tuple(soft.shape), generator, soft.device, loop=loop)
             rough = roughen(soft, noise, alphas_cumprod, levels)
-            return self._as_channels(rough), rough if self.config.noisy_base else soft
+            return self._as_channels(rough), rough if self.config.residual_base == "noisy" else soft
         enlarged = self._as_channels(soft)
         noise = self._noise(tuple(enlarged.shape), generator, soft.device, loop=loop)
         return corrupt(enlarged, noise, alphas_cumprod, levels), soft
@@ -257,8 +258,16 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             align_corners=config.align_corners,
         )  # fmt: skip
 
-    def _enlarge(self, soft: torch.Tensor) -> torch.Tensor:
-        return enlarge(soft, self.config.scale, align_corners=self.config.align_corners)
+    def _add_residual(self, base: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Low-res clips, enlarged, and what sharp ones have more; a few frames at a time, which bounds memory."""
+        config = self.config
+        parts = [
+            enlarge_base(part, part, config.scale, kind=config.residual_base, align_corners=config.align_corners).add_(
+                more, alpha=1 / config.residual_scale
+            )
+            for part, more in zip(base.split(_AT_ONCE, 2), residual.split(_AT_ONCE, 2), strict=True)
+        ]
+        return torch.cat(parts, dim=2)
 
     def _noise(self, shape: tuple[int, ...], generator: Any, device: torch.device, *, loop: bool) -> torch.Tensor:
         noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)

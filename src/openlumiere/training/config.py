@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from openlumiere.data.scenes import subject_set
+from openlumiere.diffusion.enlarging import RESIDUAL_BASES
 from openlumiere.errors import LumiereError
 
 
@@ -91,9 +92,11 @@ class ModelConfig:
     through_vae: float = 0.5  # stages ssr-image and ssr: fraction of low-res clips that pass through `vae`, if named
     # Stages ssr-image and ssr, see LumiereSuperResolutionPipeline
     enlarge_low_res: bool = True
-    noisy_base: bool = True
+    residual_base: str = "noisy"
 
     def __post_init__(self) -> None:
+        if self.residual_base not in RESIDUAL_BASES:
+            raise LumiereError(f"model.residual_base {self.residual_base!r}: use {' or '.join(RESIDUAL_BASES)}")
         if not 0 <= self.through_vae <= 1:
             raise LumiereError(f"model.through_vae must be between 0 and 1, not {self.through_vae}")
 

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from openlumiere.diffusion.alpha import add_alpha, clamp_premultiplied, premultiply, unpremultiply
-from openlumiere.diffusion.enlarging import enlarge, low_res_channels, roughen, shrink
+from openlumiere.diffusion.enlarging import enlarge_base, low_res_channels, roughen, shrink
 from openlumiere.diffusion.noise import correlate
 from openlumiere.diffusion.pixels import fold
 from openlumiere.errors import LumiereError
@@ -84,8 +84,8 @@ class _SuperResolution(DenoisingTask):
         levels = torch.randint(0, model.max_noise_level + 1, (len(soft),), generator=generator, device=self.device)
         rough = roughen(soft, noise, self.scheduler.alphas_cumprod, levels)
         given = low_res_channels(rough, model.scale, model.pixel_unshuffle, enlarged=model.enlarge_low_res)
-        base = fold(enlarge(rough if model.noisy_base else soft, model.scale), model.pixel_unshuffle)
-        return LowRes(given, levels, base)
+        base = enlarge_base(rough, soft, model.scale, kind=model.residual_base)
+        return LowRes(given, levels, fold(base, model.pixel_unshuffle))
 
     def through_vae(self, soft: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Soft clips as a first stage on latents returns them: decoded, from latents as right as it makes them."""
@@ -127,12 +127,12 @@ class _SuperResolution(DenoisingTask):
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
         """First frames of clips: enlarged, sharpened and real, a row each; half of them through the VAE, if any."""
-        pipe = super_resolution_pipeline(self.config, self.inflated())
+        model, pipe = self.config.model, super_resolution_pipeline(self.config, self.inflated())
         pipe.register_modules(text_encoder=self.encoder, tokenizer=self.tokenizer)
         pipe.set_progress_bar_config(disable=True)
         items = [self.dataset[i] for i in range(_SAMPLES)]
         real = self.sharp_clips({"pixels": torch.stack([item["pixels"] for item in items])})
-        soft = shrink(real, self.config.model.scale)
+        soft = shrink(real, model.scale)
         if self.vae is not None:
             half = _SAMPLES // 2
             soft[half:] = self.through_vae(soft[half:], torch.Generator(self.device).manual_seed(0))
@@ -142,7 +142,12 @@ class _SuperResolution(DenoisingTask):
         made = pipe(frames, [item["caption"] for item in items], generator=generators, output_type="pt")[0]
         sharp = made.transpose(1, 2).to(real) * 2 - 1
         sharp = premultiply(sharp) if sharp.shape[1] == 4 else sharp
-        rows = torch.cat([_seen(clips[:, :, 0]) for clips in (enlarge(soft, pipe.config.scale), sharp, real)])
+        rows = torch.cat(
+            [
+                _seen(clips[:, :, 0])
+                for clips in (enlarge_base(soft, soft, model.scale, kind=model.residual_base), sharp, real)
+            ]
+        )
         folder.mkdir(parents=True, exist_ok=True)
         sheet(rows.movedim(1, -1).cpu().numpy(), columns=_SAMPLES, zoom=1).save(folder / f"{step:07d}.png")
 
@@ -277,7 +282,7 @@ def super_resolution_pipeline(config: TrainConfig, unet: STUNet) -> LumiereSuper
         scale=config.model.scale,
         residual_scale=config.model.residual_scale,
         enlarge_low_res=config.model.enlarge_low_res,
-        noisy_base=config.model.noisy_base,
+        residual_base=config.model.residual_base,
         window_frames=config.data.window or config.data.num_frames,
         noise_level=config.model.max_noise_level // 4,
         **pipeline_options(config),
