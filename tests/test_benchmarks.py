@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -141,3 +142,58 @@ def test_generate_says_why_the_command_failed(tmp_path: Path) -> None:
     done = run("generate.py", "--model", str(tmp_path / "nowhere"), "--runs", "1")
     assert done.returncode == 2
     assert "unknown model" in done.stderr.splitlines()[-1]
+
+
+def test_real_esrgans_weights_are_read_as_ncnn_writes_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import realesrgan
+
+    torch.manual_seed(0)
+    first, slopes, last = torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.PReLU(5), torch.nn.Conv2d(5, 48, 3, padding=1)
+    torch.nn.init.uniform_(slopes.weight)
+    first.weight.data = first.weight.data.half().float()
+    half = first.weight.detach().half().numpy().tobytes()
+    written = b"".join([
+        (0x01306B47).to_bytes(4, "little"), half + bytes(-len(half) % 4), first.bias.detach().numpy().tobytes(),
+        slopes.weight.detach().numpy().tobytes(),
+        bytes(4), last.weight.detach().numpy().tobytes(), last.bias.detach().numpy().tobytes(),
+    ])  # fmt: skip
+    (tmp_path / "net.bin").write_bytes(written)
+    lines = [
+        "7767517", "8 9", "Input input 0 1 data", "Split split 1 2 data a b",
+        f"Convolution c0 1 1 b c 0=5 1=3 4=1 5=1 6={first.weight.numel()}", "PReLU p 1 1 c d 0=5",
+        f"Convolution c1 1 1 d e 0=48 1=3 4=1 5=1 6={last.weight.numel()}", "PixelShuffle s 1 1 e f 0=4",
+        "Interp i 1 1 a g 0=1 1=4.0 2=4.0", "BinaryOp add 2 1 f g output",
+    ]  # fmt: skip
+    (tmp_path / "net.param").write_text("\n".join(lines) + "\n")
+    net = realesrgan.read(tmp_path / "net.param", tmp_path / "net.bin")
+    frames = torch.rand(2, 3, 6, 7)
+    wanted = torch.nn.functional.pixel_shuffle(last(slopes(first(frames))), 4)
+    wanted = wanted + torch.nn.functional.interpolate(frames, scale_factor=4)
+    torch.testing.assert_close(net(frames), wanted, atol=1e-5, rtol=1e-4)
+    clip = (torch.rand(2, 6, 7, 4) * 255).byte().numpy()
+    made = net.upscale(clip)
+    assert made.shape == (2, 24, 28, 4)
+    assert 0 <= made.min() <= made.max() <= 1
+    (tmp_path / "net.bin").write_bytes(written + bytes(4))
+    with pytest.raises(realesrgan.CannotReadError, match="4 bytes more"):
+        realesrgan.read(tmp_path / "net.param", tmp_path / "net.bin")
+    (tmp_path / "net.bin").write_bytes(written[:-4])
+    with pytest.raises(realesrgan.CannotReadError, match="end too early"):
+        realesrgan.read(tmp_path / "net.param", tmp_path / "net.bin")
+
+
+def test_real_esrgan_itself_sharpens_an_edge_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import realesrgan
+
+    try:
+        net = realesrgan.load()
+    except realesrgan.CannotReadError as error:
+        pytest.skip(str(error))
+    clip = np.full((1, 32, 32, 3), 40, dtype=np.uint8)
+    clip[:, :, 16:] = 210
+    made = net.upscale(clip)[0]
+    assert made.shape == (128, 128, 3)
+    np.testing.assert_allclose(made[32:96, 8:48], 40 / 255, atol=0.05)
+    np.testing.assert_allclose(made[32:96, 80:120], 210 / 255, atol=0.05)

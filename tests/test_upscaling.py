@@ -85,3 +85,39 @@ def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:
     assert figures(run()) == figures(report)
     with pytest.raises(LumiereError, match="must be 1 or more"):
         evaluate_upscaling(pipe, atlases, tmp_path, steps=[0], progress=False)
+
+
+def test_transparent_clips_are_judged_over_two_grounds_beside_any_other_way(tmp_path: Path) -> None:
+    y, x = np.mgrid[:32, :32] - 15.5
+    alpha = (255 * np.clip(12.5 - np.hypot(y, x), 0, 1)).astype(np.uint8)
+    colours = (np.random.default_rng(0).integers(0, 255, (6, 3, 32, 32)) * (alpha / 255)).astype(np.uint8)
+    frames = torch.from_numpy(np.concatenate([colours, np.broadcast_to(alpha, (6, 1, 32, 32))], axis=1))
+    atlases = {key: Atlas(key, [key], frames) for key in ("tiger", "heart")}
+    seen: list[np.ndarray] = []
+
+    def nearest(clip: np.ndarray) -> np.ndarray:
+        seen.append(clip)
+        return clip.repeat(2, axis=1).repeat(2, axis=2).astype(np.float32) / 255
+
+    report = evaluate_upscaling(
+        tiny.second_stage(channels=4), atlases, tmp_path, clips=1, num_frames=16, size=32, steps=[1], judge=JUDGE,
+        transparent=True, others={"nearest": nearest}, progress=False,
+    )  # fmt: skip
+    assert list(report["ways"]) == [BICUBIC, LANCZOS, "nearest", "1 step", REAL]
+    [clip] = seen
+    assert clip.shape == (16, 16, 16, 4)
+    assert clip[..., 3].min() == 0
+    assert clip[..., 3].max() == 255
+    assert report["ways"][LANCZOS]["psnr"] > report["ways"]["1 step"]["psnr"]  # random weights
+    with Image.open(tmp_path / "frames.png") as picture:
+        assert picture.size == (32, 6 * 32)
+
+    real = np.concatenate([np.full((3, 16, 16, 3), 0.5), np.ones((3, 16, 16, 1))], axis=-1).astype(np.float32)
+    hidden = real.copy()
+    hidden[:, :, :4] = (1, 0, 0, 0)
+    other = hidden.copy()
+    other[:, :, :4, :3] = 0.3  # colours that nobody sees
+    assert compare(other, hidden, judge())["ssim"] == pytest.approx(1)
+    assert compare(real, hidden, judge())["psnr"] < 20
+    with pytest.raises(LumiereError, match="a multiple of the scale"):
+        evaluate_upscaling(tiny.second_stage(), atlases, tmp_path, size=33, judge=JUDGE, progress=False)

@@ -162,10 +162,16 @@ def register(commands: Commands) -> None:
         example=[
             "lumiere evaluate upscale --model emoji-nano --data data/emoji -o runs/upscale",
             "lumiere evaluate upscale -o runs/upscale-100 --steps 1 2 4 --noise-level 100",
+            "lumiere evaluate upscale --model runs/emoji/ssr/export/pipeline --data data/emoji-256 --size 256 "
+            "--transparent --steps 1 2 -o runs/upscale",
         ],
     )
     upscale.add_argument(
         "--steps", type=parsing.positive_int, nargs="+", default=[1, 2, 4, 8], help="to try, default: 1 2 4 8"
+    )
+    upscale.add_argument("--size", type=parsing.positive_int, default=128, help="side of the clips, default: 128")
+    upscale.add_argument(
+        "--transparent", action="store_true", help="clips without a background, judged over black and over white"
     )
     upscale.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="default: the model's")
     _add_options(upscale, clips=12)
@@ -352,8 +358,8 @@ def run_evaluate_upscaling(args: argparse.Namespace) -> None:
     stage.set_progress_bar_config(disable=True)
     report = evaluate_upscaling(
         stage, args.data, args.output,
-        clips=args.clips, num_frames=args.frames, steps=sorted(set(args.steps)), noise_level=args.noise_level,
-        seed=args.seed,
+        clips=args.clips, num_frames=args.frames, size=args.size, steps=sorted(set(args.steps)),
+        noise_level=args.noise_level, transparent=args.transparent, seed=args.seed,
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,7 +149,7 @@ def _clip_art(folder: Path, size: int) -> Named:
             yield file.stem, picture
 
 
-class Artwork(Dataset[dict[str, torch.Tensor]]):
+class Artwork(Dataset[dict[str, Any]]):
     """Composed pictures, or crops of them; item n is a pure function of (seed, n).
 
     A picture is placed, turned, flipped and scaled at random; half of the frames are transparent around it, the others
@@ -161,13 +162,15 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
         split: "train", or "test" for held-out pictures.
         sources: names of those to draw from; None = all that are there but the never-trained-on kinds.
         device: where frames are drawn; elsewhere than on the CPU all pictures are kept in its memory.
+        sharp: draw no picture larger than it is stored.
     """
 
     def __init__(
         self, folder: Path, *, size: int, crop: int = 0, seed: int = 0, split: str = "train",
-        sources: list[str] | None = None, device: torch.device | str = "cpu",
+        sources: list[str] | None = None, device: torch.device | str = "cpu", sharp: bool = False,
     ) -> None:  # fmt: skip
-        self.size, self.crop, self.seed, self.device = size, crop or size, seed, torch.device(device)
+        self.size, self.crop, self.seed, self.sharp = size, crop or size, seed, sharp
+        self.device = torch.device(device)
         packed = read_packed(folder, split) if holds_packed(folder) else {}
         found = {path.name.removesuffix(f".{split}.npy"): path for path in sorted(folder.glob(f"*.{split}.npy"))}
         known = sorted({*found, *packed})
@@ -186,10 +189,10 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
         ]
         self._shares = np.asarray(weights) / sum(weights)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """Several at once: premultiplied RGBA in [-1, 1], (4, crop, crop) each."""
         rngs = [np.random.default_rng([self.seed, index, 0xA27]) for index in indices]
         front = self._placed(rngs)
@@ -208,7 +211,8 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
             source = int(rng.choice(len(self.arrays), p=self._shares))
             picture = self._picture(source, int(rng.integers(len(self.arrays[source]))))
             pictures.append(picture.flip(-1) if rng.random() < 0.5 else picture)
-            side = np.exp(rng.uniform(np.log(0.4), np.log(largest)))
+            most = min(largest, picture.shape[-1] / self.size) if self.sharp else largest
+            side = np.exp(rng.uniform(np.log(min(0.4, most / 2)), np.log(most)))
             angle = 0.0 if rng.random() < 0.6 else rng.uniform(-np.pi, np.pi)
             x, y = rng.uniform(-0.35, 0.35, 2)
             # The crop's place in the frame: coordinates and side as seen from the crop.
@@ -239,3 +243,11 @@ class Artwork(Dataset[dict[str, torch.Tensor]]):
             ramp = (share * across + (1 - share) * down).flatten()[:, None]
             colour = ends[:1] + ramp * (ends[1:] - ends[:1])
         return torch.cat([colour.T.reshape(3, self.crop, self.crop), torch.ones(1, self.crop, self.crop)])
+
+
+class ArtworkClips(Artwork):
+    """The same as clips of a single frame, which nothing is said of: what a second stage learns sharpness from."""
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """See `Artwork`: ``pixels``, (4, 1, crop, crop), and an empty ``caption``."""
+        return [{"pixels": item["pixels"][:, None], "caption": ""} for item in super().__getitems__(indices)]

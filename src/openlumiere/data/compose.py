@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,6 +85,7 @@ def draw_batch(
     seconds: np.ndarray,
     duration: float = SECONDS,
     held_out_animation: bool = False,
+    view: Callable[[int, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a clip of each scene, on the device of `sprites`.
 
@@ -93,6 +94,7 @@ def draw_batch(
         seconds: when to draw the clips, from their start: (F,), or (B, F) with times of each scene's own.
         duration: of the whole clips in seconds, see `trajectory`.
         held_out_animation: draw the held-out half of the subjects' animations, where there is one.
+        view: a scene's place in the batch and its path, (F, 4), to the path that is drawn; see `crop_path`.
 
     Returns:
         The subjects, premultiplied RGBA in [0, 1], (B, 4, F, size, size); and their poses, (B, F, 4), see `render`.
@@ -100,10 +102,29 @@ def draw_batch(
     times = np.broadcast_to(seconds, (len(scenes), np.shape(seconds)[-1]))
     chosen = [sprites.shown(scene, at, held_out=held_out_animation) for scene, at in zip(scenes, times, strict=True)]
     paths = np.stack([trajectory(scene, at, duration) for scene, at in zip(scenes, times, strict=True)])
+    if view is not None:
+        paths = np.stack([view(row, path) for row, path in enumerate(paths)])
     frames = sprites.frames[torch.from_numpy(np.concatenate(chosen)).to(sprites.frames.device)]
     poses = torch.from_numpy(paths).float().to(sprites.frames.device)
     drawn = render(frames, poses.flatten(0, 1), size=size)
     return drawn.unflatten(0, times.shape).transpose(1, 2), poses
+
+
+def crop_path(path: np.ndarray, rng: np.random.Generator, *, zoom: float, largest: float) -> np.ndarray:
+    """A path as seen from a square part of the frame, at a random place about the subject, the same in all frames.
+
+    Args:
+        path: of poses, (F, 4), see `render`.
+        zoom: the frame's side by that of the part, 1 or more.
+        largest: the subject becomes so large at most, and half as large at least, in sides of the whole frame; what
+            is drawn no larger than its pictures are is sharp.
+    """
+    x, y, side, angle = path.T
+    side = side * (largest * 2.0 ** -rng.random() / side.max())
+    seen = int(rng.integers(len(path)))
+    reach = 1 - 1 / zoom
+    left, top = (np.clip(at[seen] + rng.uniform(-0.7, 0.7) * side[seen], -reach, reach) for at in (x, y))
+    return np.stack([(x - left) * zoom, (y - top) * zoom, side * zoom, angle], axis=1)
 
 
 class Sprites:

@@ -14,7 +14,7 @@ from openlumiere.clock import FPS, clip_seconds, frame_place, frame_seconds
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
-from .compose import Sprites, draw_batch, ground, over
+from .compose import Sprites, crop_path, draw_batch, ground, over
 from .emoji import load_atlases
 from .scenes import SceneSampler, check_sampling, vocabulary
 
@@ -53,13 +53,16 @@ class EmojiClips(Dataset[Sample]):
         transparent: fraction of RGBA scenes that have no background.
         alpha: give the subject's alpha too.
         side: of the pictures that clips are drawn from; None = twice `size`.
+        crop: show a square of so many pixels of each frame, at a random place about the subject, which is drawn no
+            larger than its pictures are: a part of a large frame that is sharp. 0 = whole frames.
         device: where clips are drawn.
     """
 
     def __init__(
         self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, fps: float = FPS,
         every: int = 1, window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0, channels: int = 3,
-        transparent: float = 0.25, alpha: bool = False, side: int | None = None, device: torch.device | str = "cpu",
+        transparent: float = 0.25, alpha: bool = False, side: int | None = None, crop: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         if not 1 <= every <= num_frames:
             raise LumiereError(f"every {every}. frame of clips of {num_frames}: choose 1 to {num_frames}")
@@ -68,12 +71,16 @@ class EmojiClips(Dataset[Sample]):
             raise LumiereError(
                 f"a window of {window} frames of clips of {len(self.frames)}: choose 0 to {len(self.frames)}"
             )
+        if not 0 <= crop <= size:
+            raise LumiereError(
+                f"a crop of {crop} pixels of frames of {size}: choose 0, which is all of them, to {size}"
+            )
         if channels not in (3, 4):
             raise LumiereError(f"{channels} channels: choose 3 (RGB) or 4 (RGBA)")
         if (window or len(self.frames)) > 1:
             check_sampling(fps / every)
         self.size, self.num_frames, self.fps, self.window, self.seed = size, num_frames, fps, window, seed
-        self.channels, self.alpha = channels, alpha
+        self.channels, self.alpha, self.crop = channels, alpha, crop
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         self.sprites = Sprites(load_atlases(folder, chosen, side=side or 2 * size), device=device)
         names = {key: atlas.names for key, atlas in self.sprites.atlases.items()}
@@ -89,8 +96,9 @@ class EmojiClips(Dataset[Sample]):
         scenes = [self.scenes(index) for index in indices]
         frames = np.array([self._frames(index) for index in indices])
         drawn, poses = draw_batch(
-            scenes, self.sprites, size=self.size, seconds=frame_seconds(frames, self.fps),
+            scenes, self.sprites, size=self.crop or self.size, seconds=frame_seconds(frames, self.fps),
             duration=clip_seconds(self.num_frames, self.fps),
+            view=(lambda row, path: self._cropped(indices[row], path)) if self.crop else None,
         )  # fmt: skip
         pixels = over(drawn, ground([scene.background for scene in scenes]))[:, : self.channels]
         pixels = (pixels * 2.0 - 1.0).clamp(-1.0, 1.0)
@@ -106,6 +114,11 @@ class EmojiClips(Dataset[Sample]):
                 sample["place"] = frame_place(torch.from_numpy(frames[row]).float(), self.num_frames)
             samples.append(sample)
         return samples
+
+    def _cropped(self, index: int, path: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, index, 0xC409])
+        largest = self.sprites.frames.shape[-1] / self.size
+        return crop_path(path, rng, zoom=self.size / self.crop, largest=largest)
 
     def _frames(self, index: int) -> range:
         """The frames of the clip that item `index` shows."""

@@ -16,7 +16,9 @@ EMPTY = -1.0  # each channel of a transparent pixel, premultiplied
 
 _FAINT = 8 / 255  # alpha below which a colour, divided by it, is mostly rounding and noise
 _REACH = 2  # pixels from which such a pixel then takes its colour
-_AT_ONCE = 16  # frames; a whole clip's intermediate values would take more memory than the clip
+# A whole clip's intermediate values would take more memory than the clip, and blocks above 32 MiB, which the C library
+# hands back to the system each time, take longer to get than to fill.
+_PIXELS_AT_ONCE = 2**19
 
 
 def add_alpha(clips: torch.Tensor) -> torch.Tensor:
@@ -41,19 +43,32 @@ def unpremultiply(clips: torch.Tensor) -> torch.Tensor:
     from 8/255 to 0, so that codecs that blur colours draw no dark rim; black where no neighbour has any.
     """
     frames = clips.transpose(1, 2).flatten(0, 1)
-    straight = torch.cat([_divided(part) for part in frames.split(_AT_ONCE)])
+    at_once = max(_PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3]), 1)
+    straight = torch.cat([_divided(part) for part in frames.split(at_once)])
     return straight.unflatten(0, (len(clips), -1)).transpose(1, 2)
 
 
 def _divided(frames: torch.Tensor) -> torch.Tensor:
     """(N, 4, H, W), premultiplied to straight."""
     pixels = _valid(frames)
-    near = F.avg_pool2d(pixels, 2 * _REACH + 1, stride=1, padding=_REACH, count_include_pad=False)
+    near = _mean_in(pixels, (2 * _REACH + 1, 1))
+    near = _mean_in(near, (1, 2 * _REACH + 1))
     alpha = pixels[:, 3:]
-    mixed = torch.lerp(pixels, near, (1 - alpha / _FAINT).clamp(min=0))
+    mixed = torch.lerp(pixels, near, (1 - alpha / _FAINT).clamp_(min=0))
     known = mixed[:, 3:]
-    colour = torch.where(known > 1e-4, mixed[:, :3] / known.clamp(min=1e-4), 0.0)
-    return torch.cat([colour, alpha], dim=1) * 2 - 1
+    straight = mixed / known.clamp(min=1e-4)
+    straight *= known > 1e-4
+    straight[:, 3:] = alpha
+    return straight.mul_(2).sub_(1)
+
+
+def _mean_in(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.avg_pool2d(frames, size, stride=1, padding=(size[0] // 2, size[1] // 2), count_include_pad=False)
+
+
+def clamp_premultiplied(clips: torch.Tensor) -> torch.Tensor:
+    """Premultiplied clips, (B, 4, ...), as files and users get them: in [-1, 1], no colour above alpha; float32."""
+    return _valid(clips) * 2 - 1
 
 
 def lay_over(clips: torch.Tensor, background: Sequence[float]) -> torch.Tensor:
@@ -70,4 +85,4 @@ def lay_over(clips: torch.Tensor, background: Sequence[float]) -> torch.Tensor:
 def _valid(clips: torch.Tensor) -> torch.Tensor:
     """Premultiplied colours in [0, alpha] and alpha in [0, 1], float32: networks may leave both."""
     pixels = ((clips.float() + 1) / 2).clamp(0, 1)
-    return torch.cat([torch.minimum(pixels[:, :3], pixels[:, 3:]), pixels[:, 3:]], dim=1)
+    return torch.minimum(pixels, pixels[:, 3:])

@@ -4,7 +4,7 @@ Noise in training, of a random level, teaches the network to mend what a generat
 it ("noise conditioning augmentation": Ho et al. 2022, Cascaded Diffusion Models). DeepFloyd IF corrupts the enlarged
 clip (`corrupt`); the networks trained here get the noise before enlarging (`roughen`), where a base model's errors are,
 and denoise only what the sharp clip has more than the enlarged one, its residual: plain areas, which have none, stay
-plain.
+plain, most of all where the noise is in what the network sees alone and not in what its residual is added to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from openlumiere.errors import LumiereError
+
+from .pixels import fold
+
+RESIDUAL_BASES = ("noisy", "clean")
 
 _LOBES = 3  # of Lanczos' kernel
 
@@ -65,6 +69,40 @@ def _lanczos(side: int, scale: int, device: torch.device) -> _Kernel:
 def shrink(clips: torch.Tensor, scale: int) -> torch.Tensor:
     """The mean of each scale x scale block of pixels: (B, C, F, H, W) -> (B, C, F, H / scale, W / scale)."""
     return F.avg_pool3d(clips, (1, scale, scale))
+
+
+def enlarge_base(
+    noisy: torch.Tensor, clean: torch.Tensor, scale: int, *, kind: str, align_corners: bool = False
+) -> torch.Tensor:
+    """What a residual is added to: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale).
+
+    Args:
+        noisy, clean: the low-res clips with and without the noise that the network sees.
+        kind: of `RESIDUAL_BASES`. "noisy": the noisy one, bilinearly; the noise is then part of what is to be mended.
+            "clean": the clean one, by Lanczos' kernel: plain ground needs no correction, and edges less.
+    """
+    if kind == "clean":
+        return enlarge_lanczos(clean, scale).to(clean.dtype)
+    return enlarge(noisy, scale, align_corners=align_corners)
+
+
+def low_res_channels(
+    clips: torch.Tensor, scale: int, unit: int, *, enlarged: bool, align_corners: bool = False
+) -> torch.Tensor:
+    """Low-res clips at the resolution of a network on pixels folded by `unit`: (B, C, F, H, W) -> (B, C', F, h, w).
+
+    Args:
+        enlarged: enlarge them first, which makes C' = C * unit^2 channels; else C' = C * (unit / scale)^2, which hold
+            the same, for less work in the network's first layer.
+
+    Raises:
+        LumiereError: without enlarging, if `scale` does not divide `unit`.
+    """
+    if enlarged:
+        return fold(enlarge(clips, scale, align_corners=align_corners), unit)
+    if unit % scale:
+        raise LumiereError(f"low-res clips that are not enlarged need a pixel_unshuffle, {unit}, that {scale} divides")
+    return fold(clips, unit // scale)
 
 
 def corrupt(

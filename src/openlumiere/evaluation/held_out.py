@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from openlumiere.clock import clip_seconds, frame_seconds
 from openlumiere.data.compose import Atlas, Sprites, draw, draw_batch, ground, over
 from openlumiere.data.emoji import load_atlases
-from openlumiere.data.scenes import Scene, SceneSampler, vocabulary
+from openlumiere.data.scenes import SECONDS, Scene, SceneSampler, vocabulary
 
 from .judges.tracks import SIDE
 
@@ -28,13 +28,27 @@ def atlases_of(data: Path | Mapping[str, Atlas], size: int) -> Mapping[str, Atla
 
 
 def held_out_clips(
-    atlases: Mapping[str, Atlas], count: int, *, size: int, num_frames: int, seed: int = 0
+    atlases: Mapping[str, Atlas], count: int, *, size: int, num_frames: int, seed: int = 0, transparent: bool = False
 ) -> Iterator[tuple[Scene, torch.Tensor]]:
-    """Scenes of held-out combinations and their clips, (3, F, size, size) in [-1, 1]."""
+    """Scenes of held-out combinations and their clips, (3, F, size, size) in [-1, 1].
+
+    Args:
+        transparent: leave their backgrounds out: premultiplied RGBA, (4, F, size, size), instead.
+    """
     sampler = SceneSampler({key: a.names for key, a in atlases.items()}, split="combinations", seed=SCENES + seed)
     for index in range(count):
         scene = sampler(index)
-        yield scene, draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)[0]
+        if transparent:
+            yield scene, _subject_alone(scene, atlases[scene.subject], size, num_frames)
+        else:
+            yield scene, draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)[0]
+
+
+def _subject_alone(scene: Scene, atlas: Atlas, size: int, num_frames: int) -> torch.Tensor:
+    """In as many seconds as `compose.draw` makes of so many frames."""
+    seconds = frame_seconds(np.arange(num_frames), num_frames / SECONDS)
+    drawn, _ = draw_batch([scene], Sprites({scene.subject: atlas}), size=size, seconds=seconds)
+    return drawn[0].clamp(0, 1) * 2 - 1
 
 
 def real_clips(

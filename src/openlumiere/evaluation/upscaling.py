@@ -1,7 +1,8 @@
 """`lumiere evaluate upscale`: is the second stage worth its time, and how many steps does it need?
 
 Held-out real clips are shrunk, and enlarged again by bicubic and Lanczos interpolation and by a model's second stage
-at several numbers of steps. The real clips are what all of them should have come back to.
+at several numbers of steps. The real clips are what all of them should have come back to. Transparent ones are judged
+over black and over white, where what is wrong with colours or with alpha shows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from tqdm import tqdm
 
 from openlumiere.data.compose import Atlas
+from openlumiere.diffusion.alpha import unpremultiply
 from openlumiere.diffusion.enlarging import shrink
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.clips import lay_frames_over
 
 from . import cache
 from .held_out import atlases_of, held_out_clips
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 BICUBIC, LANCZOS, REAL = "bicubic", "Lanczos", "real clip"
+_GROUNDS = ("black", "white")  # that transparent clips are judged over
+_SHOWN_OVER = "#808080"
 _FILTERS = {BICUBIC: Image.Resampling.BICUBIC, LANCZOS: Image.Resampling.LANCZOS}
 # What is measured, and in which unit or direction.
 MEASURES = {
@@ -51,13 +57,19 @@ def flicker(clip: np.ndarray) -> float:
 
 
 def interpolate(clip: np.ndarray, scale: int, resampling: Image.Resampling) -> np.ndarray:
-    """Enlarge a clip, uint8 (F, H, W, 3), frame by frame; returns float32 in [0, 1]."""
+    """Enlarge a clip, uint8 (F, H, W, 3 or 4), frame by frame; returns float32 in [0, 1]. Pillow heeds alpha."""
     size = (clip.shape[2] * scale, clip.shape[1] * scale)
     return np.stack([np.asarray(Image.fromarray(f).resize(size, resampling)) for f in clip]).astype(np.float32) / 255
 
 
 def compare(clip: np.ndarray, real: np.ndarray, judge: SubjectClassifier) -> dict[str, float]:
-    """Likeness of a clip to the real one, (F, H, W, 3) in [0, 1] each, means over frames; and its flicker."""
+    """Likeness of a clip to the real one, (F, H, W, 3) in [0, 1] each, means over frames; and its flicker.
+
+    Transparent ones, (F, H, W, 4) of straight alpha, are compared over two grounds; the figures are means over both.
+    """
+    if clip.shape[-1] == 4:
+        over = [compare(lay_frames_over(clip, g), lay_frames_over(real, g), judge) for g in _GROUNDS]
+        return {name: float(np.mean([found[name] for found in over])) for name in over[0]}
     ours, theirs = (torch.from_numpy(c).permute(0, 3, 1, 2).contiguous() for c in (clip, real))
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
     assert isinstance(ssim, torch.Tensor)
@@ -79,6 +91,8 @@ def evaluate_upscaling(
     size: int = 128,
     steps: Sequence[int] = (1, 2, 4, 8),
     noise_level: int | None = None,
+    transparent: bool = False,
+    others: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     seed: int = 0,
     judge: ClassifierConfig | None = None,
     judges_folder: Path | None = None,
@@ -92,6 +106,9 @@ def evaluate_upscaling(
         size: side of the real clips.
         steps: numbers of denoising steps to try.
         noise_level: given to the soft clips; the model's own when None.
+        transparent: sharpen clips without a background.
+        others: further ways of enlarging by the stage's scale, by name, to compare with: clips, uint8 (F, h, w, 3 or 4)
+            of straight alpha, to float32 in [0, 1].
         judge: of the classifier whose features tell the perceptual distance; trained on real clips of `size` when it
             is not in `judges_folder`, by default ``data/classifier``, or ``output/classifier`` where `data` is no
             folder.
@@ -107,18 +124,23 @@ def evaluate_upscaling(
     network = subject_classifier(atlases, folder, config=judge, progress=progress)
     level = stage.config.noise_level if noise_level is None else noise_level
     scale = stage.config.scale
+    if size % scale:
+        raise LumiereError(f"clips of {size} pixels: choose a multiple of the scale, {scale}")
 
     found: dict[str, list[dict[str, float]]] = {}
     columns: list[list[np.ndarray]] = []
-    listed = held_out_clips(atlases, clips, size=size, num_frames=num_frames, seed=seed)
+    listed = held_out_clips(atlases, clips, size=size, num_frames=num_frames, seed=seed, transparent=transparent)
     for index, (scene, drawn) in enumerate(tqdm(listed, "sharpening", clips, unit="clip", disable=not progress)):
-        real = ((drawn + 1) / 2).permute(1, 2, 3, 0).contiguous().numpy()
+        real = _straight(drawn).permute(1, 2, 3, 0).contiguous().numpy()
         # As a file would hold it.
-        soft = ((shrink(drawn[None], scale)[0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
+        shrunk = _straight(shrink(drawn[None], scale)[0])
+        soft = (shrunk * 255).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
 
         ways: dict[str, Callable[[], np.ndarray]] = {}
         for name, by in _FILTERS.items():
             ways[name] = partial(interpolate, soft, scale, by)
+        for name, other in (others or {}).items():
+            ways[name] = partial(other, soft)
         for count in steps:
             ways[_steps(count)] = partial(_sharpen, stage, soft, scene.caption, count, level, seed + index)
         made = {}
@@ -127,13 +149,15 @@ def evaluate_upscaling(
             made[name] = way()
             taken = time.perf_counter() - started
             found.setdefault(name, []).append(compare(made[name], real, network) | {"seconds": taken})
-        found.setdefault(REAL, []).append({"flicker": flicker(real)})
+        found.setdefault(REAL, []).append({"flicker": compare(real, real, network)["flicker"]})
         if index < _SHOWN:
-            nearest = soft.repeat(scale, axis=1).repeat(scale, axis=2) / 255
-            columns.append([c[num_frames // 3] for c in (nearest, *made.values(), real)])
+            nearest = soft.repeat(scale, axis=1).repeat(scale, axis=2).astype(np.float32) / 255
+            shown = [c[num_frames // 3] for c in (nearest, *made.values(), real)]
+            columns.append([lay_frames_over(c[None], _SHOWN_OVER)[0] if transparent else c for c in shown])
 
     report: dict[str, Any] = {
         "clips": clips, "num_frames": num_frames, "size": size, "scale": scale, "noise_level": level, "seed": seed,
+        "transparent": transparent, "others": list(others or {}),
         "steps": list(steps), "judge": network.card,
         "ways": {
             name: {key: float(np.mean([one[key] for one in each])) for key in each[0]} for name, each in found.items()
@@ -146,6 +170,11 @@ def evaluate_upscaling(
     rows = np.concatenate([np.concatenate(row, axis=1) for row in zip(*columns, strict=True)])
     Image.fromarray((rows.clip(0, 1) * 255).round().astype(np.uint8)).save(output / "frames.png")
     return report
+
+
+def _straight(clip: torch.Tensor) -> torch.Tensor:
+    """A clip in [-1, 1], (3 or 4, F, H, W), in [0, 1], its colours not multiplied by alpha."""
+    return ((unpremultiply(clip[None])[0] if len(clip) == 4 else clip) + 1) / 2
 
 
 def _sharpen(
@@ -178,10 +207,10 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     for axes, (key, title) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         found = [report["ways"][_steps(count)][key] for count in report["steps"]]
         axes.plot(report["steps"], found, marker="o", label="second stage")
-        for name, style in ((BICUBIC, ":"), (LANCZOS, "--")):
+        for name, style in zip((BICUBIC, LANCZOS, *report["others"]), cycle((":", "--", "-.", "-"))):
             axes.axhline(report["ways"][name][key], color="black", linestyle=style, linewidth=1, label=name)
         axes.set(xlabel="steps", title=title, xscale="log", xticks=report["steps"])
         axes.set_xticklabels([str(count) for count in report["steps"]])
         axes.minorticks_off()
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=3, loc="outside lower center")
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=4, loc="outside lower center")
     figure.savefig(path, dpi=120)

@@ -342,16 +342,18 @@ class LumierePipeline(ClipPipeline):
                 window_batch_size=window_batch_size,
                 devices=devices,
                 offload_frames=offload_frames,
-                output_type="pt",
+                output_type=output_type if pasted is None else "pt",
                 callback_on_step_end=callback_on_step_end,
                 callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             )[0]
-            pixels = sharp.transpose(1, 2) * 2 - 1
-            if transparent:
-                pixels = premultiply(pixels)
-            if pasted is not None:
-                pixels = pasted.paste_onto(pixels, feather=feather)
-        frames = self._to_user(pixels, output_type)
+            if pasted is None:
+                frames = sharp
+            else:
+                pixels = sharp.transpose(1, 2) * 2 - 1
+                pixels = pasted.paste_onto(premultiply(pixels) if transparent else pixels, feather=feather)
+                frames = self._to_user(pixels, output_type)
+        else:
+            frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
 

@@ -401,7 +401,7 @@ class ClipPipeline(DiffusionPipeline):
     def _to_user(clips: torch.Tensor, output_type: str) -> Any:
         if clips.shape[1] == 4:
             clips = unpremultiply(clips)
-        clips = ((clips.float() + 1) / 2).clamp(0, 1).transpose(1, 2)
+        clips = ((clips.float() + 1) / 2).clamp_(0, 1).transpose(1, 2)
         if output_type == "pt":
             return clips
         arrays: np.ndarray = clips.permute(0, 1, 3, 4, 2).cpu().numpy()

@@ -12,15 +12,16 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.alpha import premultiply, unpremultiply
-from openlumiere.diffusion.enlarging import corrupt, enlarge, enlarge_lanczos, roughen
+from openlumiere.diffusion.enlarging import corrupt, enlarge_base, enlarge_lanczos, low_res_channels, roughen
 from openlumiere.diffusion.noise import correlate
-from openlumiere.diffusion.pixels import fold
 from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
 from .clips import as_clips
 from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
+
+_AT_ONCE = 4  # frames
 
 
 class LumiereSuperResolutionPipeline(ClipPipeline):
@@ -29,7 +30,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
     See `diffusion.enlarging` for what it is given.
 
     Args:
-        unet: the network; it takes twice the channels of a clip: of RGB, or of premultiplied RGBA.
+        unet: the network; it takes a clip's channels, of RGB or of premultiplied RGBA, and the low-res clip's.
         scheduler, text_encoder, tokenizer, pixel_unshuffle, text_encoder_id, max_text_length, num_inference_steps,
             guidance_scale, guidance_rescale, timestep_shift, noise_correlation: as `LumierePipeline`'s.
         image_noising_scheduler: schedule of the soft clip's noise; None = the scheduler's own.
@@ -37,6 +38,9 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         residual_scale: what the network denoises is the sharp clip's difference to the enlarged soft one, times this;
             None: the sharp clip itself, as DeepFloyd IF's does.
         align_corners: how the soft clip is enlarged, as `torch.nn.functional.interpolate` means it.
+        enlarge_low_res: give the network the soft clip enlarged; False = as it is, folded into fewer channels, for
+            networks whose `pixel_unshuffle` is a multiple of `scale`.
+        residual_base: what residuals are added to, see `diffusion.enlarging.enlarge_base`.
         window_frames, window_overlap: of the windows, T' and 2 in the paper.
         noise_level: timestep of the soft clip's noise.
     """
@@ -55,6 +59,8 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         scale: int = 4,
         residual_scale: float | None = None,
         align_corners: bool = False,
+        enlarge_low_res: bool = True,
+        residual_base: str = "noisy",
         text_encoder_id: str | None = None,
         max_text_length: int = 24,
         num_inference_steps: int = 50,
@@ -79,6 +85,8 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             scale=scale,
             residual_scale=residual_scale,
             align_corners=align_corners,
+            enlarge_low_res=enlarge_low_res,
+            residual_base=residual_base,
             text_encoder_id=text_encoder_id,
             max_text_length=max_text_length,
             num_inference_steps=num_inference_steps,
@@ -194,7 +202,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
         levels = torch.full((len(soft),), level, device=kept_on)
         schedule = self.image_noising_scheduler or self.scheduler
-        beside = self._beside(soft, schedule.alphas_cumprod, levels, generator, loop=loop)
+        beside, base = self._beside(soft, schedule.alphas_cumprod, levels, generator, loop=loop)
         sharp = self._denoise(
             latents.to(kept_on, self.unet.dtype),
             Conditions(text, soft.shape[2], scale, rescale, Beside(beside, class_labels=levels), loop),
@@ -206,9 +214,10 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             callback=callback_on_step_end,
             callback_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+        pixels = self._decode(sharp)
         if config.residual_scale is not None:
-            sharp = beside + sharp / config.residual_scale
-        pixels = self._decode(sharp)[:, :, :count, : height * config.scale, : width * config.scale]
+            pixels = self._add_residual(base, pixels)
+        pixels = pixels[:, :, :count, : height * config.scale, : width * config.scale]
         if transparent and not self.has_alpha:
             alpha = enlarge_lanczos(given[:, 3:], config.scale).to(pixels)
             pixels = premultiply(torch.cat([pixels.clamp(-1, 1), alpha], dim=1))
@@ -221,7 +230,9 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
     @property
     def has_alpha(self) -> bool:
         """Whether the network takes premultiplied RGBA, rather than RGB alone."""
-        return bool(self.unet.spatial.config["in_channels"] == 2 * 4 * self.config.pixel_unshuffle**2)
+        config, own = self.config, self.config.pixel_unshuffle**2
+        beside = own if config.enlarge_low_res else (config.pixel_unshuffle // config.scale) ** 2
+        return bool(self.unet.spatial.config["in_channels"] == 4 * (own + beside))
 
     def _sharp_shape(self, soft: torch.Tensor) -> tuple[int, ...]:
         unit = self.config.pixel_unshuffle
@@ -230,15 +241,33 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
 
     def _beside(
         self, soft: torch.Tensor, alphas_cumprod: torch.Tensor, levels: torch.Tensor, generator: Any, *, loop: bool
-    ) -> torch.Tensor:
-        """What the network is given beside the noisy clip: the soft one, enlarged and with noise."""
-        unit, larger = self.config.pixel_unshuffle, {"align_corners": self.config.align_corners}
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network is given beside the noisy clip, the soft one with noise; and what residuals are added to."""
         if self.config.residual_scale is not None:
             noise = self._noise(tuple(soft.shape), generator, soft.device, loop=loop)
-            return fold(enlarge(roughen(soft, noise, alphas_cumprod, levels), self.config.scale, **larger), unit)
-        enlarged = fold(enlarge(soft, self.config.scale, **larger), unit)
+            rough = roughen(soft, noise, alphas_cumprod, levels)
+            return self._as_channels(rough), rough if self.config.residual_base == "noisy" else soft
+        enlarged = self._as_channels(soft)
         noise = self._noise(tuple(enlarged.shape), generator, soft.device, loop=loop)
-        return corrupt(enlarged, noise, alphas_cumprod, levels)
+        return corrupt(enlarged, noise, alphas_cumprod, levels), soft
+
+    def _as_channels(self, soft: torch.Tensor) -> torch.Tensor:
+        config = self.config
+        return low_res_channels(
+            soft, config.scale, config.pixel_unshuffle, enlarged=config.enlarge_low_res,
+            align_corners=config.align_corners,
+        )  # fmt: skip
+
+    def _add_residual(self, base: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Low-res clips, enlarged, and what sharp ones have more; a few frames at a time, which bounds memory."""
+        config = self.config
+        parts = [
+            enlarge_base(part, part, config.scale, kind=config.residual_base, align_corners=config.align_corners).add_(
+                more, alpha=1 / config.residual_scale
+            )
+            for part, more in zip(base.split(_AT_ONCE, 2), residual.split(_AT_ONCE, 2), strict=True)
+        ]
+        return torch.cat(parts, dim=2)
 
     def _noise(self, shape: tuple[int, ...], generator: Any, device: torch.device, *, loop: bool) -> torch.Tensor:
         noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)

@@ -17,6 +17,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.latents import load_vae
 
 from .config import TrainConfig
+from .pictures import on_checkers
 
 # Of the samples whose latents are changed before they are decoded, so many are halved in size, the others moved.
 _HALVED = 0.4
@@ -82,7 +83,7 @@ class Autoencode:
         with torch.no_grad():
             made = self.module(real)
         self._begin_training()
-        rows = [torch.cat(list(_on_checkers(clip)), dim=2) for clip in (real, made)]
+        rows = [torch.cat(list(on_checkers(clip)), dim=2) for clip in (real, made)]
         sheet = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         Image.fromarray(sheet).save(folder / f"{step:07d}.png")
 
@@ -155,11 +156,3 @@ def translate(pictures: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     maps[:, :, 2] = -2 * offsets  # a frame is 2 wide
     grid = F.affine_grid(maps, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-
-
-def _on_checkers(clip: torch.Tensor) -> torch.Tensor:
-    """Premultiplied RGBA in [-1, 1] laid over a checkerboard, (B, 3, H, W) in [0, 1]."""
-    rgba = clip / 2 + 0.5
-    row = torch.arange(clip.shape[-1], device=clip.device) // 8
-    board = 0.75 + 0.2 * ((row[:, None] + row[None]) % 2)
-    return rgba[:, :3] + (1 - rgba[:, 3:]) * board

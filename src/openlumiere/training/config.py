@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from openlumiere.data.scenes import subject_set
+from openlumiere.diffusion.enlarging import RESIDUAL_BASES
 from openlumiere.errors import LumiereError
 
 
@@ -20,7 +21,7 @@ class DataConfig:
     """Where the clips come from."""
 
     # "emoji" (composed on the fly), "folder" (captioned clips of a user's own), "pictures" (stage style), or "artwork"
-    # (stage autoencoder)
+    # (stages autoencoder and ssr-image)
     kind: str = "emoji"
     folder: str = "data/emoji"
     # Keys of the vocabulary (pictures: names of files), in files also the name of one of its sets; None = all
@@ -33,7 +34,7 @@ class DataConfig:
     num_frames: int = 80
     every: int = 1  # emoji: of each clip, show every n-th frame alone
     window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
-    crop: int = 0  # artwork: side of the part of a frame that is shown, in pixels; 0 = all
+    crop: int = 0  # artwork, emoji: side of the part of a frame that is shown, in pixels; 0 = all
     fps: float = 16.0
     workers: int = 0
     on_device: bool = False  # emoji and artwork: draw where the network is, for a GPU; without workers
@@ -69,11 +70,14 @@ class ModelConfig:
     size: int = 32  # height and width of a frame in pixels
     pixel_unshuffle: int = 2
     autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
-    latent_noise: float = 0.15  # stage autoencoder: most noise on standardized latents, which the decoder forgives
+    # stage autoencoder: most noise on standardized latents, which the decoder forgives; ssr-image, ssr: on those of
+    # low-res clips that pass through `vae`
+    latent_noise: float = 0.15
     # stage autoencoder: share of the samples whose latents are moved or shrunk, and should decode to such pictures
     equivariance: float = 0.0
     decoder_only: bool = False  # stage autoencoder: train the decoder of `vae` on, and leave its latents as they are
-    # Folder of the VAE whose latents the network works on (t2i; None = on pixels), or that trains on (autoencoder)
+    # Folder of the VAE whose latents the network works on (t2i; None = on pixels), or that trains on (autoencoder), or
+    # that a first stage's clips are decoded by, so that the second learns to undo its softness (ssr-image, ssr)
     vae: str | None = None
     unet: dict[str, Any] = field(default_factory=dict)
     temporal: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +92,16 @@ class ModelConfig:
     lora_rank: int = 16  # stage style; 0 trains all weights
     planner: dict[str, Any] = field(default_factory=dict)  # stage planner: arguments of PathPlanner
     residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
+    through_vae: float = 0.5  # stages ssr-image and ssr: fraction of low-res clips that pass through `vae`, if named
+    # Stages ssr-image and ssr, see LumiereSuperResolutionPipeline
+    enlarge_low_res: bool = True
+    residual_base: str = "noisy"
+
+    def __post_init__(self) -> None:
+        if self.residual_base not in RESIDUAL_BASES:
+            raise LumiereError(f"model.residual_base {self.residual_base!r}: use {' or '.join(RESIDUAL_BASES)}")
+        if not 0 <= self.through_vae <= 1:
+            raise LumiereError(f"model.through_vae must be between 0 and 1, not {self.through_vae}")
 
 
 @dataclass(frozen=True, kw_only=True)

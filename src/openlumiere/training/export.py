@@ -27,8 +27,8 @@ from .t2v import TextToVideo
 _STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
 # What the second stage is told by the pipeline that carries it.
 _SECOND_STAGE = (
-    "pixel_unshuffle", "scale", "residual_scale", "num_inference_steps", "guidance_scale", "timestep_shift",
-    "noise_correlation", "window_frames", "window_overlap", "noise_level",
+    "pixel_unshuffle", "scale", "residual_scale", "enlarge_low_res", "residual_base", "num_inference_steps",
+    "guidance_scale", "timestep_shift", "noise_correlation", "window_frames", "window_overlap", "noise_level",
 )  # fmt: skip
 
 

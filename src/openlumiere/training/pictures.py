@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 
@@ -43,3 +44,11 @@ def path_sheet(paths: np.ndarray, titles: list[str], *, side: int = 128, shown: 
                 inside.polygon([tuple((corner + 1) / 2 * side) for corner in corners], outline=(shade, shade, 80))
             picture.paste(frame, (column * side, top + 12))
     return picture
+
+
+def on_checkers(pictures: torch.Tensor) -> torch.Tensor:
+    """Premultiplied RGBA in [-1, 1], (B, 4, H, W), laid over a checkerboard, (B, 3, H, W), about [0, 1]."""
+    rgba = pictures / 2 + 0.5
+    row = torch.arange(pictures.shape[-1], device=pictures.device) // 8
+    board = 0.75 + 0.2 * ((row[:, None] + row[None]) % 2)
+    return rgba[:, :3] + (1 - rgba[:, 3:]) * board

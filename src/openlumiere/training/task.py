@@ -199,7 +199,7 @@ def make_dataset(
                 Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
                 every=data.every, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
                 with_motion=data.with_motion, channels=data.channels if channels is None else channels,
-                transparent=data.transparent, alpha=config.stage == "conditional",
+                transparent=data.transparent, alpha=config.stage == "conditional", crop=data.crop,
                 device=device if data.on_device else "cpu",
             )  # fmt: skip
         case "folder":
@@ -207,12 +207,20 @@ def make_dataset(
 
             num_frames = 1 if single_frame else data.window or data.num_frames
             return ClipFolder(Path(data.folder), num_frames=num_frames, fps=data.fps, size=size, seed=config.seed)
+        case "artwork":
+            from openlumiere.data.artwork import ArtworkClips
+
+            if not single_frame or data.channels != 4:
+                raise LumiereError(
+                    "data.kind artwork: single pictures with transparency, for stage ssr-image with data.channels=4"
+                )
+            return ArtworkClips(Path(data.folder), size=size, crop=data.crop, seed=config.seed, sharp=True)
         case "pictures":
             from openlumiere.data.pictures import StylePictures
 
             return StylePictures(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
         case _:
-            raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder or pictures")
+            raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, pictures or artwork")
 
 
 def set_gradient_checkpointing(module: nn.Module, config: TrainConfig) -> None:
