@@ -145,7 +145,7 @@ def test_halved_subjects_lose_a_third_to_two_thirds() -> None:
     assert kept.max() < 0.75
 
 
-CONFIG = StrictConfig(side=32, width=8, deep=False, steps=220, batch_size=48, held_out_clips=40)
+CONFIG = StrictConfig(side=32, width=8, deep=False, steps=400, batch_size=48, held_out_clips=40)
 
 
 def test_the_strict_judge_knows_real_clips_and_refuses_spoiled_ones(tmp_path: Path) -> None:
