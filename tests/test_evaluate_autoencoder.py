@@ -60,8 +60,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed, key in enumerate(KEYS):
             frames = loop(seed)
             meta = {"emoji": key, "names": [key], "fps": 16, "loop_frames": len(frames), "size": 48}
-            emoji._add(tar, f"{key}.webp", emoji._encode_loop(frames))
-            emoji._add(tar, f"{key}.json", json.dumps(meta).encode())
+            emoji.add_member(tar, f"{key}.webp", emoji._encode_loop(frames))
+            emoji.add_member(tar, f"{key}.json", json.dumps(meta).encode())
     return folder
 
 

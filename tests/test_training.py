@@ -509,7 +509,7 @@ def test_starting_anew_leaves_nothing_to_be_taken_for_the_new_run(runs: Runs, t2
     ("overrides", "message"),
     [
         (["data.folder=nowhere"], "no shards in nowhere; make them with: lumiere data emoji"),
-        (["data.kind=films"], "data.kind 'films': use emoji, folder or pictures"),
+        (["data.kind=films"], "data.kind 'films': use emoji, folder, pictures or artwork"),
         (["scheduler.betas=3"], "scheduler is not a DDIMScheduler's configuration"),
         (["model.unet.depth=3"], "model.unet is not a UNet2DConditionModel"),
         (["model.size=15"], "model.size, 15, must be a multiple of model.pixel_unshuffle, 2"),

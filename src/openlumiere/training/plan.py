@@ -50,6 +50,8 @@ class PlanConfig:
 def load_plan(path: Path, overrides: list[str] | None = None) -> dict[str, TrainConfig]:
     """The configurations of a plan's stages, by name, in their order.
 
+    From then on this process reads the packed text encoder, where the plan names one.
+
     Args:
         overrides: for every stage, after all others.
 
