@@ -291,10 +291,11 @@ class ClipPipeline(DiffusionPipeline):
     @cached_property
     def _blank_latent(self) -> torch.Tensor:
         """What a position of an empty picture is encoded to, (C,)."""
-        unit = 4 * self._pixels_per_position
-        empty = torch.full((1, self.vae.config.in_channels, 1, unit, unit), EMPTY if self.has_alpha else 0.0)
-        # The middle, which padding does not reach as it reaches the border.
-        return self.encode_clips(empty.to(self.vae.device))[0, :, 0, 1:3, 1:3].mean((1, 2)).cpu()
+        # The middle of one so large that the padding around it is out of the autoencoder's sight.
+        middle = 12
+        side = 2 * middle * self._pixels_per_position
+        empty = torch.full((1, self.vae.config.in_channels, 1, side, side), EMPTY if self.has_alpha else 0.0)
+        return self.encode_clips(empty.to(self.vae.device))[0, :, 0, middle, middle].cpu()
 
     def _encode_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """M at the network's resolution: a channel for each pixel of a position, or one channel for latents."""
