@@ -73,6 +73,21 @@ def test_latents_are_standardized_over_what_it_was_trained_on(drawings: Path) ->
     assert torch.allclose(latents.var((0, 2, 3), correction=0), torch.ones(4), atol=0.03)
 
 
+def test_folded_statistics_leave_the_latents_as_they_are_and_fit_into_half_precision() -> None:
+    torch.manual_seed(0)
+    net = RGBAAutoencoder(**TINY).eval()
+    with torch.no_grad():
+        net.encoder[-1].weight.mul_(3e4)
+        net.standardize.running_mean.uniform_(-1e4, 1e4)
+        net.standardize.running_var.fill_(9e8)
+        pictures = torch.rand(2, 4, 32, 32) * 2 - 1
+        before = net.encode(pictures).latent_dist.mode()
+        net.fold_statistics()
+        torch.testing.assert_close(net.encode(pictures).latent_dist.mode(), before, rtol=1e-3, atol=1e-4)
+        half = net.half().float().encode(pictures).latent_dist.mode()
+    torch.testing.assert_close(half, before, rtol=1e-2, atol=1e-2)
+
+
 # --- Losses -----------------------------------------------------------------------------------------------------------
 
 

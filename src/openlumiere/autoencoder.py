@@ -71,6 +71,19 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         up += [nn.SiLU(), _convolution(widths[0], out_channels * patch_size**2), nn.PixelShuffle(patch_size)]
         self.decoder = nn.Sequential(*up)
 
+    @torch.no_grad()
+    def fold_statistics(self) -> None:
+        """Move the running statistics into the encoder's last convolution: the same latents, within half precision too.
+
+        Training leaves the scale before standardization free, and variances beyond what float16 can hold.
+        """
+        last, statistics = self.encoder[-1], self.standardize
+        scale = (statistics.running_var + statistics.epsilon).rsqrt()
+        last.bias.copy_((last.bias - statistics.running_mean) * scale)
+        last.weight.mul_(scale[:, None, None, None])
+        statistics.running_mean.zero_()
+        statistics.running_var.fill_(1 - statistics.epsilon)
+
     @property
     def spatial_compression_ratio(self) -> int:
         """Pixels along one side of a latent position."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,9 @@ class Autoencode:
         shown = DataLoader(Subset(self.dataset, range(_CALIBRATED_ON * size)), batch_size=size)
         for batch in shown:
             self.module.encode(batch["pixels"].to(self.device))
-        self.module.save_pretrained(folder / "vae")
+        exported = copy.deepcopy(self.module)
+        exported.fold_statistics()
+        exported.save_pretrained(folder / "vae")
         statistics.momentum = momentum
         statistics.load_state_dict(before)
 
