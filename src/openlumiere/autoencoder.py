@@ -78,6 +78,8 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         Training leaves the scale before standardization free, and variances beyond what float16 can hold.
         """
         last, statistics = self.encoder[-1], self.standardize
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         scale = (statistics.running_var + statistics.epsilon).rsqrt()
         last.bias.copy_((last.bias - statistics.running_mean) * scale)
         last.weight.mul_(scale[:, None, None, None])
