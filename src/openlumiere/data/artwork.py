@@ -25,10 +25,9 @@ from openlumiere.errors import LumiereError
 
 from .compose import render
 from .designs import DESIGNS, Design, draw_icon, icon_set
-from .emoji import _SKIN_TONES as SKIN_TONES
-from .emoji import fetch_package, iterate
+from .emoji import SKIN_TONES, fetch_package, iterate
 from .packed import holds_packed, read_packed
-from .scenes import _stable_hash as stable_hash
+from .scenes import stable_hash
 
 STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
 # Never trained on: kinds of drawing that the autoencoder has not seen.

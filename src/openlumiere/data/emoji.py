@@ -33,7 +33,7 @@ PACKAGES = tuple(f"@lobehub/fluent-emoji-anim-{i}" for i in (1, 2, 3, 4))
 PACKAGE_VERSION = "1.0.0"
 FPS = 16
 _CLIPS_PER_SHARD = 64
-_SKIN_TONES = {f"{tone:x}" for tone in range(0x1F3FB, 0x1F400)}
+SKIN_TONES = {f"{tone:x}" for tone in range(0x1F3FB, 0x1F400)}
 _DATASHEET = "DATASHEET.md"
 
 
@@ -67,7 +67,7 @@ def build(
         (archive, member)
         for archive in archives
         for member in _members(archive)
-        if skin_tones or not _SKIN_TONES & set(Path(member).stem.split("-"))
+        if skin_tones or not SKIN_TONES & set(Path(member).stem.split("-"))
     ]
     # The order, and so each shard's content, does not depend on what was done before.
     sources.sort(key=lambda source: Path(source[1]).stem)

@@ -69,18 +69,19 @@ def vocabulary() -> dict[str, Any]:
     return yaml.safe_load(text)
 
 
-def _stable_hash(*words: str) -> int:
+def stable_hash(*words: str) -> int:
+    """Hash words to 64 bits, the same on every machine: what is held out is decided by it."""
     return int.from_bytes(hashlib.blake2s("|".join(words).encode(), digest_size=8).digest(), "big")
 
 
 def combination_held_out(subject: str, motion: str, background: str) -> bool:
     """Whether this subject x motion x background is held out of every training run, for good."""
-    return _stable_hash(subject, motion, background) % _COMBINATIONS_HELD_OUT == 0
+    return stable_hash(subject, motion, background) % _COMBINATIONS_HELD_OUT == 0
 
 
 def animation_held_out(subject: str) -> bool:
     """Whether the second half of this subject's own animation is held out."""
-    return _stable_hash("animation", subject) % _ANIMATIONS_HELD_OUT == 0
+    return stable_hash("animation", subject) % _ANIMATIONS_HELD_OUT == 0
 
 
 def animation_frames(subject: str, loop: int, *, held_out: bool = False) -> np.ndarray:
@@ -338,7 +339,7 @@ class SceneSampler:
 
     def _draw(self, index: int) -> Scene:
         words = vocabulary()
-        rng = np.random.default_rng([self.seed, index, _stable_hash(self.split) % 2**31])
+        rng = np.random.default_rng([self.seed, index, stable_hash(self.split) % 2**31])
         want_held_out = self.split == "combinations"
         while True:
             # Subjects go round in turn, so that each is seen equally often.
