@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from openlumiere.clock import clip_seconds
-from openlumiere.data.scenes import SceneSampler, Split, speed, vocabulary
+from openlumiere.data.emoji.scenes import SceneSampler, Split, speed, vocabulary
 from openlumiere.evaluation.judges.paths import judge_path
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import embed, load_text_encoder
@@ -46,7 +46,7 @@ def main() -> None:
 
 def row(split: str, scenes: list, paths: np.ndarray, seconds: float, *, real: bool) -> str:
     """One line of the table."""
-    from openlumiere.data.scenes import trajectory
+    from openlumiere.data.emoji.scenes import trajectory
 
     words = vocabulary()
     right: dict[str, list[bool]] = defaultdict(list)

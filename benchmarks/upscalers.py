@@ -30,7 +30,7 @@ def main() -> int:
 
     import realesrgan
     from openlumiere.errors import LumiereError
-    from openlumiere.evaluation.upscaling import evaluate_upscaling, markdown
+    from openlumiere.evaluation.protocols.upscaling import evaluate_upscaling, markdown
     from openlumiere.pipelines.load import load_super_resolution
 
     torch.set_num_threads(args.threads)

@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from openlumiere import STUNet
-from openlumiere.stunet.report import table
+from openlumiere.stunet.summary import table
 
 unet = UNet2DConditionModel(
     sample_size=32, block_out_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_dim=32, norm_num_groups=8

@@ -17,9 +17,9 @@ from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data import artwork
 from openlumiere.data.artwork import Artwork, picture_held_out
 from openlumiere.errors import LumiereError
-from openlumiere.training.autoencoder import charbonnier, reconstruction_loss, translate
 from openlumiere.training.config import parse
 from openlumiere.training.loop import train
+from openlumiere.training.stages.autoencoder import charbonnier, reconstruction_loss, translate
 
 SIDE = 32
 TINY = {"latent_channels": 4, "block_out_channels": [8, 16, 16], "layers_per_block": [1, 1]}

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from openlumiere.cli import main
 from openlumiere.data.artwork import Artwork
-from openlumiere.data.emoji import iterate, load_atlases
-from openlumiere.data.packed import pack_artwork, pack_loops, read_packed
-from openlumiere.data.scenes import SceneSampler, every_phrase, vocabulary
+from openlumiere.data.emoji.packed import pack_artwork, pack_loops, read_packed
+from openlumiere.data.emoji.scenes import SceneSampler, every_phrase, vocabulary
+from openlumiere.data.emoji.shards import iterate, load_atlases
 from openlumiere.errors import LumiereError
 from openlumiere.packing import compress, expand, packed_bytes, read_parts, write_parts
 from openlumiere.pipelines import text

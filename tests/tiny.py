@@ -32,7 +32,7 @@ from transformers import (
 
 from openlumiere import STUNet
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.pipelines.base import LumierePipeline
+from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import load_text_encoder
@@ -215,7 +215,7 @@ def conditioned(*, upscale: bool = False, layout: bool = False) -> LumierePipeli
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
     )  # fmt: skip
-    pipe.unet.widen(pipe.condition_channels)
+    pipe.unet.add_condition_channels(pipe.condition_channels)
     torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -243,7 +243,7 @@ def transparent(*, sharpened: int | None = None) -> LumierePipeline:
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, vae=vae, num_inference_steps=2, window_frames=8, **more,
     )  # fmt: skip
-    pipe.unet.widen(pipe.condition_channels)
+    pipe.unet.add_condition_channels(pipe.condition_channels)
     torch.nn.init.normal_(pipe.unet.temporal.condition_in.weight, std=0.2)
     pipe.set_progress_bar_config(disable=True)
     return pipe

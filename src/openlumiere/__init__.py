@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openlumiere.pipelines.base import LumierePipeline
+    from openlumiere.pipelines.lumiere import LumierePipeline
     from openlumiere.stunet import STUNet
 
 __version__ = "0.1.0"
 __all__ = ["LumierePipeline", "STUNet", "__version__"]
 
 # Imported when first asked for: torch takes seconds, and `lumiere --help` needs none of it.
-_HOMES = {"LumierePipeline": "openlumiere.pipelines.base", "STUNet": "openlumiere.stunet"}
+_HOMES = {"LumierePipeline": "openlumiere.pipelines.lumiere", "STUNet": "openlumiere.stunet"}
 
 
 def __getattr__(name: str) -> object:

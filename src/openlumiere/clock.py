@@ -26,6 +26,6 @@ def clip_seconds(num_frames: int, fps: float = FPS) -> float:
     return num_frames / fps
 
 
-def frame_place(frames: Numbers, num_frames: int) -> Numbers:
+def frame_position(frames: Numbers, num_frames: int) -> Numbers:
     """Where in their clip frames are: their time over the clip's duration, in [0, 1), 0 = start."""
     return frames / num_frames

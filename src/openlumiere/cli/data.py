@@ -96,7 +96,7 @@ def register(commands: Commands) -> None:
 
 
 def run_emoji(args: argparse.Namespace) -> None:
-    from openlumiere.data.emoji import build
+    from openlumiere.data.emoji.shards import build
 
     report = build(args.output, size=args.size, skin_tones=args.skin_tones, workers=args.workers, cache=args.cache)
     print(
@@ -108,7 +108,7 @@ def run_emoji(args: argparse.Namespace) -> None:
 
 
 def run_designs(args: argparse.Namespace) -> None:
-    from openlumiere.data.designs import build
+    from openlumiere.data.emoji.designs import build
 
     for name, lacking in build(args.output, emoji=args.emoji, size=args.size, cache=args.cache).items():
         print(f"{name}: " + (f"lacks {', '.join(lacking)}" if lacking else "complete"))
@@ -125,8 +125,8 @@ def run_artwork(args: argparse.Namespace) -> None:
 
 
 def run_pack(args: argparse.Namespace) -> None:
-    from openlumiere.data.packed import pack_artwork, pack_loops
-    from openlumiere.data.scenes import every_phrase, subject_set, vocabulary
+    from openlumiere.data.emoji.packed import pack_artwork, pack_loops
+    from openlumiere.data.emoji.scenes import every_phrase, subject_set, vocabulary
     from openlumiere.pipelines.text import pack_encoder
 
     named = args.subjects in vocabulary()["sets"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from openlumiere.pipelines.base import LumierePipeline
+    from openlumiere.pipelines.lumiere import LumierePipeline
     from openlumiere.pipelines.tasks import Task
     from openlumiere.video import Fit
 

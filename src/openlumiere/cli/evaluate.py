@@ -227,8 +227,8 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
 
 
 def run_evaluate_emoji(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.emoji import evaluate
-    from openlumiere.evaluation.report import summary
+    from openlumiere.evaluation.protocols.emoji import evaluate
+    from openlumiere.evaluation.tables import summary
 
     report = evaluate(
         args.model,
@@ -251,7 +251,7 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_seams(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.seams import evaluate_seams
+    from openlumiere.evaluation.protocols.seams import evaluate_seams
     from openlumiere.pipelines.load import load_super_resolution
 
     stage = load_super_resolution(args.model, device=args.device, dtype=args.dtype)
@@ -264,7 +264,7 @@ def run_evaluate_seams(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_loops(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.seams import evaluate_loops
+    from openlumiere.evaluation.protocols.seams import evaluate_loops
     from openlumiere.pipelines.load import load_pipeline
 
     pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
@@ -280,7 +280,7 @@ def run_evaluate_loops(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_editing(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.editing import TASKS, evaluate_editing, markdown
+    from openlumiere.evaluation.protocols.editing import TASKS, evaluate_editing, markdown
     from openlumiere.pipelines.load import load_pipeline
 
     pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
@@ -294,7 +294,7 @@ def run_evaluate_editing(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_styles(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.styles import STRENGTHS, evaluate_styles, markdown
+    from openlumiere.evaluation.protocols.styles import STRENGTHS, evaluate_styles, markdown
     from openlumiere.pipelines.load import load_pipeline
 
     pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype)
@@ -309,7 +309,7 @@ def run_evaluate_styles(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_all(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.overview import evaluate_all
+    from openlumiere.evaluation.protocols.overview import evaluate_all
 
     path = evaluate_all(
         args.model, args.data, args.output,
@@ -320,7 +320,7 @@ def run_evaluate_all(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_baselines(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.baselines import Method, evaluate_baselines, markdown
+    from openlumiere.evaluation.protocols.baselines import Method, evaluate_baselines, markdown
 
     methods = [Method(name="STUNet", model=args.model)]
     if args.cascade:
@@ -337,7 +337,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
 
 def run_evaluate_xt(args: argparse.Namespace) -> None:
     from openlumiere.errors import LumiereError
-    from openlumiere.evaluation.xt import draw_slices
+    from openlumiere.evaluation.protocols.xt import draw_slices
     from openlumiere.video import opaque, read_clip
 
     if args.output.suffix.lower() != ".png":
@@ -351,7 +351,7 @@ def run_evaluate_xt(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_upscaling(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.upscaling import evaluate_upscaling, markdown
+    from openlumiere.evaluation.protocols.upscaling import evaluate_upscaling, markdown
     from openlumiere.pipelines.load import load_super_resolution
 
     stage = load_super_resolution(args.model, device=args.device, dtype=args.dtype)
@@ -366,7 +366,7 @@ def run_evaluate_upscaling(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_autoencoder(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.autoencoder import evaluate_autoencoder, summary
+    from openlumiere.evaluation.protocols.autoencoder import evaluate_autoencoder, summary
 
     report = evaluate_autoencoder(
         args.autoencoder, args.data, args.artwork, args.output,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from openlumiere.pipelines.base import LumierePipeline
+    from openlumiere.pipelines.lumiere import LumierePipeline
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
     from openlumiere.pipelines.tasks import Task
 

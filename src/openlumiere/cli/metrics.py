@@ -163,8 +163,8 @@ def _command(parser: Parser, args: argparse.Namespace) -> str:
 
 
 def run_fvd(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.distributions.features import usable_device
-    from openlumiere.evaluation.distributions.scores import fvd
+    from openlumiere.evaluation.features.networks import usable_device
+    from openlumiere.evaluation.protocols.distributions import fvd
 
     score = fvd(
         args.real, args.generated, args.output,
@@ -182,8 +182,8 @@ def run_fvd(args: argparse.Namespace) -> None:
 
 
 def run_is(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.distributions.features import usable_device
-    from openlumiere.evaluation.distributions.scores import inception
+    from openlumiere.evaluation.features.networks import usable_device
+    from openlumiere.evaluation.protocols.distributions import inception
 
     score = inception(
         args.generated, args.output,
@@ -198,8 +198,8 @@ def run_is(args: argparse.Namespace) -> None:
 
 
 def run_ucf101(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.distributions.features import usable_device
-    from openlumiere.evaluation.ucf101 import evaluate_ucf101, markdown, pipeline_maker, read_layout
+    from openlumiere.evaluation.features.networks import usable_device
+    from openlumiere.evaluation.protocols.ucf101 import evaluate_ucf101, markdown, pipeline_maker, read_layout
 
     shard = _shard(args.shard)
     read_layout(args.data, split=args.split)  # before the model, which takes longer to load
@@ -223,7 +223,7 @@ def run_ucf101(args: argparse.Namespace) -> None:
 
 
 def run_train_features(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.distributions.emoji_features import CONFIG, EmojiFeaturesConfig, make
+    from openlumiere.evaluation.features.emoji import CONFIG, EmojiFeaturesConfig, make
 
     sizes = {name: value for name, value in (("steps", args.steps), ("clips", args.clips)) if value is not None}
     make(args.data, args.output, config=EmojiFeaturesConfig(seed=args.seed, **sizes))

@@ -20,8 +20,8 @@ from .stages import Stopwatch, bar
 if TYPE_CHECKING:
     import numpy as np
 
-    from openlumiere.pipelines.base import LumierePipeline
-    from openlumiere.pipelines.denoising import ClipPipeline
+    from openlumiere.pipelines.clip_pipeline import ClipPipeline
+    from openlumiere.pipelines.lumiere import LumierePipeline
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
 DEFAULT_MODEL = "emoji-nano"

@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
     train.add_argument("--config", metavar="FILE", help="YAML, see configs/; stage style can do without")
     train.add_argument(
-        "--images", metavar="PATH", help="style: a picture or a folder of pictures, see openlumiere.data.pictures"
+        "--images", metavar="PATH", help="style: a picture or a folder of pictures, see openlumiere.data.style_images"
     )
     train.add_argument("--model", default="emoji-nano", help="style: what it is for, default: emoji-nano")
     train.add_argument("-o", "--output", metavar="FOLDER", help="style: where it goes")
@@ -124,7 +124,7 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     if not args.images or not args.output:
         raise LumiereError("a style needs --images PATH and -o FOLDER, or --config FILE")
     from openlumiere.pipelines.load import resolve_model
-    from openlumiere.training.style import recipe
+    from openlumiere.training.stages.style import recipe
 
     tree = recipe(images=args.images, model=resolve_model(args.model), output=args.output)
     return parse(tree, args.overrides, "the style's settings")

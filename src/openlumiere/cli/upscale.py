@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     )
     import torch
 
-    from openlumiere.pipelines.clips import lay_frames_over
+    from openlumiere.pipelines.inputs import lay_frames_over
 
     with sampling.watched(stage, "sharpen", recipe.num_inference_steps, watch) as advance:
         frames = stage(

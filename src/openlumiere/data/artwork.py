@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
 
-from .compose import render
-from .designs import DESIGNS, Design, draw_icon, icon_set
-from .emoji import SKIN_TONES, fetch_package, iterate
-from .packed import holds_packed, read_packed
-from .scenes import stable_hash
+from .emoji.designs import DESIGNS, Design, draw_icon, icon_set
+from .emoji.drawing import render
+from .emoji.packed import holds_packed, read_packed
+from .emoji.scenes import stable_hash
+from .emoji.shards import SKIN_TONES, fetch_package, iterate
 
 STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
 # Never trained on: kinds of drawing that the autoencoder has not seen.

@@ -29,7 +29,7 @@ def masked(clips: torch.Tensor, mask: torch.Tensor, *, blank: float = 0.0) -> to
     return clips * mask + blank * (1 - mask)
 
 
-def spread(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """C and M spread over time: what a frame is not given it sees as other frames are given it.
 
     Where the paper leaves C blank, a network has to carry details through all of its temporal levels; here each frame
@@ -38,7 +38,7 @@ def spread(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch
 
     Args:
         clips: C, (B, C, F, h, w), of pixels folded into channels or of latents.
-        mask: M, (B, m, F, h, w), where m divides C as `fold` lays channels out.
+        mask: M, (B, m, F, h, w), where m divides C as `pixel_unshuffle` lays channels out.
 
     Returns:
         Both, of the shapes that they had; 0 where a position is given in no frame.
@@ -58,7 +58,7 @@ def spread(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch
     return blend, known.to(mask) / (1 + away)
 
 
-def shrink_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:
+def downsample_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:
     """M at the resolution of a latent space: 1 where all of a block's pixels are given.
 
     (B, 1, F, H, W) -> (B, 1, F, H / factor, W / factor).

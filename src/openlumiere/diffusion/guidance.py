@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def guide(
+def classifier_free_guidance(
     conditional: torch.Tensor, unconditional: torch.Tensor, scale: float, *, rescale: float = 0.0
 ) -> torch.Tensor:
     """Classifier-free guidance (Ho & Salimans 2022), optionally rescaled (Lin et al. 2023, equations 15-16).

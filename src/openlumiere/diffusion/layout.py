@@ -1,8 +1,8 @@
 """Layouts: where a clip's subject is in each frame, how large, and how far it is turned.
 
-A *path* has four columns, as `openlumiere.data.scenes.trajectory` gives them: x and y of the centre of the subject's
-square, in [-1, 1] of the frame, y down; the square's side, as a fraction of the frame's; the angle in radians,
-clockwise on screen.
+A *path* has four columns, as `openlumiere.data.emoji.scenes.trajectory` gives them: x and y of the centre of the
+subject's square, in [-1, 1] of the frame, y down; the square's side, as a fraction of the frame's; the angle in
+radians, clockwise on screen.
 
 A *layout* is what networks are told of it, six numbers a frame: x, y, the side's natural logarithm, sine and cosine of
 the angle, and 1 for "given". All six are 0 where nothing is told.

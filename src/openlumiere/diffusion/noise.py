@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 
-def correlate(noise: torch.Tensor, correlation: float, *, loop: bool = False) -> torch.Tensor:
+def progressive_noise(noise: torch.Tensor, correlation: float, *, loop: bool = False) -> torch.Tensor:
     """Turn independent standard normal frames into a stationary first-order autoregressive sequence.
 
     Frame n of the result is standard normal and correlates with frame m by ``correlation ** |n - m|``.
@@ -25,7 +25,7 @@ def correlate(noise: torch.Tensor, correlation: float, *, loop: bool = False) ->
     if correlation == 0.0:
         return noise
     if loop:
-        return _correlate_around(noise, correlation)
+        return _progressive_noise_around(noise, correlation)
     fresh = (1.0 - correlation**2) ** 0.5
     frames = list(noise.unbind(2))
     for n in range(1, len(frames)):
@@ -33,7 +33,7 @@ def correlate(noise: torch.Tensor, correlation: float, *, loop: bool = False) ->
     return torch.stack(frames, dim=2)
 
 
-def _correlate_around(noise: torch.Tensor, correlation: float) -> torch.Tensor:
+def _progressive_noise_around(noise: torch.Tensor, correlation: float) -> torch.Tensor:
     count = noise.shape[2]
     step = torch.arange(count, dtype=torch.float64)
     covariance = correlation ** torch.minimum(step, count - step)

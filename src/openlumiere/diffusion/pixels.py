@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 
 
-def fold(clip: torch.Tensor, factor: int) -> torch.Tensor:
+def pixel_unshuffle(clip: torch.Tensor, factor: int) -> torch.Tensor:
     """(B, C, F, H, W) -> (B, C * factor^2, F, H / factor, W / factor)."""
     return clip if factor == 1 else F.pixel_unshuffle(_frames_first(clip), factor).transpose(1, 2)
 
 
-def unfold(clip: torch.Tensor, factor: int) -> torch.Tensor:
-    """(B, C * factor^2, F, H, W) -> (B, C, F, H * factor, W * factor); inverse of `fold`."""
+def pixel_shuffle(clip: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, C * factor^2, F, H, W) -> (B, C, F, H * factor, W * factor); inverse of `pixel_unshuffle`."""
     return clip if factor == 1 else F.pixel_shuffle(_frames_first(clip), factor).transpose(1, 2)
 
 

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 import torch
 
-from openlumiere.clock import frame_place
+from openlumiere.clock import frame_position
 from openlumiere.errors import LumiereError
 
 
@@ -74,15 +74,15 @@ def plan_windows(
     return Windows(frames, weights / total[frames], num_frames)
 
 
-def place_in_clip(frames: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:
-    """Where in the clip frames are, for networks that are told: float32 of the same shape, see `clock.frame_place`.
+def frame_positions(frames: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:
+    """Where in the clip frames are, for networks that are told: float32 of the same shape, see `clock.frame_position`.
 
     Args:
         frames: indices into the clip, any shape.
         loop: the place swings, as a pendulum does, from the start to the end and back: a path that leads anywhere
             must lead back if the clip's end is to flow into its start.
     """
-    place = frame_place(frames.float(), num_frames)
+    place = frame_position(frames.float(), num_frames)
     return (1 - (2 * math.pi * place).cos()) / 2 if loop else place
 
 

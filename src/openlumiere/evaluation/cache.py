@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from openlumiere.data.compose import Atlas
-from openlumiere.data.scenes import PATHS, vocabulary
+from openlumiere.data.emoji.drawing import Atlas
+from openlumiere.data.emoji.scenes import PATHS, vocabulary
 from openlumiere.errors import LumiereError
 
 if TYPE_CHECKING:
-    from openlumiere.pipelines.base import LumierePipeline
+    from openlumiere.pipelines.lumiere import LumierePipeline
 
 Card = dict[str, Any]
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from openlumiere.diffusion.alpha import lay_over, premultiply, unpremultiply
-from openlumiere.diffusion.conditioning import given_where, paste, shrink_mask
-from openlumiere.diffusion.enlarging import shrink
+from openlumiere.diffusion.conditioning import downsample_mask, given_where, paste
+from openlumiere.diffusion.upsampling import downsample
 from openlumiere.errors import LumiereError
 
-from .clips import as_clips, as_mask, rgb
+from .inputs import as_clips, as_mask, rgb
 
 
 @dataclass(frozen=True)
-class Given:
+class InpaintInput:
     """A clip and where it is given, as (B, 3, F, H, W) in [-1, 1] and M as (B, 1, F, H, W).
 
     For models with alpha the clip has 4 channels, premultiplied.
@@ -36,7 +36,7 @@ class Given:
     def read(
         cls, video: Any, mask: Any | None, shape: tuple[int, int, int, int], scale: int,
         *, alpha: bool = False, background: str = "white",
-    ) -> Given:  # fmt: skip
+    ) -> InpaintInput:  # fmt: skip
         """From what a user passes.
 
         Args:
@@ -70,13 +70,13 @@ class Given:
             where = given_where(as_mask(mask, tuple(clips.shape)))
         if found == tuple(size):
             return cls(clips, where)
-        return cls(shrink(clips, scale), shrink_mask(where, scale), clips, where)
+        return cls(downsample(clips, scale), downsample_mask(where, scale), clips, where)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Given:
+    def to(self, device: torch.device, dtype: torch.dtype) -> InpaintInput:
         """What the network sees of it there; what is only pasted stays where it is."""
         return replace(self, clips=self.clips.to(device, dtype), mask=self.mask.to(device, dtype))
 
-    def over(self, background: str) -> Given:
+    def over(self, background: str) -> InpaintInput:
         """The same, opaque: laid over a colour."""
         sharp = None if self.sharp_clips is None else lay_over(self.sharp_clips, rgb(background))
         return replace(self, clips=lay_over(self.clips, rgb(background)), sharp_clips=sharp)
@@ -101,7 +101,7 @@ def paste_given(
     made = as_clips(frames)
     alpha = made.shape[1] == 4
     count, height, width, _ = frames.shape
-    given = Given.read(video, mask, (1, count, height, width), 1, alpha=alpha, background=background)
+    given = InpaintInput.read(video, mask, (1, count, height, width), 1, alpha=alpha, background=background)
     pixels = given.paste_onto(premultiply(made) if alpha else made, feather=feather)
     pixels = (unpremultiply(pixels) if alpha else pixels)[0]
     return ((pixels + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0).numpy()

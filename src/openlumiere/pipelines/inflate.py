@@ -8,9 +8,9 @@ from typing import Any
 from diffusers import DiffusionPipeline
 
 from openlumiere.errors import LumiereError
-from openlumiere.stunet.report import table
+from openlumiere.stunet.summary import table
 
-from .base import LumierePipeline
+from .lumiere import LumierePipeline
 
 
 def inflate(source: str, out: Path, *, num_frames: int = 80, **options: Any) -> str:

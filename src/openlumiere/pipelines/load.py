@@ -13,8 +13,8 @@ from openlumiere.bundled import bundled_folder, bundled_models, damaged_files
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
-from .base import LumierePipeline
-from .denoising import ClipPipeline
+from .clip_pipeline import ClipPipeline
+from .lumiere import LumierePipeline
 from .super_resolution import LumiereSuperResolutionPipeline
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -12,14 +12,14 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.alpha import premultiply, unpremultiply
-from openlumiere.diffusion.enlarging import corrupt, enlarge_base, enlarge_lanczos, low_res_channels, roughen
-from openlumiere.diffusion.noise import correlate
+from openlumiere.diffusion.noise import progressive_noise
+from openlumiere.diffusion.upsampling import add_noise, low_res_channels, noise_augment, upsample_base, upsample_lanczos
 from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
-from .clips import as_clips
-from .denoising import Beside, ClipPipeline, Conditions, LumierePipelineOutput
+from .clip_pipeline import ClipPipeline, ConcatCondition, Conditions, LumierePipelineOutput
+from .inputs import as_clips
 
 _AT_ONCE = 4  # frames
 
@@ -27,7 +27,7 @@ _AT_ONCE = 4  # frames
 class LumiereSuperResolutionPipeline(ClipPipeline):
     """Sharpens clips by a space-time U-Net that sees the noisy sharp clip beside the enlarged soft one.
 
-    See `diffusion.enlarging` for what it is given.
+    See `diffusion.upsampling` for what it is given.
 
     Args:
         unet: the network; it takes a clip's channels, of RGB or of premultiplied RGBA, and the low-res clip's.
@@ -40,7 +40,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         align_corners: how the soft clip is enlarged, as `torch.nn.functional.interpolate` means it.
         enlarge_low_res: give the network the soft clip enlarged; False = as it is, folded into fewer channels, for
             networks whose `pixel_unshuffle` is a multiple of `scale`.
-        residual_base: what residuals are added to, see `diffusion.enlarging.enlarge_base`.
+        residual_base: what residuals are added to, see `diffusion.upsampling.upsample_base`.
         window_frames, window_overlap: of the windows, T' and 2 in the paper.
         noise_level: timestep of the soft clip's noise.
     """
@@ -205,7 +205,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         beside, base = self._beside(soft, schedule.alphas_cumprod, levels, generator, loop=loop)
         sharp = self._denoise(
             latents.to(kept_on, self.unet.dtype),
-            Conditions(text, soft.shape[2], scale, rescale, Beside(beside, class_labels=levels), loop),
+            Conditions(text, soft.shape[2], scale, rescale, ConcatCondition(beside, class_labels=levels), loop),
             windows,
             num_inference_steps=steps,
             window_batch_size=window_batch_size,
@@ -219,7 +219,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             pixels = self._add_residual(base, pixels)
         pixels = pixels[:, :, :count, : height * config.scale, : width * config.scale]
         if transparent and not self.has_alpha:
-            alpha = enlarge_lanczos(given[:, 3:], config.scale).to(pixels)
+            alpha = upsample_lanczos(given[:, 3:], config.scale).to(pixels)
             pixels = premultiply(torch.cat([pixels.clamp(-1, 1), alpha], dim=1))
         elif not transparent:
             pixels = pixels[:, :3]
@@ -245,16 +245,16 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         """What the network is given beside the noisy clip, the soft one with noise; and what residuals are added to."""
         if self.config.residual_scale is not None:
             noise = self._noise(tuple(soft.shape), generator, soft.device, loop=loop)
-            rough = roughen(soft, noise, alphas_cumprod, levels)
+            rough = add_noise(soft, noise, alphas_cumprod, levels)
             return self._as_channels(rough), rough if self.config.residual_base == "noisy" else soft
-        enlarged = self._as_channels(soft)
-        noise = self._noise(tuple(enlarged.shape), generator, soft.device, loop=loop)
-        return corrupt(enlarged, noise, alphas_cumprod, levels), soft
+        upsampled = self._as_channels(soft)
+        noise = self._noise(tuple(upsampled.shape), generator, soft.device, loop=loop)
+        return noise_augment(upsampled, noise, alphas_cumprod, levels), soft
 
     def _as_channels(self, soft: torch.Tensor) -> torch.Tensor:
         config = self.config
         return low_res_channels(
-            soft, config.scale, config.pixel_unshuffle, enlarged=config.enlarge_low_res,
+            soft, config.scale, config.pixel_unshuffle, upsampled=config.enlarge_low_res,
             align_corners=config.align_corners,
         )  # fmt: skip
 
@@ -262,7 +262,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         """Low-res clips, enlarged, and what sharp ones have more; a few frames at a time, which bounds memory."""
         config = self.config
         parts = [
-            enlarge_base(part, part, config.scale, kind=config.residual_base, align_corners=config.align_corners).add_(
+            upsample_base(part, part, config.scale, kind=config.residual_base, align_corners=config.align_corners).add_(
                 more, alpha=1 / config.residual_scale
             )
             for part, more in zip(base.split(_AT_ONCE, 2), residual.split(_AT_ONCE, 2), strict=True)
@@ -271,7 +271,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
 
     def _noise(self, shape: tuple[int, ...], generator: Any, device: torch.device, *, loop: bool) -> torch.Tensor:
         noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
-        return correlate(noise, self.config.noise_correlation, loop=loop)
+        return progressive_noise(noise, self.config.noise_correlation, loop=loop)
 
     def _padded(self, clips: torch.Tensor) -> torch.Tensor:
         """Repeat edges, and the last frame of clips too short for one window, up to what the network divides."""

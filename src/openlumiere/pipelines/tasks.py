@@ -16,7 +16,7 @@ import numpy as np
 
 from openlumiere.errors import LumiereError
 
-from .clips import lay_frames_over
+from .inputs import lay_frames_over
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.report import table, wilson
+from openlumiere.evaluation.tables import table, wilson
 
 from .answers import FILE, Answers, Judgement
 from .pairs import QUESTIONS, Question, Study, load_study, write_text

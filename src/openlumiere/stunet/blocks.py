@@ -112,8 +112,8 @@ class TemporalConditioning(nn.Module):
             positions: fractions of the clip, (B, F), so that another number of frames stretches the motion over it.
             layout: (B, F, layout_dim), for those that take one.
         """
-        told = F.silu(self.text(text) + self.noise_level(time_embedding))
-        coefficients = self.coefficients(told).unflatten(-1, (1 + 2 * self._HARMONICS, -1))
+        conditioning = F.silu(self.text(text) + self.noise_level(time_embedding))
+        coefficients = self.coefficients(conditioning).unflatten(-1, (1 + 2 * self._HARMONICS, -1))
         angles = positions[..., None] * math.pi * torch.arange(1, self._HARMONICS + 1, device=text.device)
         series = torch.cat([torch.ones_like(angles[..., :1]), angles.sin(), angles.cos()], dim=-1)
         condition = series.to(text.dtype) @ coefficients  # (B, F, terms) @ (B, terms, dim)
@@ -138,12 +138,12 @@ class Modulation(nn.Module):
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """x (B * F, H, W, C), condition (B, F, condition_dim) -> (B * F, H, W, C)."""
         n, height, width, channels = x.shape
-        told = self.linear(condition).reshape(n, 1 + self._TERMS, channels)
+        conditioning = self.linear(condition).reshape(n, 1 + self._TERMS, channels)
         row = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(height, width)
         column = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(height, width)
         terms = torch.stack([torch.ones_like(row), column, row, column**2, row**2, column * row], dim=-1)
-        shift = terms.reshape(-1, self._TERMS) @ told[:, 1:]  # (B * F, H * W, C)
-        return x * (1 + told[:, :1, None]) + shift.reshape(n, height, width, channels)
+        shift = terms.reshape(-1, self._TERMS) @ conditioning[:, 1:]  # (B * F, H * W, C)
+        return x * (1 + conditioning[:, :1, None]) + shift.reshape(n, height, width, channels)
 
 
 class ConvolutionBlock(nn.Module):
@@ -167,7 +167,7 @@ class ConvolutionBlock(nn.Module):
         """Make the block the identity."""
         _zero(self.projection)
 
-    def widen(self, channels: int) -> None:
+    def add_condition_channels(self, channels: int) -> None:
         """Look at so many channels of what is given, too; zero at the start."""
         self.given_conv = nn.Conv2d(channels, self.spatial_conv.out_channels, kernel_size=3, padding=1, bias=False)
         _zero(self.given_conv)
@@ -212,7 +212,7 @@ class AttentionBlock(nn.Module):
         """Make the block the identity."""
         _zero(self.projection)
 
-    def widen(self, channels: int) -> None:
+    def add_condition_channels(self, channels: int) -> None:
         """Look at so many channels of what is given, too; zero at the start."""
         self.given_linear = nn.Linear(channels, self.projection.in_features, bias=False)
         _zero(self.given_linear)
@@ -241,7 +241,7 @@ class AttentionBlock(nn.Module):
         return x + out.reshape(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-class GivenGate(nn.Module):
+class ConditionGate(nn.Module):
     """Where what is given, or guessed from other frames, is right, the prediction is taken from it.
 
     Not in the paper. A noisy sample and a clean one determine what a network should predict: v, or the noise, is a sum

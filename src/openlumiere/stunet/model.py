@@ -15,21 +15,21 @@ from diffusers.utils import BaseOutput
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from openlumiere.clock import frame_place
+from openlumiere.clock import frame_position
 from openlumiere.errors import LumiereError
 
 from .blocks import TemporalDownsample, TemporalUpsample
 from .t2i import (
     LAYOUT_DIM,
-    Told,
+    Conditioning,
     attend,
     check_structure,
     embed,
-    pictures,
+    fold_frames,
+    layers_of,
     resample_space,
     share_text_between_frames,
     takes_layout,
-    units,
 )
 from .temporal import TemporalLayers, condition_in, new_gate
 
@@ -60,8 +60,9 @@ class STUNet(ModelMixin, ConfigMixin):
         temporal_width: inner channels of the convolution blocks, as a fraction of the level's.
         temporal_init: "identity" as in the paper or "he" (ablation), of the temporal resampling convolutions.
         temporal_conditioning: tell the temporal layers prompt, noise level and place in the clip directly.
-        condition_channels: channels of a condition that the network is given beside the noisy clip, see `widen`.
-        condition_blocks: show the condition to every inflation block too, see `widen_blocks`.
+        condition_channels: channels of a condition that the network is given beside the noisy clip, see
+            `add_condition_channels`.
+        condition_blocks: show the condition to every inflation block too, see `add_condition_to_blocks`.
         condition_gate: timesteps of the noise schedule where the condition also goes straight to the output, see
             `add_gate`; 0 = it does not.
 
@@ -109,7 +110,7 @@ class STUNet(ModelMixin, ConfigMixin):
             condition_channels=condition_channels,
         )
         if condition_blocks:
-            self.temporal.widen_blocks(condition_channels)
+            self.temporal.add_condition_to_blocks(condition_channels)
         if condition_gate:
             self.temporal.gate = new_gate(self.spatial, condition_channels, condition_gate)
         self.frame_multiple = 2 ** len(resampled)
@@ -144,7 +145,7 @@ class STUNet(ModelMixin, ConfigMixin):
             net.load_temporal(temporal)
         return net
 
-    def widen(self, channels: int) -> None:
+    def add_condition_channels(self, channels: int) -> None:
         """Make room for a condition of so many channels beside the noisy clip: ⟨J, C, M⟩ of the paper's section 4.2.
 
         A convolution over more channels is the sum of two, so the T2I's own first convolution stays as it is, frozen,
@@ -158,22 +159,23 @@ class STUNet(ModelMixin, ConfigMixin):
         self.temporal.condition_in = added
         self.register_to_config(condition_channels=channels)
 
-    def widen_blocks(self) -> None:
+    def add_condition_to_blocks(self) -> None:
         """Show the condition to every inflation block too, shrunk to its level of space-time; zero at the start.
 
         Beyond the paper. The frozen T2I mixes all that its first convolution returns with the noise, and little of a
-        condition comes through; what is trained can read it at first hand. Call `widen` first.
+        condition comes through; what is trained can read it at first hand. Call `add_condition_channels` first.
         """
         if self.temporal.condition_in is None or self.config["condition_blocks"]:
             raise LumiereError("widen_blocks: widen the network first, and its blocks once")
-        self.temporal.widen_blocks(self.config["condition_channels"])
+        self.temporal.add_condition_to_blocks(self.config["condition_channels"])
         self.temporal.to(self.spatial.conv_in.weight.device, self.spatial.conv_in.weight.dtype)
         self.register_to_config(condition_blocks=True)
 
     def add_gate(self, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
-        """Let the condition pass straight to the output, wherever a learned gate opens: see `GivenGate`.
+        """Let the condition pass straight to the output, wherever a learned gate opens: see `ConditionGate`.
 
-        Beyond the paper. With nothing given the network returns what it did before. Call `widen` first.
+        Beyond the paper. With nothing given the network returns what it did before. Call
+        `add_condition_channels` first.
 
         Args:
             alphas_cumprod, prediction_type: of the noise schedule that the network was trained with.
@@ -245,8 +247,8 @@ class STUNet(ModelMixin, ConfigMixin):
             class_labels: (B,), for T2Is with a class embedding, such as the noise level of DeepFloyd IF stage II.
             encoder_attention_mask: (B, L), 1 = keep.
             added_cond_kwargs: as UNet2DConditionModel's, such as SDXL's `text_embeds` and `time_ids`.
-            frame_positions: (B, F), where in the clip each frame is (`clock.frame_place`), for `temporal_conditioning`;
-                None = `sample` is the whole clip.
+            frame_positions: (B, F), where in the clip each frame is (`clock.frame_position`), for
+                `temporal_conditioning`; None = `sample` is the whole clip.
             layout: (B, F, 6), where the subject is in each frame, for T2Is whose class embedding takes it: x and y in
                 [-1, 1], log side, sine and cosine of the angle, and whether it is given; see `diffusion.layout`.
                 None = it is not given.
@@ -283,43 +285,45 @@ class STUNet(ModelMixin, ConfigMixin):
             )
             embedding = embedding + steering
         to_blocks = given if self.config["condition_blocks"] else None
-        told = Told(embedding, text, mask, condition, to_blocks, frames)
+        conditioning = Conditioning(embedding, text, mask, condition, to_blocks, frames)
         if t2i.config["center_input_sample"]:
             sample = 2 * sample - 1.0
 
-        noisy = pictures(sample)
+        noisy = fold_frames(sample)
         x = t2i.conv_in(noisy)
         if given is not None and self.temporal.condition_in is not None:
-            x = x + self.temporal.condition_in(pictures(given))
+            x = x + self.temporal.condition_in(fold_frames(given))
 
         # Down: at each level, spatial layers and inflation blocks, then space and time shrink.
         skips = [x]
         for level, block in enumerate(t2i.down_blocks):
-            for resnet, attention, inflation in units(block, self.temporal.down[level]):
-                x = self._layers(x, frames, told, resnet, attention, inflation)
+            for resnet, attention, inflation in layers_of(block, self.temporal.down[level]):
+                x = self._layers(x, frames, conditioning, resnet, attention, inflation)
                 skips.append(x)
             if block.downsamplers is not None:
                 for downsampler in block.downsamplers:
-                    x = resample_space(downsampler, x, told.embedding_for(frames))
+                    x = resample_space(downsampler, x, conditioning.embedding_for(frames))
                 x, frames = self._resample_time(self.temporal.downsamplers[level], x, frames)
                 skips.append(x)
 
         # Middle: the coarsest level of space-time, where most of the work is done.
         if t2i.mid_block is not None and self.temporal.mid is not None:
-            x = t2i.mid_block.resnets[0](x, told.embedding_for(frames))
+            x = t2i.mid_block.resnets[0](x, conditioning.embedding_for(frames))
             for attention, resnet in zip(t2i.mid_block.attentions, t2i.mid_block.resnets[1:], strict=True):
-                x = attend(attention, x, told, frames)
-                x = resnet(x, told.embedding_for(frames))
-            x = self.temporal.mid(x, frames, told.condition_for(frames), told.given_for(frames, x))
+                x = attend(attention, x, conditioning, frames)
+                x = resnet(x, conditioning.embedding_for(frames))
+            x = self.temporal.mid(x, frames, conditioning.condition_for(frames), conditioning.given_for(frames, x))
 
         # Up: the mirror image, with the skip connections of the same level of space-time.
         for level, block in enumerate(t2i.up_blocks):
-            for resnet, attention, inflation in units(block, self.temporal.up[level]):
+            for resnet, attention, inflation in layers_of(block, self.temporal.up[level]):
                 x = torch.cat([x, skips.pop()], dim=1)
-                x = self._layers(x, frames, told, resnet, attention, inflation)
+                x = self._layers(x, frames, conditioning, resnet, attention, inflation)
             if block.upsamplers is not None:
                 for upsampler in block.upsamplers:
-                    x = resample_space(upsampler, x, told.embedding_for(frames), size=tuple(skips[-1].shape[2:]))
+                    x = resample_space(
+                        upsampler, x, conditioning.embedding_for(frames), size=tuple(skips[-1].shape[2:])
+                    )
                 x, frames = self._resample_time(self.temporal.upsamplers[level], x, frames)
 
         if t2i.conv_norm_out is not None:
@@ -327,7 +331,7 @@ class STUNet(ModelMixin, ConfigMixin):
         features = x
         x = t2i.conv_out(features)
         if self.temporal.gate is not None and given is not None:
-            x = self.temporal.gate(x, features, noisy, pictures(given), timestep)
+            x = self.temporal.gate(x, features, noisy, fold_frames(given), timestep)
         out = x.unflatten(0, (batch, frames)).transpose(1, 2)
         return STUNetOutput(sample=out) if return_dict else (out,)
 
@@ -368,7 +372,7 @@ class STUNet(ModelMixin, ConfigMixin):
         self,
         x: torch.Tensor,
         frames: int,
-        told: Told,
+        conditioning: Conditioning,
         resnet: nn.Module,
         attention: nn.Module | None,
         inflation: nn.Module,
@@ -376,10 +380,10 @@ class STUNet(ModelMixin, ConfigMixin):
         """Pre-trained spatial layers, then the inflation block on their output."""
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            h = resnet(x, told.embedding_for(frames))
+            h = resnet(x, conditioning.embedding_for(frames))
             if attention is not None:
-                h = attend(attention, h, told, frames)
-            return inflation(h, frames, told.condition_for(frames), told.given_for(frames, h))
+                h = attend(attention, h, conditioning, frames)
+            return inflation(h, frames, conditioning.condition_for(frames), conditioning.given_for(frames, h))
 
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(run, x)
@@ -400,7 +404,7 @@ def _spread(positions: torch.Tensor | None, sample: torch.Tensor) -> torch.Tenso
     """Where in the clip each frame is, (B, F): as in a whole clip where it is not told."""
     batch, _, frames, *_ = sample.shape
     if positions is None:
-        evenly = frame_place(torch.arange(frames, device=sample.device, dtype=torch.float32), frames)
+        evenly = frame_position(torch.arange(frames, device=sample.device, dtype=torch.float32), frames)
         return evenly.expand(batch, -1)
     return positions.to(sample.device, torch.float32)
 

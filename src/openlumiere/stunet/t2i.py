@@ -28,7 +28,7 @@ LAYOUT_DIM = 6  # x, y, log side, sine, cosine, given: see STUNet.forward
 
 
 @dataclass(frozen=True)
-class Told:
+class Conditioning:
     """Conditioning of one forward pass, at any frame rate of the levels.
 
     Attributes:
@@ -59,33 +59,35 @@ class Told:
         """(B * frames, C, H, W) of the size of features: the frames that the level keeps, averaged in space."""
         if self.given is None:
             return None
-        kept = pictures(self.given[:, :, :: self.frames // frames])
+        kept = fold_frames(self.given[:, :, :: self.frames // frames])
         return kept if kept.shape[2:] == x.shape[2:] else F.adaptive_avg_pool2d(kept, (x.shape[2], x.shape[3]))
 
-    def _at(self, told: torch.Tensor, frames: int) -> torch.Tensor:
-        return told[:, :: self.frames // frames]
+    def _at(self, conditioning: torch.Tensor, frames: int) -> torch.Tensor:
+        return conditioning[:, :: self.frames // frames]
 
 
-def pictures(clips: torch.Tensor) -> torch.Tensor:
+def fold_frames(clips: torch.Tensor) -> torch.Tensor:
     """Frames in the batch dimension: (B, C, F, H, W) -> (B * F, C, H, W)."""
     return clips.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def units(block: Any, inflations: nn.Module) -> Iterator[tuple[nn.Module, nn.Module | None, nn.Module]]:
+def layers_of(block: Any, inflations: nn.Module) -> Iterator[tuple[nn.Module, nn.Module | None, nn.Module]]:
     """The (resnet, attention or None, inflation block) triples of one block of the T2I."""
     attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
     return zip(block.resnets, attentions, cast(nn.ModuleList, inflations), strict=True)
 
 
-def attend(attention: nn.Module, x: torch.Tensor, told: Told, frames: int) -> torch.Tensor:
+def attend(attention: nn.Module, x: torch.Tensor, conditioning: Conditioning, frames: int) -> torch.Tensor:
     """The T2I's own spatial (and text) attention on each frame."""
     if isinstance(attention, Transformer2DModel):
-        return attention(x, encoder_hidden_states=told.text, encoder_attention_mask=told.mask, return_dict=False)[0]
+        return attention(
+            x, encoder_hidden_states=conditioning.text, encoder_attention_mask=conditioning.mask, return_dict=False
+        )[0]
     if attention.added_kv_proj_dim is None:  # self-attention of blocks without text
-        return attention(x, temb=told.embedding_for(frames))
+        return attention(x, temb=conditioning.embedding_for(frames))
     # DeepFloyd IF attends to pixels and text at once, so each frame needs the text beside it.
-    text = told.text.repeat_interleave(frames, dim=0)
-    mask = None if told.mask is None else told.mask.repeat_interleave(frames, dim=0)
+    text = conditioning.text.repeat_interleave(frames, dim=0)
+    mask = None if conditioning.mask is None else conditioning.mask.repeat_interleave(frames, dim=0)
     return attention(x, encoder_hidden_states=text, attention_mask=mask)
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from .blocks import (
     AttentionBlock,
+    ConditionGate,
     ConvolutionBlock,
-    GivenGate,
     TemporalConditioning,
     TemporalDownsample,
     TemporalUpsample,
@@ -43,7 +43,7 @@ class TemporalLayers(nn.Module):
             layout_dim = LAYOUT_DIM if takes_layout(unet) else 0
             self.conditioning = TemporalConditioning(text_dim(unet), time_embed_dim(unet), layout_dim=layout_dim)
         self.condition_in = condition_in(unet, condition_channels) if condition_channels else None
-        self.gate: GivenGate | None = None
+        self.gate: ConditionGate | None = None
 
         def block(level: int) -> nn.Module:
             if level == coarsest:
@@ -88,11 +88,11 @@ class TemporalLayers(nn.Module):
         if self.condition_in is not None:
             nn.init.zeros_(self.condition_in.weight)
 
-    def widen_blocks(self, channels: int) -> None:
-        """See `STUNet.widen_blocks`."""
+    def add_condition_to_blocks(self, channels: int) -> None:
+        """See `STUNet.add_condition_to_blocks`."""
         for module in list(self.modules()):
             if isinstance(module, (ConvolutionBlock, AttentionBlock)):
-                module.widen(channels)
+                module.add_condition_channels(channels)
 
 
 class _Stack(nn.ModuleList):
@@ -116,9 +116,11 @@ def condition_in(unet: UNet2DConditionModel, channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, first.out_channels, first.kernel_size, padding=first.padding, bias=False)
 
 
-def new_gate(unet: UNet2DConditionModel, channels: int, timesteps: int) -> GivenGate:
+def new_gate(unet: UNet2DConditionModel, channels: int, timesteps: int) -> ConditionGate:
     """A gate for the channels of this U-Net, over a schedule of so many timesteps."""
-    return GivenGate(int(unet.config["in_channels"]), channels, features=unet.conv_out.in_channels, timesteps=timesteps)
+    return ConditionGate(
+        int(unet.config["in_channels"]), channels, features=unet.conv_out.in_channels, timesteps=timesteps
+    )
 
 
 def _init_pooling(conditioning: TemporalConditioning) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from openlumiere.data.scenes import subject_set
-from openlumiere.diffusion.enlarging import RESIDUAL_BASES
+from openlumiere.data.emoji.scenes import subject_set
+from openlumiere.diffusion.upsampling import RESIDUAL_BASES
 from openlumiere.errors import LumiereError
 
 
@@ -84,7 +84,7 @@ class ModelConfig:
     t2i: str | None = None
     spatial_only: bool = False  # where `t2i` is a clip model, take its frozen half and train temporal layers anew
     scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
-    max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/enlarging.py
+    max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/upsampling.py
     masks: list[str] | None = None  # stage conditional: kinds of training/masks.py, equally often; None = its mixture
     condition_blocks: bool = False  # stage conditional: see STUNet.widen_blocks
     condition_gate: bool = False  # stage conditional: see STUNet.add_gate

@@ -13,16 +13,16 @@ from torch import nn
 
 from openlumiere.bundled import STYLES, write_checksums
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.base import LumierePipeline
 from openlumiere.pipelines.load import resolve_model
+from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.stunet import STUNet
 
 from . import state
-from .conditional import Conditional
 from .config import TrainConfig, load
-from .ssr import build_super_resolution
-from .t2v import TextToVideo
+from .stages.conditional import Conditional
+from .stages.super_resolution import build_super_resolution
+from .stages.t2v import TextToVideo
 
 _STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
 # What the second stage is told by the pipeline that carries it.

@@ -27,7 +27,7 @@ from openlumiere.errors import LumiereError
 from . import state
 from .config import OptimizerConfig, TrainConfig, as_dict
 from .muon import Muon
-from .stage import Stage
+from .stages.stage import Stage
 
 
 @contextlib.contextmanager
@@ -182,35 +182,35 @@ def make_stage(config: TrainConfig, device: torch.device) -> Stage:
     """The stage that a configuration names."""
     match config.stage:
         case "autoencoder":
-            from .autoencoder import Autoencode
+            from .stages.autoencoder import Autoencode
 
             return Autoencode(config, device)
         case "t2i":
-            from .t2i import TextToImage
+            from .stages.t2i import TextToImage
 
             return TextToImage(config, device)
         case "t2v":
-            from .t2v import TextToVideo
+            from .stages.t2v import TextToVideo
 
             return TextToVideo(config, device)
         case "conditional":
-            from .conditional import Conditional
+            from .stages.conditional import Conditional
 
             return Conditional(config, device)
         case "ssr-image":
-            from .ssr import SuperResolutionImage
+            from .stages.super_resolution import SuperResolutionImage
 
             return SuperResolutionImage(config, device)
         case "ssr":
-            from .ssr import SuperResolution
+            from .stages.super_resolution import SuperResolution
 
             return SuperResolution(config, device)
         case "style":
-            from .style import Style
+            from .stages.style import Style
 
             return Style(config, device)
         case "planner":
-            from .planner import Planner
+            from .stages.planner import Planner
 
             return Planner(config, device)
         case _:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from openlumiere.diffusion.noise import correlate
+from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.timesteps import shifted
 
 from .config import OptimizerConfig
@@ -116,7 +116,7 @@ def diffusion_loss(
         uniform=uniform_timesteps,
     )
     noise = torch.randn(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
-    noise = correlate(noise, noise_correlation)
+    noise = progressive_noise(noise, noise_correlation)
     noisy = scheduler.add_noise(sample, noise, timesteps)
     error = (denoise(noisy, timesteps).float() - target_of(scheduler, sample, noise, timesteps).float()).square()
     weights = loss_weights(scheduler, timesteps, gamma)

@@ -12,7 +12,7 @@ import yaml
 from torch.utils.data import Dataset
 
 from openlumiere.clock import frame_seconds
-from openlumiere.data.scenes import Scene, SceneSampler, speed, trajectory, vocabulary
+from openlumiere.data.emoji.scenes import Scene, SceneSampler, speed, trajectory, vocabulary
 from openlumiere.diffusion.motion import observed_seconds, oscillation, with_trend
 from openlumiere.errors import LumiereError
 
@@ -88,7 +88,7 @@ def add_trends(motions: torch.Tensor, scenes: list[Scene], duration: float, *, f
 @lru_cache(maxsize=1)
 def more_words() -> dict[str, list[str]]:
     """Further words for the vocabulary's motions, see `motion_words.yaml`."""
-    text = resources.files("openlumiere.data").joinpath("motion_words.yaml").read_text(encoding="utf-8")
+    text = resources.files("openlumiere.data.emoji").joinpath("motion_words.yaml").read_text(encoding="utf-8")
     words: dict[str, list[str]] = yaml.safe_load(text)
     return words
 

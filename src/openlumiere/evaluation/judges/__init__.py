@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from openlumiere.data.compose import Atlas
-from openlumiere.data.scenes import TRANSPARENT, Scene, Split
+from openlumiere.data.emoji.drawing import Atlas
+from openlumiere.data.emoji.scenes import TRANSPARENT, Scene, Split
 
 from .classifier import ClassifierConfig, SubjectClassifier, subject_classifier
 from .motion import MotionConfig, MotionJudge, motion_judge

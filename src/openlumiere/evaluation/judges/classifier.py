@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from openlumiere.data.compose import Atlas, draw
-from openlumiere.data.scenes import Scene, SceneSampler, Split, animation_held_out
+from openlumiere.data.emoji.drawing import Atlas, draw
+from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split, animation_held_out
+from openlumiere.evaluation import cache
 
-from .. import cache
 from .tracks import SIDE, as_clip
 
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from openlumiere.data.compose import Atlas, draw
-from openlumiere.data.scenes import SceneSampler, Split, vocabulary
+from openlumiere.data.emoji.drawing import Atlas, draw
+from openlumiere.data.emoji.scenes import SceneSampler, Split, vocabulary
+from openlumiere.evaluation import cache
 
-from .. import cache
 from .classifier import degrade
 from .tracks import FEATURES, SIDE, as_clip, moving_fraction, track_features, track_indices
 

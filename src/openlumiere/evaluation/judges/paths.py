@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from openlumiere.data.scenes import vocabulary
+from openlumiere.data.emoji.scenes import vocabulary
 
 # What a scene's paths do at the least: a crossing covers 0.5 of [-1, 1], growing doubles the size, the slowest spin
 # turns by 1.26 radians a second. Half of that is asked for.

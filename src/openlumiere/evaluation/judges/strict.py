@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from openlumiere.clock import clip_seconds, frame_seconds
-from openlumiere.data.compose import Atlas, Sprites, draw_batch, ground, over
-from openlumiere.data.scenes import Scene, SceneSampler, Split
+from openlumiere.data.emoji.drawing import Atlas, Sprites, draw_batch, ground, over
+from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation import cache
 from openlumiere.video import opaque, read_clip
 
-from .. import cache
 from .classifier import ClassifierConfig, SubjectClassifier
 from .spoiling import SPOILERS, Spoiler, bend, blur
 from .tracks import as_clip

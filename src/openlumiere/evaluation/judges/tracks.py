@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from openlumiere.data.scenes import vocabulary
+from openlumiere.data.emoji.scenes import vocabulary
 from openlumiere.errors import LumiereError
 
 SIDE = 32

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..alpha import bleed, opaque
+from openlumiere.video.alpha import bleed, opaque
+
 from .timing import delays
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from ..alpha import bleed, one_bit, opaque
+from openlumiere.video.alpha import bleed, one_bit, opaque
+
 from .timing import delays
 
 _XMP = (

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from openlumiere.errors import LumiereError
+from openlumiere.video.fitting import colour
+from openlumiere.video.pixels import as_uint8
+from openlumiere.video.writing import beside, check_writable
 
-from ..fitting import colour
-from ..pixels import as_uint8
-from ..writing import beside, check_writable
 from .checking import Measured, check_sticker
 from .encoding import MAX_FPS, PALETTED, Encoder, Settings
 from .search import search

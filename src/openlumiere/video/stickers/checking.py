@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from openlumiere.errors import LumiereError
+from openlumiere.video.reading import open_video, reading, video_frames_with_alpha
 
-from ..reading import open_video, reading, video_frames_with_alpha
 from .targets import StickerTarget
 
 if TYPE_CHECKING:

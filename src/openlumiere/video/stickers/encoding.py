@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ..encoders.films import write_webm
-from ..encoders.pictures import (
+from openlumiere.video.encoders.films import write_webm
+from openlumiere.video.encoders.pictures import (
     one_bit_frames,
     write_apng,
     write_gif,
@@ -19,8 +19,9 @@ from ..encoders.pictures import (
     write_indexed_gif,
     write_webp,
 )
-from ..palette import despeckle, nearest, palette_of
-from ..writing import note_of
+from openlumiere.video.palette import despeckle, nearest, palette_of
+from openlumiere.video.writing import note_of
+
 from .timing import resample
 
 # Highest rates that players honour: browsers show delays of 10 ms and less as 100 ms.

@@ -1,0 +1,1 @@
+"""The emoji data set: shards of animated emoji, scenes of them, drawing."""

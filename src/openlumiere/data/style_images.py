@@ -1,0 +1,107 @@
+"""Reference pictures of a style, one or many, as training sees them: drawn into captioned frames on the fly.
+
+A picture with transparency is an object: it is placed on plain backgrounds as the emoji data set's objects are, which
+the caption says. One without is taken whole. What a picture shows is the first line of a text file of its name
+(``owl.png``, ``owl.txt``), or else its file's name: ``grinning-face.png`` shows a grinning face.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from openlumiere.errors import LumiereError
+from openlumiere.video import fit, read_picture
+
+from .emoji.dataset import Sample
+from .emoji.drawing import Atlas, draw
+from .emoji.scenes import SceneSampler, vocabulary
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+
+class StylePictures(Dataset[Sample]):
+    """Single frames of a style's pictures; item n is a pure function of (seed, n).
+
+    Args:
+        path: a picture, or a folder of pictures.
+        size: height and width in pixels.
+        only: names of files, without suffix, to take from the folder; None = all.
+
+    Raises:
+        LumiereError: no pictures, or one that is corrupt.
+    """
+
+    def __init__(self, path: Path, *, size: int, seed: int = 0, only: list[str] | None = None) -> None:
+        self.size, self.seed = size, seed
+        self.atlases: dict[str, Atlas] = {}
+        self.whole: list[tuple[torch.Tensor, str]] = []
+        for file in _files(path, only):
+            rgba = _transparent(file)
+            if rgba is None:
+                frame = np.asarray(fit(read_picture(file), (size, size)), np.float32) / 127.5 - 1
+                self.whole.append((torch.from_numpy(frame).permute(2, 0, 1)[:, None].contiguous(), _shown(file)[0]))
+            else:
+                self.atlases[file.stem] = Atlas(file.stem, _shown(file), _premultiplied(rgba, 2 * size))
+        names = {key: atlas.names for key, atlas in self.atlases.items()}
+        self.scenes = SceneSampler(names, seed=seed, with_motion=0.6) if names else None
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng([self.seed, index])
+        if self.scenes is None or rng.random() * (len(self.whole) + len(self.atlases)) < len(self.whole):
+            pixels, caption = self.whole[int(rng.integers(len(self.whole)))]
+            return Sample(pixels=pixels, caption=caption)
+        scene = self.scenes(index)
+        pixels, _ = draw(scene, self.atlases[scene.subject], size=self.size, frames=[int(rng.integers(80))])
+        return Sample(pixels=pixels, caption=scene.caption)
+
+
+def _files(path: Path, only: list[str] | None) -> list[Path]:
+    if not path.exists():
+        raise LumiereError(f"{path} does not exist; give a picture, or a folder of pictures")
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    chosen = [file for file in found if only is None or file.stem in only]
+    if not chosen:
+        raise LumiereError(f"{path} holds no pictures{'' if only is None else ' of these names'}; put some into it")
+    return chosen
+
+
+def _shown(file: Path) -> list[str]:
+    """What a picture may be called."""
+    beside = file.with_suffix(".txt")
+    if beside.is_file():
+        lines = beside.read_text(encoding="utf-8-sig").strip().splitlines()
+        if not lines:
+            raise LumiereError(f"{beside} is empty; write what {file.name} shows")
+        return [" ".join(lines[0].split())]
+    known = vocabulary()["subjects"].get(file.stem)
+    return known["names"] if known else [" ".join(file.stem.replace("-", " ").replace("_", " ").split())]
+
+
+def _transparent(file: Path) -> Image.Image | None:
+    """A picture of an object, as RGBA, on a square; None where nothing is transparent."""
+    with_alpha = None
+    try:
+        with Image.open(file) as picture:
+            if picture.has_transparency_data:
+                with_alpha = picture.convert("RGBA")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise LumiereError(f"{file} is corrupt or no picture ({error}); replace it") from error
+    if with_alpha is None or np.asarray(with_alpha)[..., 3].min() == 255:
+        return None
+    side = max(with_alpha.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(with_alpha, ((side - with_alpha.width) // 2, (side - with_alpha.height) // 2))
+    return square
+
+
+def _premultiplied(rgba: Image.Image, side: int) -> torch.Tensor:
+    """One frame of an `Atlas`."""
+    small = rgba.convert("RGBa").resize((side, side), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].contiguous()

@@ -1,0 +1,1 @@
+"""Features of clips that Fréchet distances and Inception Scores are computed of: networks, caches, sets of clips."""

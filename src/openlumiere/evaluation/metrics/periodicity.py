@@ -1,0 +1,50 @@
+"""Does a motion that repeats itself really do so, over the whole of a clip? The paper's Figure 2, as a number."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from openlumiere.data.emoji.scenes import PERIOD_FACTOR, SECONDS, vocabulary
+from openlumiere.evaluation.judges.tracks import SIDE, centres
+
+# The usual periods of the vocabulary's motions of the subject's centre, as fractions of a clip.
+PERIODS = {motion: vocabulary()["motions"][motion]["period"] / SECONDS for motion in ("sway", "bounce")}
+_TOLERANCE = 0.15  # a clip's own period may be so much shorter or longer than any that scenes have
+_LONGEST = 0.6  # of a clip: of longer periods too little is seen again
+_LEAST_SPREAD = 1.0  # pixels of the judges' frame: what moves less has no motion to repeat
+
+
+def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float:
+    """How far the subject's path departs from repeating itself after its own period.
+
+    The mean squared distance between where the subject is and where it is a period later, over twice the variance of
+    where it is: 0 = it repeats itself exactly, 1 = one has nothing to do with the other. The clip's own period is the
+    one at which the error is least, of those that scenes of the motion have and after which the path has been
+    elsewhere: any path is much the same a moment later.
+
+    Args:
+        frames: (F, H, W, 3), uint8 or float in [0, 1].
+        period: the motion's usual one, as a fraction of the clip's length; see `PERIODS`.
+
+    Returns:
+        1 where the subject hardly moves: a motion that is not there does not repeat.
+    """
+    track = centres(frames)
+    spread = float(np.square(track - track.mean(0)).sum(1).mean())
+    if np.sqrt(spread) < _LEAST_SPREAD * 2 / SIDE:
+        return 1.0
+    last = len(track) - 1
+    lags = np.geomspace(0.5, max(0.5, last * min(period * PERIOD_FACTOR * (1 + _TOLERANCE), _LONGEST)), 120)
+    errors = np.array([_departure(track, lag, spread) for lag in lags])
+    been_elsewhere = np.maximum.accumulate(errors) >= 1
+    found = errors[been_elsewhere & (lags >= last * period / PERIOD_FACTOR * (1 - _TOLERANCE))]
+    return float(found.min()) if len(found) else 1.0
+
+
+def _departure(track: np.ndarray, lag: float, spread: float) -> float:
+    """The error at a lag in frames, which need not be whole."""
+    at = np.arange(len(track))
+    start = at[at + lag <= at[-1]]
+    later = np.stack([np.interp(start + lag, at, axis) for axis in track.T], 1)
+    return float(np.square(later - track[start]).sum(1).mean() / (2 * spread))

@@ -1,0 +1,272 @@
+"""FVD and Inception Score of sets of clips, from listing the clips to a score with its whole protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openlumiere.errors import LumiereError
+from openlumiere.evaluation.features.cache import FeatureSet, features_of
+from openlumiere.evaluation.features.clip_sets import ClipFile, Preparation, Sampling, list_clips, some_of
+from openlumiere.evaluation.features.networks import FEATURES, PROBABILITIES, FeatureNet, find_features
+from openlumiere.evaluation.metrics.frechet import bootstrap_interval, extrapolate, frechet, plot_bias
+from openlumiere.evaluation.metrics.inception_score import inception_score
+from openlumiere.evaluation.scores import Score, write_score
+
+Clips = str | Path | Sequence[ClipFile]
+REPLICATES = 100
+
+
+def fvd(
+    real: Clips,
+    generated: Clips,
+    output: Path | None = None,
+    *,
+    features: str = "i3d",
+    features_file: str | Path | None = None,
+    features_sha256: str | None = None,
+    num_frames: int = 16,
+    sampling: Sampling | None = None,
+    real_sampling: Sampling | None = None,
+    size: int | None = None,
+    fps: float | None = None,
+    resize: str = "lanczos",
+    clips: int | None = None,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+    workers: int = 1,
+    batch: int = 8,
+    device: str = "cpu",
+    cache: Path | None = None,
+    strict: bool = False,
+    command: str = "",
+    progress: bool = True,
+) -> Score:
+    """Fréchet video distance of generated clips from real ones (Unterthiner et al. 2018); less is better.
+
+    Args:
+        real, generated: folders of clips, shards (.tar) or folders of them, or lists of `clip_sets.ClipFile`.
+        output: folder for ``fvd.json``, ``fvd.md`` and ``fvd.png``; nothing is written when None.
+        features: "i3d" (FVD) or "emoji" (FVD-emoji).
+        features_file, features_sha256: see `features.find_features`.
+        num_frames, sampling, size, fps, resize: see `clip_sets.Preparation`; `real_sampling` where real clips are
+            sampled in another way.
+        clips: compare so many of each set, drawn at random; None = all.
+        seed: of that choice, of random windows and of the bootstrap.
+        replicates: of the bootstrap.
+        workers, batch, cache, strict: see `feature_cache.features_of`.
+        device: torch device of the feature network.
+        command: kept in the score.
+
+    Raises:
+        LumiereError: as `list_clips`, `find_features` and `features_of`.
+    """
+    if features == "c3d":
+        raise LumiereError("--features c3d gives classes alone, for IS; FVD takes i3d or emoji")
+    net = find_features(features, path=features_file, sha256=features_sha256, device=device)
+    preparations, found = [], []
+    for name, source, how in (("real", real, real_sampling or sampling), ("generated", generated, sampling)):
+        preparation = net.preparation(num_frames=num_frames, sampling=how, size=size, fps=fps, resize=resize, seed=seed)
+        listed = some_of(_listed(source), clips, seed=seed, what=_called(source, name))
+        preparations.append(preparation)
+        found.append(
+            features_of(
+                listed, net, preparation, cache=cache, workers=workers, batch=batch, strict=strict,
+                what=f"{name} clips", progress=progress,
+            )
+        )  # fmt: skip
+    score = fvd_of(found[0], found[1], net, preparations, seed=seed, replicates=replicates, command=command)
+    if output is not None:
+        write_fvd(score, output)
+    return score
+
+
+def fvd_of(
+    real: FeatureSet,
+    generated: FeatureSet,
+    net: FeatureNet,
+    preparations: Sequence[Preparation],
+    *,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+    command: str = "",
+) -> Score:
+    """The score of features that are there already; `preparations` of the real clips, and of the generated ones."""
+    if real.side != generated.side:
+        raise LumiereError(
+            f"real clips of {real.side} pixels on a side against generated ones of {generated.side}; bring both to one "
+            "size with --size"
+        )
+    sets = {"real": real, "generated": generated}
+    for name, one in sets.items():
+        if len(one) < 2:
+            raise LumiereError(f"only {len(one)} usable {name} clip; FVD needs at least 2, and hundreds to say much")
+    ours, theirs = real.arrays[FEATURES], generated.arrays[FEATURES]
+    dimensions = ours.shape[1]
+    notes = _notes(net, sets)
+    if len(real) != len(generated):
+        notes.append(
+            f"unequal counts ({len(real)} real, {len(generated)} generated): all were used, and the bias of both is in "
+            "the value"
+        )
+    for name, one in sets.items():
+        if len(one) <= dimensions:
+            notes.append(
+                f"fewer {name} clips ({len(one)}) than the features have dimensions ({dimensions}): the covariance is "
+                "singular, which is reckoned with exactly, and the value far too large, which is not"
+            )
+    details: dict[str, Any] = {"dimensions": dimensions}
+    if min(len(real), len(generated)) >= 8:
+        infinity = extrapolate(ours, theirs, seed=seed)
+        details["infinity"] = dataclasses.asdict(infinity)
+        if not infinity.linear:
+            notes.append(
+                "the extrapolation to infinitely many clips starts from sets smaller than five times the dimensions, "
+                "where the distance is not linear in 1/N: take it as a hint"
+            )
+    metric = net.metric("FVD")
+    return Score(
+        metric=metric,
+        value=frechet(ours, theirs),
+        interval_95=bootstrap_interval(ours, theirs, replicates=replicates, seed=seed),
+        better="less",
+        details=details,
+        protocol={
+            "features": net.protocol() | {"dimensions": dimensions},
+            **_preparation(dict(zip(sets, preparations, strict=True))),
+            "covariance": "divided by the number of clips, as StyleGAN-V",
+            "interval": f"bootstrap of both sets, {replicates} replicates, spread about the measured value",
+            "seed": seed,
+            "sets": {name: one.protocol() for name, one in sets.items()},
+        },
+        notes=notes,
+        command=command,
+    )
+
+
+def write_fvd(score: Score, output: Path) -> None:
+    """Write ``fvd.json``, ``fvd.md`` and, where it was extrapolated, ``fvd.png``."""
+    write_score(score, output, "fvd")
+    infinity = score.details.get("infinity")
+    if infinity:
+        from openlumiere.evaluation.metrics.frechet import Extrapolation
+
+        plot_bias(Extrapolation(**infinity), output / "fvd.png", name=score.metric)
+
+
+def inception(
+    generated: Clips,
+    output: Path | None = None,
+    *,
+    features: str = "c3d",
+    features_file: str | Path | None = None,
+    features_sha256: str | None = None,
+    num_frames: int = 16,
+    sampling: Sampling | None = None,
+    size: int | None = None,
+    fps: float | None = None,
+    resize: str = "lanczos",
+    clips: int | None = None,
+    splits: int = 10,
+    seed: int = 0,
+    workers: int = 1,
+    batch: int = 8,
+    device: str = "cpu",
+    cache: Path | None = None,
+    strict: bool = False,
+    command: str = "",
+    progress: bool = True,
+) -> Score:
+    """Inception Score of generated clips (Saito et al. 2020, on C3D); more is better.
+
+    Args:
+        output: folder for ``is.json`` and ``is.md``; nothing is written when None.
+        features: "c3d" (IS) or "emoji" (IS-emoji).
+        splits: see `inception_score`.
+
+    The other arguments and errors are `fvd`'s.
+    """
+    if features == "i3d":
+        raise LumiereError("--features i3d gives no classes, for FVD; IS takes c3d or emoji")
+    net = find_features(features, path=features_file, sha256=features_sha256, device=device)
+    preparation = net.preparation(
+        num_frames=num_frames, sampling=sampling, size=size, fps=fps, resize=resize, seed=seed
+    )
+    listed = some_of(_listed(generated), clips, seed=seed, what=_called(generated, "generated"))
+    found = features_of(
+        listed, net, preparation, cache=cache, workers=workers, batch=batch, strict=strict, what="generated clips",
+        progress=progress,
+    )  # fmt: skip
+    score = inception_of(found, net, preparation, splits=splits, seed=seed, command=command)
+    if output is not None:
+        write_score(score, output, "is")
+    return score
+
+
+def inception_of(
+    generated: FeatureSet,
+    net: FeatureNet,
+    preparation: Preparation,
+    *,
+    splits: int = 10,
+    seed: int = 0,
+    command: str = "",
+) -> Score:
+    """The score of class probabilities that are there already."""
+    probabilities = generated.arrays[PROBABILITIES]
+    found = inception_score(probabilities, splits=splits, seed=seed)
+    notes = _notes(net, {"generated": generated})
+    if len(generated) < 10 * splits:
+        notes.append(f"{len(generated)} clips in {splits} splits are few: the score of small parts is too low")
+    return Score(
+        metric=net.metric("IS"),
+        value=found.mean,
+        interval_95=found.interval_95,
+        better="more",
+        details={"std_over_splits": found.std, "splits": splits, "classes": int(probabilities.shape[1])},
+        protocol={
+            "features": net.protocol() | {"classes": int(probabilities.shape[1])},
+            **_preparation({"generated": preparation}),
+            "splits": splits,
+            "interval": "bootstrap within the splits, 200 replicates, spread about the measured value",
+            "seed": seed,
+            "sets": {"generated": generated.protocol()},
+        },
+        notes=notes,
+        command=command,
+    )
+
+
+def _listed(source: Clips) -> Sequence[ClipFile]:
+    return list_clips(source) if isinstance(source, str | Path) else source
+
+
+def _called(source: Clips, name: str) -> str:
+    return str(source) if isinstance(source, str | Path) else f"the {name} set"
+
+
+def _notes(net: FeatureNet, sets: dict[str, FeatureSet]) -> list[str]:
+    notes = []
+    if net.name == "c3d":
+        notes.append("nobody published a hash of c3d_ucf101.pt: the one used is recorded, not checked")
+    for name, one in sets.items():
+        if one.refused:
+            first, reason = next(iter(one.refused.items()))
+            notes.append(f"{len(one.refused)} {name} clips were left out, such as {first}: {reason}")
+    return notes
+
+
+def _preparation(by_set: dict[str, Preparation]) -> dict[str, Any]:
+    one = next(iter(by_set.values()))
+    return {
+        "num_frames": one.num_frames,
+        "sampling": {name: preparation.sampling for name, preparation in by_set.items()},
+        "fps": "as stored" if one.fps is None else one.fps,
+        "crop": "central square",
+        "size": "as stored" if one.size is None else one.size,
+        "resize_filter": f"Pillow {one.resize}",
+        "transparency": "over white",
+        "input_range": "uint8, 0 to 255",
+    }

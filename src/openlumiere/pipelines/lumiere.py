@@ -1,0 +1,419 @@
+"""Text to clip: the base STUNet over all frames at once, then super-resolution where the model has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+
+from openlumiere.diffusion.alpha import lay_over, premultiply
+from openlumiere.diffusion.noise import progressive_noise
+from openlumiere.diffusion.style_interpolation import interpolate
+from openlumiere.diffusion.windows import Windows, plan_windows
+from openlumiere.errors import LumiereError
+from openlumiere.stunet import STUNet
+
+from .clip_pipeline import ClipPipeline, Conditions, Img2ImgStart, LumierePipelineOutput
+from .given import InpaintInput
+from .inputs import rgb
+from .layouts import told_layout
+from .planner import PathPlanner
+from .styles import read_style, resolve_style
+from .super_resolution import LumiereSuperResolutionPipeline
+
+
+class LumierePipeline(ClipPipeline):
+    """Text to a clip by a space-time U-Net, and to a sharper one by a second.
+
+    Each stage can be used alone: the base by ``upscale=False``, the second through `super_resolution`.
+
+    Args:
+        unet: the network.
+        scheduler: any of diffusers' that steps on ``(prediction, timestep, sample)``.
+        text_encoder, tokenizer: the T2I's own; None = loaded from `text_encoder_id`.
+        text_encoder_2, tokenizer_2: Stable Diffusion XL's second ones.
+        vae: of latent T2Is; None = the network works on pixels.
+        sr_unet, sr_scheduler: of the second stage; None = there is none.
+        planner: turns prompts into paths, for networks that are told where their subject is; None = they are not told
+            unless the user does.
+        pixel_unshuffle: side of the blocks of pixels folded into channels, for networks on pixels.
+        text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
+        max_text_length: tokens that the bundled models read.
+        num_inference_steps, guidance_scale, guidance_rescale: the model's own defaults.
+        timestep_shift: above 1 samples more at high noise, see `diffusion.timesteps`.
+        noise_correlation: of adjacent frames' noise, as in training, see `diffusion.noise`. Above 0, use a scheduler
+            that adds no noise of its own, such as the bundled models': what it added would be independent.
+        window_frames: length of the windows that longer clips are denoised in, as in training; None = a clip is always
+            denoised as a whole.
+        spread_condition: fill what is not given of C from other frames, as in training, see
+            `diffusion.conditioning.propagate_in_time`; False = leave it blank, as the paper does.
+        super_resolution: options of `LumiereSuperResolutionPipeline`, for the second stage.
+        subjects: what a model of a small vocabulary was trained to show; None = not told.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae->sr_unet"
+    _optional_components: ClassVar = [
+        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "sr_unet", "sr_scheduler", "planner",
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        unet: STUNet,
+        scheduler: Any,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+        vae: Any = None,
+        sr_unet: STUNet | None = None,
+        sr_scheduler: Any = None,
+        planner: PathPlanner | None = None,
+        pixel_unshuffle: int = 1,
+        text_encoder_id: str | None = None,
+        max_text_length: int = 24,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        guidance_rescale: float = 0.0,
+        timestep_shift: float = 1.0,
+        noise_correlation: float = 0.0,
+        window_frames: int | None = None,
+        spread_condition: bool = False,
+        super_resolution: dict[str, Any] | None = None,
+        subjects: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._unstyled: dict[str, torch.Tensor] = {}  # weights that styles changed, as they were
+        self.register_modules(
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            vae=vae,
+            sr_unet=sr_unet,
+            sr_scheduler=sr_scheduler,
+            planner=planner,
+        )
+        self.register_to_config(
+            pixel_unshuffle=pixel_unshuffle,
+            text_encoder_id=text_encoder_id,
+            max_text_length=max_text_length,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            timestep_shift=timestep_shift,
+            noise_correlation=noise_correlation,
+            window_frames=window_frames,
+            spread_condition=spread_condition,
+            super_resolution=super_resolution,
+            subjects=subjects,
+        )
+
+    @classmethod
+    def from_t2i(cls, t2i: DiffusionPipeline, **options: Any) -> LumierePipeline:
+        """Inflate a text-to-image pipeline: Stable Diffusion 1, 2 or XL, DeepFloyd IF, or one shaped like them.
+
+        Args:
+            options: of `STUNet.from_unet`.
+
+        Raises:
+            LumiereError: if its U-Net cannot be inflated.
+        """
+        parts = t2i.components
+        if parts.get("unet") is None:
+            raise LumiereError(f"{type(t2i).__name__} has no U-Net to inflate; choose a U-Net text-to-image model")
+        known = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "scheduler")
+        return cls(
+            unet=STUNet.from_unet(parts["unet"], **options), **{name: parts[name] for name in known if name in parts}
+        )
+
+    @property
+    def super_resolution(self) -> LumiereSuperResolutionPipeline | None:
+        """The second stage as a pipeline of its own, around the same modules; None where there is none."""
+        if self.sr_unet is None:
+            return None
+        stage = LumiereSuperResolutionPipeline(
+            unet=self.sr_unet,
+            scheduler=self.sr_scheduler,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            text_encoder_id=self.config.text_encoder_id,
+            max_text_length=self.config.max_text_length,
+            **(self.config.super_resolution or {}),
+        )
+        stage.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
+        return stage
+
+    @property
+    def source_folder(self) -> Path | None:
+        """Where the model was read from; None where that was no local folder."""
+        source = Path(str(self.config.get("_name_or_path") or ""))
+        return source if source.name and source.is_dir() else None
+
+    def set_styles(self, styles: Mapping[str, float]) -> None:
+        """Draw in one style or a mixture, by interpolation of the text-to-image weights alone; ``{}`` = none.
+
+        Args:
+            styles: strength of each, see `diffusion.style_interpolation`, by the name of one that comes with the model,
+                or the path of any other, see `pipelines.styles.read_style`.
+
+        Raises:
+            LumiereError: an unknown style, or one of another network.
+        """
+        spatial, folder = self.unet.spatial, self.source_folder
+        own = spatial.state_dict()
+        with torch.no_grad():
+            for name, value in self._unstyled.items():
+                own[name].copy_(value)
+            read = [(read_style(resolve_style(n, folder), spatial), strength) for n, strength in styles.items()]
+            styled = interpolate(own, read)
+            self._unstyled = {name: own[name].clone() for name in styled}
+            for name, value in styled.items():
+                own[name].copy_(value)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width (pixels) of the base clips that the network was trained on."""
+        trained = self.unet.spatial.config["sample_size"]
+        height, width = (trained, trained) if isinstance(trained, int) else trained
+        return height * self._pixels_per_position, width * self._pixels_per_position
+
+    @property
+    def size_multiple(self) -> int:
+        """What the network divides base clips' height and width (pixels) by."""
+        return self._pixels_per_position * 2 ** (len(self.unet.spatial.down_blocks) - 1)
+
+    @property
+    def scale(self) -> int:
+        """How many times as wide and high the second stage makes clips; 1 where there is none."""
+        return 1 if self.sr_unet is None else self.config.super_resolution["scale"]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        *,
+        negative_prompt: str | list[str] | None = None,
+        num_frames: int = 80,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        video: torch.Tensor | np.ndarray | list[Any] | None = None,
+        mask: torch.Tensor | np.ndarray | Any | None = None,
+        strength: float | None = None,
+        hold_given: bool = True,
+        paste_given: bool = True,
+        layout: Any | None = None,
+        planner: bool = True,
+        feather: int = 0,
+        upscale: bool | None = None,
+        loop: bool = False,
+        window_frames: int | None = None,
+        window_overlap: int | None = None,
+        window_batch_size: int = 1,
+        devices: Sequence[str | torch.device] | None = None,
+        offload_frames: bool = False,
+        transparent: bool = False,
+        background: str = "white",
+        output_type: Literal["np", "pt", "pil"] = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+    ) -> LumierePipelineOutput | tuple[Any]:
+        """Make clips.
+
+        Args:
+            prompt: one, or a list: a clip for each; may be empty where a video is given.
+            negative_prompt: what to keep away from; the empty prompt when None.
+            num_frames: a multiple of ``unet.frame_multiple``; any number from `window_frames` on.
+            height, width: in pixels; the size that the network was trained at when None.
+            num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
+            generator: one, or a list with one for each clip; a clip then does not depend on its batch.
+            latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
+            video: clips of which a part is given, as `pipelines.inputs.as_clips` takes them, one for each clip to make
+                or one for all, of the length to make and the size of the base's clips, or of the second stage's;
+                `pipelines.tasks` makes it and its mask for each application.
+            mask: what of `video` should change, 1 or white; see `pipelines.inputs.as_mask`.
+            strength: start from `video` with so much noise that this share of the steps is left (SDEdit, Meng et al.
+                2021), for which a mask may be left out: 0 returns it, 1 and None start from noise alone.
+            hold_given: keep what is given on its way from noise to itself at every step, as in training; without, the
+                network's own idea of it is gone on with.
+            paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
+                the base's size is kept to the base clip's pixels.
+            feather: pixels over which it then fades into what was made.
+            layout: where the subject is, for models that are told: way points such as ``[(0.1, 0.5), (0.9, 0.5)]``,
+                see `diffusion.layout.path_through`; or the numbers of each frame, (F, 6) or (B, F, 6), as
+                `diffusion.layout` has them.
+            planner: let the model's planner, where it has one, make of the prompt what `layout` leaves open; at random,
+                so that no two seeds are alike. With a `video` it is asked only for what way points leave open. False =
+                the paper's model.
+            upscale: run the second stage too; None = where there is one.
+            loop: make the clip's end flow into its start; a path that leads anywhere leads back again.
+            window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
+                many, merged at each step (temporal MultiDiffusion); the model's own, and half a window, when None.
+            window_batch_size: windows denoised at once.
+            devices: share the windows between these; the pipeline's own device when None.
+            offload_frames: keep the clip on the CPU, so that memory on the device does not grow with its length.
+            transparent: keep the clips' alpha, as a fourth channel, where the model has it (`has_alpha`); a video's
+                transparency is then kept too.
+            background: a colour's name or ``#rrggbb``, which what is transparent is laid over otherwise.
+            output_type: see `LumierePipelineOutput`.
+            callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``.
+
+        Raises:
+            LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
+                `output_type`, another number of generators, negative prompts or latents than of clips; a video without
+                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model
+                without alpha.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
+        self._check(prompts, steps, num_videos_per_prompt, strength, output_type, needs_prompt=video is None)
+        ground = rgb(background)
+        if transparent and not self.has_alpha:
+            raise LumiereError("this model makes opaque clips: leave transparent out, or choose a model with alpha")
+        windows = self._windows(num_frames, window_frames, window_overlap, loop=loop)
+        shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
+        if isinstance(generator, list) and len(generator) != shape[0]:
+            raise LumiereError(f"{len(generator)} generators for {shape[0]} clips: give one, or one each")
+        device = self._execution_device
+
+        text = self._encode(prompts, negative_prompt, guided=scale > 1.0).repeat(num_videos_per_prompt)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+            latents = progressive_noise(latents, self.config.noise_correlation, loop=loop)
+        elif latents.shape != shape:
+            raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        layout = told_layout(
+            self.unet, layout, self.planner if planner else None, text.hidden_states[: shape[0]], num_frames,
+            loop=loop, given=video is not None, generator=generator,
+        )  # fmt: skip
+        kept_on = torch.device("cpu") if offload_frames else device
+        given = self._given(video, mask, shape, strength, kept_on, background)
+        beside, start, held = None, None, None
+        if given is not None and mask is not None:
+            beside = self.encode_condition(given.clips, given.mask)
+            held = self._hold(given.clips, given.mask) if hold_given else None
+        if given is not None and strength is not None and strength < 1:
+            start = Img2ImgStart(self.encode_clips(given.clips), strength)
+        latents = self._denoise(
+            latents.to(kept_on, self.unet.dtype),
+            Conditions(text, num_frames, scale, rescale, beside, loop, layout),
+            windows,
+            num_inference_steps=steps,
+            start=start,
+            held=held,
+            window_batch_size=window_batch_size,
+            devices=devices,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        stage = self.super_resolution if upscale is None or upscale else None
+        if upscale and stage is None:
+            raise LumiereError("this model has no super-resolution stage; leave upscale out")
+        pixels = self._decode(latents)
+        pasted = given if paste_given else None
+        if pasted is not None:
+            last = stage is None or pasted.sharp_clips is None
+            pixels = pasted.paste_onto(pixels, feather=feather if last else 0)
+        if self.has_alpha and not transparent:
+            # Before the second stage, which then sees the edges that it is to sharpen.
+            pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
+        if stage is not None:
+            sharp = stage(
+                self._to_user(pixels, "pt"),
+                [prompt for prompt in prompts for _ in range(num_videos_per_prompt)],
+                generator=generator,
+                loop=loop,
+                window_batch_size=window_batch_size,
+                devices=devices,
+                offload_frames=offload_frames,
+                output_type=output_type if pasted is None else "pt",
+                callback_on_step_end=callback_on_step_end,
+                callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            )[0]
+            if pasted is None:
+                frames = sharp
+            else:
+                pixels = sharp.transpose(1, 2) * 2 - 1
+                pixels = pasted.paste_onto(premultiply(pixels) if transparent else pixels, feather=feather)
+                frames = self._to_user(pixels, output_type)
+        else:
+            frames = self._to_user(pixels, output_type)
+        self.maybe_free_model_hooks()
+        return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _check(
+        self,
+        prompts: list[str],
+        steps: int,
+        num_videos: int,
+        strength: float | None,
+        output_type: str,
+        *,
+        needs_prompt: bool,
+    ) -> None:
+        if not prompts or any(not isinstance(p, str) or (needs_prompt and not p.strip()) for p in prompts):
+            raise LumiereError("the prompt is empty: say what the clip should show")
+        if steps < 1 or num_videos < 1:
+            raise LumiereError("the number of steps and of clips must be at least 1")
+        if strength is not None and not 0 <= strength <= 1:
+            raise LumiereError(f"a strength of {strength}: choose 0, which changes nothing, to 1, which keeps nothing")
+        if output_type not in ("np", "pt", "pil"):
+            raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
+
+    def _given(
+        self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device,
+        background: str,
+    ) -> InpaintInput | None:  # fmt: skip
+        """What is given; None where nothing is. `shape` is of the latents."""
+        if video is None and mask is None:
+            if strength is not None:
+                raise LumiereError("strength says how far a video may change: give the video too")
+            return None
+        if video is None or (mask is None and strength is None):
+            raise LumiereError("give both a video and a mask of what should change in it, or a strength")
+        if mask is not None and not self.unet.config["condition_channels"]:
+            raise LumiereError("this model takes no clip to keep a part of; train one: lumiere train conditional")
+        batch, _, frames, *size = shape
+        height, width = (side * self._pixels_per_position for side in size)
+        given = InpaintInput.read(
+            video, mask, (batch, frames, height, width), self.scale, alpha=self.has_alpha, background=background
+        )
+        return given.to(device, self.unet.dtype)
+
+    def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
+        length = length or self.config.window_frames or num_frames
+        if length % self.unet.frame_multiple:
+            raise LumiereError(f"windows of {length} frames: choose a multiple of {self.unet.frame_multiple}")
+        if num_frames < 1 or (num_frames < length and num_frames % self.unet.frame_multiple):
+            raise LumiereError(
+                f"{num_frames} frames: choose a multiple of {self.unet.frame_multiple}, which this model's temporal "
+                "levels divide"
+            )
+        overlap = length // 2 if overlap is None else overlap
+        # Neighbours share much and matter least at their ends: what they show must become one thing.
+        return plan_windows(num_frames, length, overlap, loop=loop, tapered=True)
+
+    def _sample_shape(self, num_frames: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
+        unit, multiple = self._pixels_per_position, self.size_multiple
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (side < multiple or side % multiple):
+                raise LumiereError(f"{name} {side}: choose a multiple of {multiple} pixels")
+        own = self.frame_size
+        size = (own[0] if height is None else height, own[1] if width is None else width)
+        return self.unet.spatial.config["in_channels"], num_frames, size[0] // unit, size[1] // unit

@@ -1,0 +1,103 @@
+"""Stage `conditional`: a clip model learns to complete clips of which a part is given (the paper's section 4.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+from openlumiere.diffusion.alpha import lay_over, unpremultiply
+from openlumiere.pipelines.lumiere import LumierePipeline
+from openlumiere.pipelines.text import TextConditions
+from openlumiere.training.cached import in_latents
+from openlumiere.training.config import TrainConfig
+from openlumiere.training.masks import MIXTURE, draw_kind, draw_mask
+from openlumiere.video import write_clip
+
+from .t2v import TextToVideo
+
+_SAMPLES_SEED = 1
+
+
+class Conditional(TextToVideo):
+    """Widens a clip model's first convolution for ⟨J, C, M⟩, and trains it and the temporal layers on.
+
+    Masks are drawn from `masks.MIXTURE`, "none" among them, so that the network goes on making clips of text alone.
+    """
+
+    @staticmethod
+    def build(config: TrainConfig) -> LumierePipeline:
+        """The pipeline of `TextToVideo.build`, widened where it is not yet."""
+        pipe = TextToVideo.build(config)
+        if not pipe.unet.config["condition_channels"]:
+            pipe.unet.add_condition_channels(pipe.condition_channels)
+        if config.model.condition_blocks and not pipe.unet.config["condition_blocks"]:
+            pipe.unet.add_condition_to_blocks()
+        if config.model.condition_gate and not pipe.unet.config["condition_gate"]:
+            schedule = DDIMScheduler.from_config(pipe.scheduler.config)
+            pipe.unet.add_gate(schedule.alphas_cumprod, schedule.config.prediction_type)
+        if config.model.spread_condition is not None:
+            pipe.register_to_config(spread_condition=config.model.spread_condition)
+        return pipe
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+        """See `Stage`."""
+        if self.config.data.on_device and self.pipe.vae is not None:
+            batch = in_latents(batch, self.encode_clips, small=True)
+        # Masks of clips whose latents are kept are drawn at the latents' own resolution.
+        kept = "latents" in batch
+        clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")
+        masks = []
+        for index, clip in enumerate(clips):
+            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=self.device)))
+            alpha = None if alphas is None else alphas[index, 0]
+            masks.append(draw_mask(clip, rng, alpha=alpha, kinds=self.config.model.masks))
+        mask = torch.stack(masks).to(self.device)
+        if kept:
+            condition = self.pipe.condition_of(batch["latents"].to(self.device), mask)
+        else:
+            condition = self.pipe.encode_condition(clips.to(self.device), mask)
+        beside = condition.seen(torch.arange(clips.shape[2])[None])
+        told = self.told(batch, generator)
+
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
+            given = torch.cat([noisy, beside.to(noisy)], dim=1)
+            return self.pipe.call_network(module, given, timesteps, text, **told)[:, : noisy.shape[1]]
+
+        return self.denoising_loss(batch, generator, predict)
+
+    def sample(self, folder: Path, step: int) -> None:
+        """For each kind of mask a looping clip: what is given, and what was made of it, side by side."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, kind in enumerate(self.config.model.masks or MIXTURE):
+            item: dict[str, Any] = {
+                key: value.cpu() if torch.is_tensor(value) else value for key, value in self.clips[index].items()
+            }
+            rng = np.random.default_rng(_SAMPLES_SEED)
+            alpha = item["alpha"][0] if "alpha" in item else None
+            mask = draw_kind(kind, item["pixels"], rng, alpha=alpha)[0]
+            clip = item["pixels"][None]
+            straight, shown = (unpremultiply(clip), lay_over(clip, (1, 1, 1))) if len(clip[0]) == 4 else (clip, clip)
+            frames, shown = ((pixels[0] + 1) / 2 for pixels in (straight.transpose(1, 2), shown.transpose(1, 2)))
+            made = self.pipe(
+                item["caption"],
+                num_frames=len(frames),
+                video=frames,
+                mask=1 - mask,
+                hold_given=False,  # to see what the network itself makes of what it is given
+                paste_given=False,
+                upscale=False,
+                num_inference_steps=self.config.sample_steps,
+                guidance_scale=self.config.sample_guidance,
+                generator=torch.Generator(self.device).manual_seed(index),
+            )[0][0]
+            shown = (shown * mask[:, None] + 0.5 * (1 - mask[:, None])).permute(0, 2, 3, 1).numpy()
+            path = folder / f"{step:07d}-{kind.replace(' ', '-')}.webp"
+            write_clip(
+                np.concatenate([shown, made], axis=2), path, fps=self.config.data.fps,
+                metadata={"prompt": item["caption"]}, min_side=128,
+            )  # fmt: skip

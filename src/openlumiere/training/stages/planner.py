@@ -1,0 +1,96 @@
+"""Stage `planner`: a prompt to a path, trained on the paths of the scenes; minutes on one core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from openlumiere.diffusion.motion import TURN
+from openlumiere.errors import LumiereError
+from openlumiere.pipelines.planner import PathPlanner
+from openlumiere.pipelines.text import load_text_encoder
+from openlumiere.training.config import TrainConfig
+from openlumiere.training.scene_paths import ScenePaths
+from openlumiere.training.sheets import path_sheet
+
+_PATHS_A_PROMPT = 4
+_READ_AT_ONCE = 64
+# Few subjects turn, and far; all others would be tilted by the error of a network that sees angles at unit variance.
+_PRECISION_OF_TURNS = 4
+
+
+class Planner:
+    """Trains a `PathPlanner` by flow matching (Lipman et al. 2023)."""
+
+    step: int = 0  # see `Stage`
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        if config.data.kind != "emoji":
+            raise LumiereError(f"data.kind {config.data.kind!r}: a planner is trained on emoji scenes")
+        self.config, self.device = config, device
+        self.tokenizer, encoder = load_text_encoder(config.text.encoder)
+        self.encoder = encoder.to(device)
+        paths = ScenePaths(
+            self.tell, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
+            subjects=config.data.subjects,
+        )  # fmt: skip
+        options = {"text_dim": encoder.config.hidden_size, "fps": config.data.fps} | config.model.planner
+        try:
+            self.module = PathPlanner(**options).to(device)
+        except TypeError as error:
+            raise LumiereError(f"model.planner: {error}; see PathPlanner for what can be set") from error
+        self.dataset: Dataset[Any] = paths
+        motions = paths.motions.flatten(0, 1)
+        self.module.mean.copy_(motions.mean(0))
+        scale = motions.std(0).clamp(min=0.02)
+        scale[TURN] /= _PRECISION_OF_TURNS
+        self.module.scale.copy_(scale)
+
+    @torch.no_grad()
+    def tell(self, captions: list[str]) -> torch.Tensor:
+        """Token embeddings of captions, (N, L, D), as `pipelines.text.embed`'s, but many at once, in half precision."""
+        parts = [captions[i : i + _READ_AT_ONCE] for i in range(0, len(captions), _READ_AT_ONCE)]
+        longest = self.config.text.max_length
+        told = torch.zeros(len(captions), longest, self.encoder.config.hidden_size, dtype=torch.float16)
+        row = 0
+        for part in tqdm(parts, desc="reading captions", leave=False, disable=len(parts) == 1):
+            tokens = self.tokenizer(part, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(
+                self.device
+            )
+            hidden = self.encoder(**tokens).last_hidden_state * tokens.attention_mask[..., None]
+            told[row : row + len(part), : hidden.shape[1]] = hidden.half().cpu()
+            row += len(part)
+        return told
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+        """See `Stage`."""
+        motion, text, seconds = (batch[key].to(self.device).float() for key in ("motion", "text", "seconds"))
+        motion = (motion - self.module.mean) / self.module.scale
+        noise = torch.randn(motion.shape, generator=generator, device=self.device)
+        offset = torch.rand((), generator=generator, device=self.device)
+        order = torch.randperm(len(motion), generator=generator, device=self.device)
+        time = (order + offset) / len(motion)
+        noisy = torch.lerp(noise, motion, time[:, None])
+        return (module(noisy, time, text, seconds) - (motion - noise)).square().mean()
+
+    def sample(self, folder: Path, step: int) -> None:
+        """A sheet of paths, a row for each prompt."""
+        prompts = self.config.sample_prompts or ["a tiger walking to the left", "a heart bouncing", "a star spinning"]
+        module = self.module.eval()
+        rows = []
+        for prompt in prompts:
+            told = self.tell([prompt]).float().expand(_PATHS_A_PROMPT, -1, -1)
+            generators = [torch.Generator(self.device).manual_seed(i) for i in range(_PATHS_A_PROMPT)]
+            rows.append(module.plan(told, self.config.data.num_frames, generator=generators))
+        module.train()
+        folder.mkdir(parents=True, exist_ok=True)
+        path_sheet(torch.stack(rows).numpy(), prompts).save(folder / f"{step:07d}.png")
+
+    def export(self, folder: Path) -> None:
+        """diffusers' folder `planner`."""
+        self.module.save_pretrained(folder / "planner")

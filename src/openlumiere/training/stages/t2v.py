@@ -1,0 +1,137 @@
+"""Stage `t2v`: the temporal layers of a STUNet, trained on clips; the T2I stays frozen, as in the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch import nn
+
+from openlumiere.errors import LumiereError
+from openlumiere.latents import load_vae
+from openlumiere.pipelines.lumiere import LumierePipeline
+from openlumiere.pipelines.text import TextConditions, load_text_encoder
+from openlumiere.stunet import STUNet
+from openlumiere.training.config import TrainConfig
+from openlumiere.video import write_clip
+
+from .denoising import DenoisingTask, frames_shown, make_scheduler, new_pipeline, set_gradient_checkpointing
+
+
+class TextToVideo(DenoisingTask):
+    """Inflates a trained T2I and trains what inflation added."""
+
+    @staticmethod
+    def build(config: TrainConfig) -> LumierePipeline:
+        """The pipeline that a configuration describes, as yet untrained."""
+        pipe = build_pipeline(config)
+        # Whatever the model it starts from was told: clips are sampled as they were trained.
+        pipe.register_to_config(
+            timestep_shift=config.optim.timestep_shift,
+            noise_correlation=config.optim.noise_correlation,
+            window_frames=frames_shown(config),
+        )
+        return pipe
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.pipe = self.build(config).to(device)
+        if self.pipe.text_encoder is None:
+            tokenizer, encoder = load_text_encoder(config.text.encoder)
+            self.pipe.register_modules(text_encoder=encoder.to(device), tokenizer=tokenizer)
+        for name in ("text_encoder", "text_encoder_2", "vae"):
+            part = getattr(self.pipe, name)
+            if part is not None:
+                part.requires_grad_(False)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.module: STUNet = self.pipe.unet
+        self.module.to(memory_format=torch.channels_last)
+        set_gradient_checkpointing(self.module, config)
+        schedule = make_scheduler(config) if config.scheduler else DDIMScheduler.from_config(self.pipe.scheduler.config)
+        super().__init__(
+            config,
+            device,
+            single_frame=False,
+            scheduler=schedule,
+            encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
+            encode_clips=self.pipe.encode_clips,
+            vae=self.pipe.vae,
+        )
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+        """See `Stage`."""
+        told = self.told(batch, generator)
+
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
+            # DeepFloyd IF also predicts a variance, which the loss leaves alone.
+            return self.pipe.call_network(module, noisy, timesteps, text, **told)[:, : noisy.shape[1]]
+
+        return self.denoising_loss(batch, generator, predict)
+
+    def told(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """For `STUNet.forward`: where windows lie in their clips, which whole clips need not be told; layouts."""
+        told = {"frame_positions": batch["place"].to(self.device)} if "place" in batch else {}
+        layout = self.draw_layout(self.module.spatial, batch, generator)
+        return told if layout is None else told | {"layout": layout}
+
+    def sample(self, folder: Path, step: int) -> None:
+        """A looping clip and a contact sheet for each prompt."""
+        data, prompts = self.config.data, self.sample_prompts()
+        layouts = None  # the data's captions are told the data's layouts; other prompts, which say other things, none
+        if not self.config.sample_prompts:
+            layouts = self.sample_layouts(self.module.spatial, len(prompts), data.num_frames)
+        for i, prompt in enumerate(prompts):
+            generator = torch.Generator(self.device).manual_seed(i)
+            clip = self.pipe(
+                prompt,
+                num_frames=data.num_frames,
+                num_inference_steps=self.config.sample_steps,
+                guidance_scale=self.config.sample_guidance,
+                generator=generator,
+                layout=None if layouts is None else layouts[i],
+            )[0][0]
+            folder.mkdir(parents=True, exist_ok=True)
+            for suffix in (".webp", ".png"):
+                path = folder / f"{step:07d}-{i:02d}{suffix}"
+                write_clip(clip, path, fps=data.fps, metadata={"prompt": prompt})
+
+    def export(self, folder: Path) -> None:
+        """The temporal weights alone in `temporal`, and a whole pipeline in `pipeline`."""
+        self.module.save_temporal(folder / "temporal")
+        self.pipe.save_pretrained(folder / "pipeline")
+
+
+def build_pipeline(config: TrainConfig) -> LumierePipeline:
+    """The pipeline that a configuration describes, its temporal layers untrained.
+
+    ``model.t2i`` may be what stage `t2i` exported, what `lumiere inflate` wrote, or any text-to-image pipeline of
+    diffusers, by folder or hub id; the latter two bring their own text encoders, schedule and VAE.
+    """
+    source = config.model.t2i
+    if source is None:
+        raise LumiereError("stage t2v needs model.t2i: the folder that stage t2i exported, or another T2I's")
+    folder = Path(source)
+    try:
+        if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
+            unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
+            vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
+            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal), vae)
+        if config.model.spatial_only:
+            grown = STUNet.from_pretrained(source, subfolder="unet", local_files_only=folder.exists())
+            return new_pipeline(config, STUNet.from_unet(grown.spatial, **config.model.temporal))
+        local = folder.exists()
+        if DiffusionPipeline.load_config(source, local_files_only=local)["_class_name"] != LumierePipeline.__name__:
+            t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)
+            return LumierePipeline.from_t2i(t2i, **config.model.temporal)
+        if config.model.temporal:
+            raise LumiereError(f"{source} is inflated already: leave model.temporal out")
+        return LumierePipeline.from_pretrained(source, local_files_only=local)
+    except TypeError as error:
+        raise LumiereError(f"model.temporal: {error}; see STUNet for what can be set") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, LumiereError):
+            raise
+        raise LumiereError(
+            f"cannot read a U-Net from model.t2i = {source}; train it first: lumiere train t2i"
+        ) from error

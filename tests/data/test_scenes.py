@@ -1,0 +1,587 @@
+"""Scenes and how they are drawn: deterministic, told truly in the caption, and honest about what is held out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openlumiere.data.emoji import scenes
+from openlumiere.data.emoji.drawing import Atlas, Sprites, draw, draw_batch, ground, over, render
+from openlumiere.data.emoji.scenes import (
+    TRANSPARENT,
+    Scene,
+    SceneSampler,
+    animation_frames,
+    animation_held_out,
+    check_sampling,
+    combination_held_out,
+    shortest_period,
+    speed,
+    subject_set,
+    trajectory,
+    vocabulary,
+)
+from openlumiere.diffusion.layout import layout_of
+from openlumiere.errors import LumiereError
+
+WORDS = vocabulary()
+NAMES = {key: entry["names"] for key, entry in WORDS["subjects"].items()}
+PLAIN = Scene("tiger", "green", "medium", "center", "still", "a tiger", (0.5, 0.5, 0.0))
+DRAWS = 4000
+SOME = settings(max_examples=30, deadline=None)
+
+drifts = st.tuples(*[st.floats(0.0, 1.0, exclude_max=True)] * 3)
+
+
+def sampler(split: scenes.Split = "train", **options: float) -> SceneSampler:
+    return SceneSampler(NAMES, split=split, **options)  # type: ignore[arg-type]
+
+
+def said(phrase: str, text: str) -> bool:
+    """Whether the text holds the phrase as whole words."""
+    return re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", text) is not None
+
+
+@pytest.fixture(scope="module")
+def training() -> list[Scene]:
+    draw_scene = sampler(seed=3)
+    return [draw_scene(i) for i in range(DRAWS)]
+
+
+# Drawing scenes
+
+
+@SOME
+@given(seed=st.integers(0, 2**31 - 1), index=st.integers(0, 2**40), split=st.sampled_from(["train", "combinations"]))
+def test_a_scene_is_a_function_of_seed_and_index(seed: int, index: int, split: scenes.Split) -> None:
+    assert sampler(split, seed=seed)(index) == sampler(split, seed=seed)(index)
+
+
+def test_other_seeds_and_indices_give_other_scenes() -> None:
+    assert [sampler(seed=1)(i) for i in range(50)] != [sampler(seed=2)(i) for i in range(50)]
+    assert len({sampler(seed=1)(i) for i in range(500)}) == 500
+
+
+def test_training_never_sees_a_held_out_combination_and_its_split_nothing_else(training: list[Scene]) -> None:
+    assert not any(combination_held_out(s.subject, s.motion, s.background) for s in training)
+    unseen, told_anew = sampler("combinations", seed=3), sampler("paraphrases", seed=3)
+    assert all(combination_held_out(s.subject, s.motion, s.background) for s in map(unseen, range(1000)))
+    assert not any(combination_held_out(s.subject, s.motion, s.background) for s in map(told_anew, range(1000)))
+
+
+def test_a_tenth_of_all_combinations_is_held_out_and_every_subject_has_some() -> None:
+    every = list(product(NAMES, WORDS["motions"], WORDS["backgrounds"]))
+    held_out = [combination for combination in every if combination_held_out(*combination)]
+    assert 0.08 < len(held_out) / len(every) < 0.12
+    assert {subject for subject, _, _ in held_out} == set(NAMES)
+
+
+def test_what_is_held_out_stays_so_for_good() -> None:
+    """Models that were published would else be judged by what they were trained on."""
+    subjects = ("tiger", "cat", "octopus", "heart", "rocket", "ghost", "grinning-face", "christmas-tree")
+    known = product(subjects, ("still", "left", "right", "up", "down", "grow", "shrink", "spin", "bounce", "sway"),
+                    ("white", "black", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
+                     "transparent"))  # fmt: skip
+    held_out = ["|".join(combination) for combination in known if combination_held_out(*combination)]
+    assert held_out[:4] == ["tiger|still|transparent", "tiger|left|orange", "tiger|left|green", "tiger|left|purple"]
+    assert hashlib.sha256("\n".join(held_out).encode()).hexdigest()[:16] == "da1a6180ce3a0205"
+    halved = {key for key in ("elephant", "panda", "penguin", "heart-eyes-face", *subjects) if animation_held_out(key)}
+    assert halved == {"elephant", "panda", "penguin", "heart-eyes-face"}
+
+
+def test_held_out_words_and_templates_are_never_in_a_training_caption(training: list[Scene]) -> None:
+    for scene in training:
+        kinds = [("subjects", scene.subject), ("sizes", scene.size), ("places", scene.place), ("motions", scene.motion)]
+        for kind, key in kinds:
+            assert not any(said(word, scene.caption) for word in WORDS[kind][key].get("unseen", [])), scene.caption
+    everything = "\n".join(scene.caption for scene in training)
+    unseen = [word for kind in ("subjects", "sizes", "places", "motions") for e in WORDS[kind].values()
+              for word in e.get("unseen", [])]  # fmt: skip
+    assert unseen
+    assert [word for word in unseen if said(word, everything)] == []
+    phrases = ("a short clip showing", "everything behind it is", "against plain", "there is", "backdrop with")
+    assert all(any(phrase in template for phrase in phrases) for template in scenes._UNSEEN_TEMPLATES)
+    assert [phrase for phrase in phrases if phrase in everything] == []
+
+
+def test_the_paraphrase_split_uses_held_out_words() -> None:
+    captions = [sampler("paraphrases", seed=3)(i).caption for i in range(500)]
+    assert all(
+        caption.startswith("a short clip showing") or ", there is" in caption or " backdrop with " in caption
+        for caption in captions
+    )
+    assert any("puppy" in caption for caption in captions)
+    assert any("miniature" in caption for caption in captions)
+
+
+@pytest.mark.parametrize("split", ["train", "combinations", "paraphrases"])
+def test_every_caption_names_its_subject_and_background(split: scenes.Split) -> None:
+    for scene in map(sampler(split, seed=7), range(1000)):
+        entry = WORDS["subjects"][scene.subject]
+        assert any(said(name, scene.caption) for name in entry["names"] + entry.get("unseen", [])), scene
+        assert said(scene.background, scene.caption), scene
+        words = WORDS["motions"][scene.motion]
+        assert any(said(w, scene.caption) or not w for w in words["words"] + words.get("unseen", [])), scene
+
+
+def test_every_subject_comes_equally_often_with_every_motion_and_background(training: list[Scene]) -> None:
+    counts = Counter(scene.subject for scene in training)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert {scene.motion for scene in training} == set(WORDS["motions"])
+    assert {scene.background for scene in training} == set(WORDS["backgrounds"])
+    assert {scene.size for scene in training} == set(WORDS["sizes"])
+    assert {scene.place for scene in training} == set(WORDS["places"])
+
+
+def test_articles_fit_their_nouns(training: list[Scene]) -> None:
+    captions = "\n".join(s.caption for s in training + [sampler("paraphrases", seed=1)(i) for i in range(500)])
+    assert not re.search(r"\ba [aeio]", captions, re.IGNORECASE)
+    assert not re.search(r"\ba umbrella", captions)
+    assert not re.search(r"\ban (?![aeio]|umbrella)", captions, re.IGNORECASE)
+    assert said("a unicorn", captions)
+    assert said("a UFO", captions)
+    assert said("an umbrella", captions)
+    assert said("clapping hands", captions)
+    assert not said("a clapping hands", captions)
+    assert "  " not in captions
+    assert " ," not in captions
+
+
+def test_motion_goes_unsaid_as_often_as_asked() -> None:
+    told = sampler(seed=5, with_motion=1.0)
+    untold = sampler(seed=5, with_motion=0.0)
+    words = [word for entry in WORDS["motions"].values() for word in entry["words"] if word]
+    assert not any(said(word, untold(i).caption) for i in range(300) for word in words)
+    moving = [scene for scene in map(told, range(300)) if scene.motion != "still"]
+    assert all(any(said(w, s.caption) for w in WORDS["motions"][s.motion]["words"]) for s in moving)
+
+
+@SOME
+@given(seed=st.integers(0, 1000), pool=st.integers(2, 40))
+def test_a_pool_wraps_around_in_a_new_order(seed: int, pool: int) -> None:
+    pooled = sampler(seed=seed, pool=pool)
+    rounds = [[pooled(r * pool + i) for i in range(pool)] for r in range(3)]
+    assert len(set(rounds[0])) == pool
+    assert all(set(again) == set(rounds[0]) for again in rounds)
+    if pool > 10:  # two orders of a few scenes may well be equal
+        assert rounds[0] != rounds[1] != rounds[2]
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(LumiereError, match="unknown split 'test'; use train"):
+        sampler("test")  # type: ignore[arg-type]
+    with pytest.raises(LumiereError, match="no subjects"):
+        SceneSampler({})
+    with pytest.raises(LumiereError, match="unknown motion 'fly'; known: still, left"):
+        trajectory(replace(PLAIN, motion="fly"), np.linspace(0, 5, 4))
+    with pytest.raises(LumiereError, match="a fraction of 2 of transparent scenes: choose 0 to 1"):
+        sampler(transparent=2)
+
+
+def test_sets_name_subjects_of_the_vocabulary_once() -> None:
+    for name, subjects in WORDS["sets"].items():
+        assert len(set(subjects)) == len(subjects)
+        assert set(subjects) <= set(NAMES)
+        assert subject_set(name) == subjects
+    assert len(subject_set("emoji")) == 36
+    assert len(subject_set("emoji-nano")) == 24
+    codes = [entry["emoji"] for entry in WORDS["subjects"].values()]
+    assert len(set(codes)) == len(codes)
+    with pytest.raises(LumiereError, match="no set of subjects is called 'pets'"):
+        subject_set("pets")
+
+
+# Paths
+
+
+@SOME
+@given(drift=drifts, size=st.sampled_from(list(WORDS["sizes"])), motion=st.sampled_from(list(WORDS["motions"])))
+def test_a_path_goes_where_its_word_says(drift: tuple[float, float, float], size: str, motion: str) -> None:
+    path = trajectory(replace(PLAIN, motion=motion, size=size, drift=drift), np.linspace(0, 5, 81))
+    x, y, side, angle = path.T
+    assert np.isfinite(path).all()
+    assert np.abs(path[:, :2]).max() < 1  # the centre stays in the frame
+    assert (side > 0.2).all()
+    along = {"left": -x, "right": x, "up": -y, "down": y, "grow": side, "shrink": -side, "spin": angle}
+    for word, coordinate in along.items():
+        if motion == word:
+            assert (np.diff(coordinate) > 0).all()
+            assert coordinate[-1] - coordinate[0] > 0.3
+    assert np.ptp(side) == 0 or motion in ("grow", "shrink")  # nothing grows or turns that was not told to
+    assert np.ptp(angle) == 0 or motion == "spin"
+    across = {"left": y, "right": y, "up": x, "down": x, "bounce": x, "sway": y, "spin": x, "still": x}
+    assert motion not in across or np.ptp(across[motion]) == 0
+    if motion == "still":
+        assert np.ptp(path, axis=0).max() == 0
+    if motion == "bounce":  # with the period it has where a scene says nothing
+        assert y.argmax() in (0, 20, 40, 60, 80)
+        assert np.ptp(y) > 0.35
+    if motion == "sway":
+        assert x.max() > 0.3
+        assert x.min() < -0.3
+
+
+@SOME
+@given(drift=drifts, motion=st.sampled_from(["still", "spin", "grow", "shrink"]))
+def test_a_place_is_where_it_says(drift: tuple[float, float, float], motion: str) -> None:
+    def centre(place: str) -> np.ndarray:
+        return trajectory(replace(PLAIN, motion=motion, place=place, drift=drift), np.zeros(1))[0]
+
+    assert centre("left")[0] < -0.2 < 0.2 < centre("right")[0]
+    assert centre("top")[1] < -0.2 < 0.2 < centre("bottom")[1]
+
+
+@SOME
+@given(
+    motion=st.sampled_from(["spin", "bounce", "sway"]),
+    factor=st.floats(0.5, 2),
+    phase=st.floats(0, 1, exclude_max=True),
+    duration=st.floats(0.5, 20),
+    start=st.floats(0, 10),
+)
+def test_motions_that_repeat_themselves_do_so_after_their_period_in_seconds(
+    motion: str, factor: float, phase: float, duration: float, start: float
+) -> None:
+    period = WORDS["motions"][motion]["period"] * factor
+    scene = replace(PLAIN, motion=motion, period=period, phase=phase)
+    within = start + np.linspace(0, period, 33)
+    path = trajectory(scene, within, duration)
+    again = trajectory(scene, within + period, duration)
+    np.testing.assert_allclose(again - path, [[0, 0, 0, 2 * np.pi if motion == "spin" else 0]] * 33, atol=1e-9)
+    for part in (2, 3, 4):  # and not before
+        assert np.abs(trajectory(scene, within + period / part, duration) - path).max() > 0.2
+    # A phase is a start later in the period, and it is all that a scene's start depends on.
+    np.testing.assert_allclose(
+        trajectory(replace(scene, phase=0.0), within + phase * period, duration), path, atol=1e-9
+    )
+
+
+@SOME
+@given(motion=st.sampled_from(["left", "right", "up", "down", "grow", "shrink"]), duration=st.floats(0.5, 20))
+def test_motions_that_lead_anywhere_take_the_whole_clip(motion: str, duration: float) -> None:
+    scene = replace(PLAIN, motion=motion)
+    stretched = trajectory(scene, np.linspace(0, duration, 9), duration)
+    np.testing.assert_allclose(stretched, trajectory(scene, np.linspace(0, 5, 9), 5.0), atol=1e-9)
+
+
+def test_periods_are_drawn_from_half_to_twice_the_usual_and_phases_from_the_whole(training: list[Scene]) -> None:
+    for motion in ("spin", "bounce", "sway"):
+        drawn = [scene for scene in training if scene.motion == motion]
+        factors = np.log2([scene.period / WORDS["motions"][motion]["period"] for scene in drawn])  # type: ignore[operator]
+        phases = np.array([scene.phase for scene in drawn])
+        for values, low, high in ((factors, -1, 1), (phases, 0, 1)):
+            shares, _ = np.histogram(values, bins=5, range=(low, high))
+            assert shares.sum() == len(drawn)  # none outside
+            assert shares.min() / len(drawn) > 0.14  # evenly: a fifth each
+    assert all(scene.period is None for scene in training if "period" not in WORDS["motions"][scene.motion])
+    assert min(scene.period for scene in training if scene.period) >= shortest_period()
+
+
+def test_speed_is_said_of_what_is_fast_or_slow_in_half_of_the_captions(training: list[Scene]) -> None:
+    words = {pace: entry["words"] for pace, entry in WORDS["speeds"].items()}
+
+    def told(scene: Scene) -> str | None:
+        return next((pace for pace, options in words.items() if any(said(w, scene.caption) for w in options)), None)
+
+    assert all(told(scene) in (None, speed(scene)) for scene in training)
+    for pace in ("fast", "slow"):
+        one = [scene for scene in training if speed(scene) == pace]
+        assert len(one) > 600
+        assert 0.45 < sum(told(scene) == pace for scene in one) / len(one) < 0.55
+    assert {speed(s) for s in training if s.motion in ("still", "grow", "shrink")} == {None}
+    fast, slow = (
+        [s.period for s in training if s.motion == "sway" and s.period and speed(s) == pace]
+        for pace in ("fast", "slow")
+    )
+    assert max(fast) == pytest.approx(2.5 * 2 ** (-1 / 3), rel=0.05)
+    assert min(slow) == pytest.approx(2.5 * 2 ** (1 / 3), rel=0.05)
+    # What crosses the frame is fast if it crosses more of it.
+    far, near = (
+        trajectory(next(s for s in training if s.motion == "left" and speed(s) == pace), np.zeros(1))[0, 0]
+        for pace in ("fast", "slow")
+    )
+    assert far > near + 0.1
+    unseen = {w for entry in WORDS["speeds"].values() for w in entry["unseen"]}
+    captions = [sampler("paraphrases", seed=3)(i).caption for i in range(300)]
+    assert all(any(said(word, caption) for caption in captions) for word in unseen)
+    assert not any(said(word, scene.caption) for word in unseen for scene in training)
+
+
+def test_frame_rates_that_show_too_little_of_a_period_are_refused() -> None:
+    assert shortest_period() == 0.625
+    check_sampling(4.8)  # three frames of the shortest period
+    with pytest.raises(
+        LumiereError, match=r"3.2 frames a second show 2 frames .* period of 0.625 .* show 4.8 a second"
+    ):
+        check_sampling(3.2)
+
+
+# Transparent backgrounds
+
+
+@pytest.mark.parametrize("split", ["train", "combinations", "paraphrases"])
+def test_a_share_of_scenes_has_no_background_and_says_so(split: scenes.Split) -> None:
+    drawn = [sampler(split, seed=4, transparent=0.25)(i) for i in range(1500)]
+    cut = [scene for scene in drawn if scene.background == TRANSPARENT]
+    assert 0.2 < len(cut) / len(drawn) < 0.3
+    words = WORDS[TRANSPARENT]["unseen" if split == "paraphrases" else "words"]
+    assert all(any(said(word, scene.caption) for word in words) == (scene in cut) for scene in drawn)
+    assert not any(said(color, scene.caption) for scene in cut for color in ("white", "green", "purple", "orange"))
+    assert all(
+        combination_held_out(s.subject, s.motion, s.background) == (split == "combinations") for s in drawn
+    )  # these combinations are held out like any other
+    assert not any(scene.background == TRANSPARENT for scene in map(sampler(split, seed=4), range(500)))  # unless asked
+
+
+# The subject's own animation
+
+
+@SOME
+@given(loop=st.integers(4, 200))
+def test_halves_of_a_held_out_animation_are_disjoint_loops(loop: int) -> None:
+    held_out = next(key for key in NAMES if animation_held_out(key))
+    seen, unseen = animation_frames(held_out, loop), animation_frames(held_out, loop, held_out=True)
+    assert not set(seen) & set(unseen)
+    assert set(seen) | set(unseen) == set(range(loop))
+    for half in (seen, unseen):  # forth and back: no jump, at the seam either
+        assert np.abs(np.diff(np.append(half, half[0]))).max() <= 1
+
+
+def test_other_animations_are_shown_whole() -> None:
+    subject = next(key for key in NAMES if not animation_held_out(key))
+    assert animation_frames(subject, 48).tolist() == list(range(48))
+    assert len(animation_frames(subject, 48, held_out=True)) == 0
+    share = sum(map(animation_held_out, NAMES)) / len(NAMES)
+    assert 0.05 < share < 0.25
+
+
+# Drawing
+
+
+def atlas(key: str = "tiger", *, loop: int = 12, side: int = 48) -> Atlas:
+    """A half-transparent-edged disc with a bright right half, whose colour tells the frame."""
+    axis = (torch.arange(side) + 0.5) / side * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    alpha = (x**2 + (1.6 * y) ** 2 < 0.7).float()
+    frames = torch.zeros(loop, 4, side, side, dtype=torch.uint8)
+    for i in range(loop):
+        frames[i, 0] = (alpha * (255 * i // loop)).to(torch.uint8)
+        frames[i, 1] = (alpha * (x > 0) * 250).to(torch.uint8)
+        frames[i, 3] = (alpha * 255).to(torch.uint8)
+    return Atlas(key, ["tiger"], frames)
+
+
+def centroids(alpha: torch.Tensor) -> torch.Tensor:
+    """Alpha (1, F, S, S) -> centres (F, 2) as (x, y) in [-1, 1]."""
+    size = alpha.shape[-1]
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    mass = alpha[0].sum((1, 2))
+    return torch.stack([(alpha[0].sum(1) * axis).sum(1) / mass, (alpha[0].sum(2) * axis).sum(1) / mass], dim=1)
+
+
+@SOME
+@given(
+    drift=drifts,
+    motion=st.sampled_from(list(WORDS["motions"])),
+    background=st.sampled_from(list(WORDS["backgrounds"])),
+    size=st.sampled_from(list(WORDS["sizes"])),
+)
+def test_pixels_are_in_range_and_background_shows_where_alpha_is_zero(
+    drift: tuple[float, float, float], motion: str, background: str, size: str
+) -> None:
+    scene = replace(PLAIN, motion=motion, background=background, size=size, drift=drift)
+    rgb, alpha = draw(scene, atlas(), size=24, num_frames=6)
+    assert rgb.shape == (3, 6, 24, 24)
+    assert alpha.shape == (1, 6, 24, 24)
+    assert rgb.abs().max() <= 1
+    assert alpha.min() >= 0
+    assert alpha.max() <= 1
+    color = torch.tensor(WORDS["backgrounds"][background]) / 127.5 - 1
+    free = (alpha[0] == 0).expand(3, -1, -1, -1)
+    torch.testing.assert_close(rgb[free], color[:, None, None, None].expand_as(rgb)[free], rtol=0, atol=1e-6)
+
+
+def test_corners_of_a_small_centred_subject_are_background_and_its_middle_is_not() -> None:
+    rgb, alpha = draw(replace(PLAIN, size="small"), atlas(), size=32, num_frames=8)
+    green = torch.tensor(WORDS["backgrounds"]["green"]) / 127.5 - 1
+    for row, column in product((0, -1), repeat=2):
+        assert torch.allclose(rgb[:, :, row, column], green[:, None], atol=1e-6)
+    assert (alpha[0, :, 16, 16] == 1).all()
+    assert not torch.allclose(rgb[:, 0, 16, 16], green, atol=0.1)
+
+
+def test_alpha_covers_what_the_sizes_say() -> None:
+    covered = {
+        size: draw(replace(PLAIN, size=size), atlas(), size=64, num_frames=1)[1].mean() for size in WORDS["sizes"]
+    }
+    disc = float((atlas().frames[0, 3] > 0).float().mean())
+    for size, fraction in covered.items():
+        assert float(fraction) == pytest.approx(disc * WORDS["sizes"][size]["scale"] ** 2, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("motion", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
+)  # fmt: skip
+def test_what_moves_is_drawn_moving(motion: str, axis: int, sign: int) -> None:
+    _, alpha = draw(replace(PLAIN, motion=motion, size="small"), atlas(), size=32, num_frames=10)
+    steps = centroids(alpha).diff(dim=0)
+    assert (sign * steps[:, axis] > 0.03).all()
+    assert steps[:, 1 - axis].abs().max() < 0.01
+
+
+def test_growing_and_shrinking_change_the_covered_area() -> None:
+    for motion, sign in (("grow", 1), ("shrink", -1)):
+        _, alpha = draw(replace(PLAIN, motion=motion, size="small"), atlas(), size=32, num_frames=10)
+        assert (sign * alpha.mean((0, 2, 3)).diff() > 0).all()
+
+
+def test_spinning_turns_clockwise_once_in_its_period_and_still_does_not_move() -> None:
+    scene = replace(PLAIN, motion="spin", drift=(0.5, 0.5, 0.0))
+    rgb, alpha = draw(scene, atlas(loop=1), size=48, num_frames=17, fps=3.2)  # an eighth of a round a frame
+    bright = rgb[1:2].clamp(min=0.5) - 0.5  # the right half of the disc
+    offset = centroids(bright) - centroids(alpha)
+    angles = torch.atan2(offset[:, 1], offset[:, 0])
+    turned = torch.remainder(angles.diff() + torch.pi, 2 * torch.pi) - torch.pi
+    assert torch.allclose(turned, torch.full_like(turned, torch.pi / 4), atol=0.15)
+    assert torch.allclose(rgb[:, 0], rgb[:, 8], atol=1e-4)
+    still, _ = draw(replace(scene, motion="still"), atlas(loop=1), size=48, num_frames=4)
+    assert torch.equal(still[:, :1].expand_as(still), still)
+
+
+@SOME
+@given(drift=drifts, motion=st.sampled_from(list(WORDS["motions"])), wanted=st.lists(st.integers(0, 19), min_size=1))
+def test_single_frames_are_those_of_the_clip(drift: tuple[float, float, float], motion: str, wanted: list[int]) -> None:
+    scene = replace(PLAIN, motion=motion, drift=drift)
+    rgb, alpha = draw(scene, atlas(), size=16, num_frames=20)
+    some, some_alpha = draw(scene, atlas(), size=16, num_frames=20, frames=wanted)
+    torch.testing.assert_close(some, rgb[:, wanted], rtol=0, atol=1e-5)
+    torch.testing.assert_close(some_alpha, alpha[:, wanted], rtol=0, atol=1e-5)
+
+
+def test_the_subjects_own_animation_goes_on_and_starts_where_drift_says() -> None:
+    subject = next(key for key in NAMES if not animation_held_out(key))
+    scene = replace(PLAIN, subject=subject)
+
+    def shown(drift: float) -> list[int]:
+        rgb, _ = draw(replace(scene, drift=(0.5, 0.5, drift)), atlas(subject), size=32, num_frames=15, fps=16)
+        return ((rgb[0, :, 16, 12] + 1) * 127.5 / 255 * 12).round().int().tolist()
+
+    assert shown(0.0) == [i % 12 for i in range(15)]
+    assert shown(0.5) == [(i + 6) % 12 for i in range(15)]
+
+
+def test_a_held_out_animation_is_drawn_from_its_second_half_alone() -> None:
+    subject = next(key for key in NAMES if animation_held_out(key))
+    scene = replace(PLAIN, subject=subject)
+
+    def shown(held_out: bool) -> set[int]:
+        rgb, _ = draw(scene, atlas(subject), size=32, num_frames=40, fps=16, held_out_animation=held_out)
+        return set(((rgb[0, :, 16, 12] + 1) * 127.5 / 255 * 12).round().int().tolist())
+
+    assert shown(False) == set(range(6))
+    assert shown(True) == set(range(6, 12))
+
+
+def test_the_animation_goes_on_in_real_time_whatever_frames_are_shown() -> None:
+    subject = next(key for key in NAMES if not animation_held_out(key))
+    scene = replace(PLAIN, subject=subject, drift=(0.5, 0.5, 0.0))
+
+    def shown(**options: int | float | list[int]) -> list[int]:
+        rgb, _ = draw(scene, atlas(subject), size=32, **options)  # type: ignore[arg-type]
+        return ((rgb[0, :, 16, 12] + 1) * 127.5 / 255 * 12).round().int().tolist()
+
+    whole = shown(num_frames=80)
+    assert shown(num_frames=80, frames=list(range(0, 80, 5))) == whole[::5]
+    assert shown(num_frames=16, fps=3.2) == whole[::5]  # the same five seconds
+    assert shown(num_frames=16) == whole[::5]  # as clips last where nothing is said
+    assert shown(num_frames=160, fps=32)[::2] == whole
+    assert shown(num_frames=40, fps=16) == whole[:40]  # a shorter clip is no faster
+
+
+@SOME
+@given(motion=st.sampled_from(list(WORDS["motions"])), drift=drifts, stride=st.sampled_from([2, 4, 5]))
+def test_a_clip_of_fewer_frames_shows_the_same_moments(
+    motion: str, drift: tuple[float, float, float], stride: int
+) -> None:
+    scene = replace(PLAIN, motion=motion, drift=drift, phase=drift[1])
+    whole, _ = draw(scene, atlas(), size=16, num_frames=40, fps=16)
+    fewer, _ = draw(scene, atlas(), size=16, num_frames=40 // stride, fps=16 / stride)
+    torch.testing.assert_close(fewer, whole[:, ::stride], rtol=0, atol=1e-5)
+
+
+def test_a_still_picture_is_an_atlas_of_one_frame() -> None:
+    for subject in (next(k for k in NAMES if animation_held_out(k) == held_out) for held_out in (False, True)):
+        for held_out in (False, True):
+            rgb, alpha = draw(replace(PLAIN, subject=subject), atlas(subject, loop=1), size=16, num_frames=20,
+                              held_out_animation=held_out)  # fmt: skip
+            assert torch.equal(rgb[:, :1].expand_as(rgb), rgb)
+            assert alpha.max() == 1
+
+
+# Batches
+
+
+def test_a_batch_of_clips_is_what_its_scenes_are_alone() -> None:
+    atlases = {"tiger": atlas("tiger", loop=7), "heart": atlas("heart", loop=12), "cat": atlas("cat", loop=1)}
+    drawn = [SceneSampler({key: [key] for key in atlases}, seed=2)(index) for index in range(9)]
+    times = np.arange(8) / 8
+    rgba, poses = draw_batch(drawn, Sprites(atlases), size=20, seconds=times, duration=10.0)
+    assert rgba.shape == (9, 4, 8, 20, 20)
+    assert poses.shape == (9, 8, 4)
+    rgb = over(rgba, ground([scene.background for scene in drawn]))
+    assert (rgb[:, 3] - 1).abs().max() < 1e-6  # over a color, nothing is transparent
+    for row, scene in enumerate(drawn):
+        alone, alpha = draw(scene, atlases[scene.subject], size=20, num_frames=80, fps=8, frames=list(range(8)))
+        torch.testing.assert_close(rgb[row, :3] * 2 - 1, alone, rtol=0, atol=1e-5)
+        torch.testing.assert_close(rgba[row, 3:], alpha, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(poses[row], trajectory(scene, times, 10.0), atol=1e-6)
+    # Each scene may have times of its own.
+    starts = np.stack([times + 0.5 * row for row in range(9)])
+    later, _ = draw_batch(drawn, Sprites(atlases), size=20, seconds=starts, duration=10.0)
+    assert torch.equal(later[0], rgba[0])
+    again, _ = draw_batch(drawn[4:5], Sprites(atlases), size=20, seconds=starts[4], duration=10.0)
+    torch.testing.assert_close(later[4], again[0], rtol=0, atol=1e-5)
+
+
+def test_colors_are_premultiplied_and_transparent_scenes_keep_their_alpha() -> None:
+    scene = replace(PLAIN, background=TRANSPARENT)
+    rgba, _ = draw_batch([scene], Sprites({"tiger": atlas()}), size=32, seconds=np.zeros(1))
+    assert (rgba[:, :3] <= rgba[:, 3:] + 1e-6).all()
+    assert rgba[:, 3].min() == 0
+    assert rgba[:, 3].max() == 1
+    assert torch.equal(over(rgba, ground([TRANSPARENT])), rgba)
+    half = torch.tensor([[0.25, 0.0, 0.0, 0.5]])
+    torch.testing.assert_close(over(half, ground(["white"])), torch.tensor([[0.75, 0.5, 0.5, 1.0]]))
+    with pytest.raises(LumiereError, match="has no RGB"):
+        draw(scene, atlas(), size=16)
+    with pytest.raises(LumiereError, match=r"unknown backgrounds .'plaid'.; known: white"):
+        ground(["plaid"])
+    with pytest.raises(LumiereError, match="of one size"):
+        Sprites({"tiger": atlas(), "cat": atlas("cat", side=24)})
+
+
+def test_memory_is_bounded_without_changing_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = atlas(loop=6).frames
+    poses = torch.tensor([[0.1 * n, 0.0, 0.3 + 0.1 * n, 0.5 * n] for n in range(6)])
+    whole = render(pictures, poses, size=12)
+    monkeypatch.setattr("openlumiere.data.emoji.drawing._PIXELS_AT_ONCE_CPU", 1)
+    torch.testing.assert_close(render(pictures, poses, size=12), whole)
+
+
+@SOME
+@given(x=st.floats(-1, 1), y=st.floats(-1, 1), side=st.floats(0.2, 2), angle=st.floats(-3, 3))
+def test_a_layout_tells_a_pose(x: float, y: float, side: float, angle: float) -> None:
+    layout = layout_of(torch.tensor([[x, y, side, angle]], dtype=torch.float64))[0]
+    assert layout[:2].tolist() == [x, y]
+    assert layout[2].exp().item() == pytest.approx(side)
+    assert torch.atan2(layout[3], layout[4]).item() == pytest.approx(angle)
+    assert layout[5] == 1

@@ -1,0 +1,132 @@
+"""Training configurations: recipes, overrides, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from diffusers import DDIMScheduler
+
+import tiny
+from openlumiere.data.emoji.scenes import check_sampling, vocabulary
+from openlumiere.errors import LumiereError
+from openlumiere.training.config import as_dict, load
+
+ROOT = Path(__file__).parents[2]
+# Those of a single training: plans list several, and are tested in test_plan.py.
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nstages:" not in path.read_text())
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny.TRAINING | {"output": str(tmp_path / "run")}), encoding="utf-8")
+    return path
+
+
+def test_there_are_recipes() -> None:
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
+    config = load(path)
+    assert config.stage in ("autoencoder", "t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner")
+    assert load(path, ["seed=11"]).seed == 11
+    known = set(vocabulary()["subjects"])
+    assert set(config.data.subjects or ()) <= known
+    if config.scheduler:  # otherwise the T2I's own
+        alpha_bar = DDIMScheduler(**config.scheduler).alphas_cumprod
+        assert float(alpha_bar[-1]) == pytest.approx(0, abs=1e-6)  # plain backgrounds are decided there
+        assert (alpha_bar.diff() < 0).all()
+    outputs = {load(other).output for other in CONFIGS}
+    for needed in (config.initial, config.model.t2i):
+        if needed and needed.startswith("runs/"):  # made by another recipe
+            assert needed.removesuffix("/pipeline").removesuffix("/export") in outputs - {config.output}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_no_recipe_samples_a_motion_too_rarely(path: Path) -> None:
+    config = load(path)
+    single = config.stage in ("t2i", "ssr-image", "style")
+    if config.data.kind == "emoji" and not single:
+        check_sampling(config.data.fps / config.data.every)
+        # Whole clips last as long as those that all stages and evaluations are about.
+        assert config.data.num_frames / config.data.fps == 5
+
+
+def test_overrides_change_what_they_name(config_file: Path) -> None:
+    config = load(config_file, ["optim.lr=1e-4", "optim.betas=[0.8, 0.95]", "data.subjects=[cat]", "seed=7",
+                                "model.temporal.attention_layers=3", "data.subjects=null", "stage=t2v"])  # fmt: skip
+    assert config.optim.lr == 1e-4
+    assert config.optim.betas == (0.8, 0.95)
+    assert config.data.subjects is None
+    assert config.model.temporal == {"attention_layers": 3}
+    assert (config.seed, config.stage) == (7, "t2v")
+    plain = load(config_file)
+    assert replace(config, optim=plain.optim, data=plain.data, model=plain.model, seed=3, stage="t2i") == plain
+
+
+def test_a_set_of_subjects_is_written_out(config_file: Path) -> None:
+    for name in ("emoji", "emoji-nano"):
+        assert load(config_file, [f"data.subjects={name}"]).data.subjects == vocabulary()["sets"][name]
+
+
+def test_numbers_that_yaml_takes_for_text_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("stage: t2i\noutput: run\noptim: {lr: 1e-4, weight_decay: 0}\n", encoding="utf-8")
+    assert (load(path).optim.lr, load(path).optim.weight_decay) == (1e-4, 0.0)
+
+
+def test_a_configuration_survives_its_own_yaml(config_file: Path, tmp_path: Path) -> None:
+    config = load(config_file)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
+    assert load(again) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.learning_rate=1", "unknown key 'learning_rate'; known: optimizer, lr, betas"),
+        ("colour=1", "unknown key 'colour'; known: stage"),
+        ("optim.lr=fast", "optim: lr: expected float, got 'fast'"),
+        ("optim.max_steps=2.5", "max_steps: expected int, got 2.5"),
+        ("optim.batch_size=true", "batch_size: expected int, got True"),
+        ("optim.betas=[0.9]", r"betas: expected tuple.*, got \[0.9\]"),
+        ("data.subjects=cat", "no set of subjects is called 'cat': list subjects, or use one of emoji, emoji-nano"),
+        ("data.subjects=3", "subjects: expected list.*, got 3"),
+        ("optim.uniform_timesteps=1.2", "optim.uniform_timesteps must be between 0 and 1, not 1.2"),
+        ("optim.timestep_shift_start=0", "optim.timestep_shift_start must be above 0, not 0"),
+        ("optim.timestep_shift_steps=-1", "optim.timestep_shift_steps must be 0 or more, not -1"),
+        ("data.channels=2", "data.channels must be 3 or 4, not 2"),
+        ("data.transparent=25", "data.transparent must be between 0 and 1, not 25"),
+        ("data=emoji", "data: expected a section with keys, got 'emoji'"),
+        ("seed.x=1", "seed is not a section"),
+        ("optim.lr", "cannot read the override 'optim.lr'; write KEY=VALUE"),
+        ("sample_prompts=[a", r"cannot read the value '\[a'"),
+        ("optim.batch_size=0", "optim.batch_size must be 1 or more, not 0"),
+        ("optim.gradient_accumulation=3", "batch_size, 4, must be a multiple of optim.gradient_accumulation, 3"),
+        ("checkpoint_every=0", "checkpoint_every must be 1 or more"),
+        ("mixed_precision=int8", "mixed_precision 'int8': use no, bf16 or fp16"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(config_file: Path, override: str, message: str) -> None:
+    with pytest.raises(LumiereError, match=message) as told:
+        load(config_file, [override])
+    assert "\n" not in str(told.value)
+
+
+def test_files_that_are_no_configuration_are_refused(tmp_path: Path) -> None:
+    broken = {"a: [": "is not valid YAML", "- a\n- b": "holds no configuration", "seed: 1": "missing 2 required"}
+    for text, message in broken.items():
+        (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(LumiereError, match=message):
+            load(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00stage")
+    with pytest.raises(LumiereError, match="is not valid YAML"):
+        load(tmp_path / "config.yaml")
+    with pytest.raises(LumiereError, match=r"cannot read the configuration .*: No such file"):
+        load(tmp_path / "nothing.yaml")
