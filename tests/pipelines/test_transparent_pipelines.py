@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
+from clips import seen, sticker
 from openlumiere import LumierePipeline
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.diffusion.alpha import EMPTY, add_alpha, lay_over, premultiply, unpremultiply
@@ -23,22 +24,6 @@ from openlumiere.pipelines.inputs import as_clips, rgb
 from openlumiere.pipelines.tasks import animate, extend, inpaint
 
 FAINT = 8 / 255
-
-
-def sticker(frames: int = 8, side: int = 16, seed: int = 1) -> np.ndarray:
-    """A disc of noisy colours with a soft edge on nothing, which hides noisy colours too: uint8, straight alpha."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (frames, side, side, 4), dtype=np.uint8)
-    y, x = np.mgrid[:side, :side] + 0.5 - side / 2
-    edge = np.clip((side * 0.35 - np.hypot(y, x)) / 2 + 0.5, 0, 1)
-    pixels[..., 3] = (255 * edge).round()
-    return pixels
-
-
-def seen(pixels: np.ndarray) -> np.ndarray:
-    """What can be seen of RGBA in [0, 1]: premultiplied."""
-    pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
-    return np.concatenate([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], axis=-1)
 
 
 # ------------------------------------------------------------------------------------------- straight, premultiplied

@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import Dataset
 
 import tiny
-from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.errors import LumiereError
 from openlumiere.latents import decode_clips, encode_clips, load_vae
 from openlumiere.pipelines.load import load_pipeline
@@ -20,9 +19,6 @@ from openlumiere.training.cached import CachedLatents
 from openlumiere.training.config import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
-from test_training import make_data
-
-VAE = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
 
 
 class Drawn(Dataset[dict[str, Any]]):
@@ -35,22 +31,6 @@ class Drawn(Dataset[dict[str, Any]]):
         self.drawn.append(index)
         pixels = torch.full((4, 2, 16, 16), index / 10 - 1)
         return {"pixels": pixels, "caption": f"clip {index}", "layout": torch.full((2, 6), float(index))}
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("vae")
-    RGBAAutoencoder(**VAE, sample_size=32).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of a few subjects."""
-    folder = tmp_path_factory.mktemp("loops")
-    make_data(folder)
-    return folder
 
 
 # --- The cache --------------------------------------------------------------------------------------------------------
