@@ -22,8 +22,9 @@ from openlumiere.evaluation.judges.classifier import ClassifierConfig, subject_c
 from openlumiere.evaluation.judges.motion import FROZEN, MotionConfig
 from openlumiere.evaluation.judges.tracks import as_clip, background, lab, moving_fraction
 from openlumiere.evaluation.protocols.emoji import ClipMaker, clip_seed, evaluate, measure
-from openlumiere.evaluation.tables import summary, wilson
+from openlumiere.evaluation.tables import summary
 from openlumiere.evaluation.test_split import real_clips
+from openlumiere.tables import wilson
 from tiny_data import scene, tiny_atlas
 
 SUBJECTS = ("ell", "wedge", "flag", "dial")
