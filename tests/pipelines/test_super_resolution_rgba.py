@@ -194,7 +194,7 @@ def test_it_learns_in_a_few_dozen_steps(drawings: Path, tmp_path: Path) -> None:
     sharp = stage.sharp_clips(held_out)
     untrained = loss_on(stage, held_out)
     soft = stage.soften(sharp, torch.Generator().manual_seed(0))
-    nothing = float((stage.encode_clips(sharp) - soft.base).mul(8.0).square().mean())
+    nothing = float((stage.codec.encode(sharp) - soft.base).mul(8.0).square().mean())
     assert nothing <= untrained < 1.5 * nothing  # it starts as the enlarged clip; low noise weighs somewhat more
     optimizer = torch.optim.AdamW(stage.module.parameters(), lr=4e-3)
     for step in range(60):

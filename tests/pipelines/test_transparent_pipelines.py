@@ -215,7 +215,7 @@ def test_a_model_can_start_from_a_transparent_clip(pipe: LumierePipeline) -> Non
     made = make(pipe, video=sticker(), strength=0.0, transparent=True)
     clips = premultiply(as_clips(sticker()))
     with torch.no_grad():
-        wanted = pipe._decode(pipe.encode_clips(clips))
+        wanted = pipe.codec.decode(pipe.encode_clips(clips))
     np.testing.assert_allclose(made, pipe._to_user(wanted, "np"), atol=1e-4)
     assert np.abs(make(pipe, video=sticker(), strength=0.5, transparent=True) - made).max() > 1e-3
 
@@ -237,9 +237,9 @@ def test_pasting_fades_in_premultiplied_colours() -> None:
 
 
 def test_the_size_of_a_position_is_what_the_autoencoder_says(pipe: LumierePipeline) -> None:
-    assert pipe._pixels_per_position == 2
+    assert pipe.codec.factor == 2
     pipe.register_modules(vae=RGBAAutoencoder())  # whose three levels don't tell
-    assert pipe._pixels_per_position == 8
+    assert pipe.codec.factor == 8
     assert pipe.frame_size == (64, 64)
 
 

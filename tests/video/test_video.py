@@ -37,23 +37,6 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(np.int16) - b.astype(np.int16)).max())
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_metadata_survives_in_every_format(tmp_path: Path, name: str) -> None:
-    path = write_clip(moving(), f"{tmp_path}/{name}", metadata=METADATA)
-    assert read_metadata(path) == METADATA
-    assert read_metadata(write_clip(moving(), f"{tmp_path}/{name}")) == {}
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_foreign_files_have_no_metadata(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.gif", comment=b"made by hand")
-    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "c.gif", comment=b'{"metadata": 1}')
-    encode(tmp_path / "d.mp4", moving(), comment="[1, 2]")
-    for path in tmp_path.iterdir():
-        assert read_metadata(path) == {}
-
-
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("channels", [3, 4])
 def test_lossless_round_trip(tmp_path: Path, name: str, channels: int) -> None:
@@ -351,6 +334,44 @@ def test_damaged_files_are_told_by_name(tmp_path: Path, name: str, damage: str) 
     for read in (read_clip, probe):
         with pytest.raises(LumiereError, match=name):
             read(path)
+
+
+def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
+    path = write_clip(moving(40), tmp_path / "cut.mp4")
+    with av.open(str(path)) as whole:
+        starts = [packet.pos for packet in whole.demux() if packet.pos is not None]
+    path.write_bytes(path.read_bytes()[: starts[20]])  # a download that broke off
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((2, 4410), np.float32), format="fltp", layout="stereo")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    for name, says in {
+        "cut": "is cut short: .* s are there; replace it",
+        "sound": "has no picture, .* give a video",
+    }.items():
+        for read in (read_clip, probe):
+            with pytest.raises(LumiereError, match=f"^{tmp_path}/{name}.mp4 {says}$"):
+                read(tmp_path / f"{name}.mp4")
+
+
+def test_frames_of_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    (tmp_path / "frames").mkdir()
+    for path in (tmp_path / "a.png", tmp_path / "frames" / "00000.png"):
+        Image.fromarray(shades).save(path)
+        shown = read_clip(path if path.name == "a.png" else path.parent).frames
+        assert shown.shape == (1, 32, 32, 3)
+        np.testing.assert_allclose(shown[0, ..., 0], shades / 257, atol=0.51)
+
+
+def test_a_frame_that_rests_for_hours_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    frames = [Image.fromarray(frame) for frame in moving(3)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[20, 20, 655_350])
+    with pytest.raises(LumiereError, match=r"a.gif has frames of 0.02 to 655 s, 32770 at a constant rate; cut it"):
+        read_clip(path)
 
 
 def test_what_is_no_clip(tmp_path: Path) -> None:
