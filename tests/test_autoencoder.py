@@ -103,6 +103,7 @@ def recipe(drawings: Path, output: Path, **optim: object) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Path) -> None:
     constant = {"decay_steps": 1, "final_lr_ratio": 1.0}  # a rate that does not know where the run ends
     train(parse(recipe(drawings, tmp_path / "whole", **constant)))
@@ -115,6 +116,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Pat
     assert (tmp_path / "whole" / "export" / "vae" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp_path: Path) -> None:
     exported = train(parse(recipe(drawings, tmp_path / "run", max_steps=150)))
     torch.manual_seed(0)

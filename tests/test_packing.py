@@ -126,6 +126,7 @@ def test_packed_artwork_is_drawn_of_as_the_arrays_are(tmp_path: Path) -> None:
 # --- Text -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_packed_encoder_says_what_the_whole_one_says(
     loops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -312,6 +312,7 @@ def test_names_from_the_prompt_replace_nothing(tmp_path: Path, monkeypatch: pyte
 # ------------------------------------------------------------------------------------------------ the bundled model
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     made = lumiere("generate", "a red heart", *QUICK, "--seed", "7", "-o", "one.mp4", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
@@ -338,6 +339,7 @@ def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     assert (tmp_path / "two.mp4").read_bytes() != (tmp_path / "first.mp4").read_bytes()
 
 
+@pytest.mark.slow
 def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text('a cat\n{"prompt": "a dog", "output": "dog.webp"}\n', encoding="utf-8")
     command = ("generate", "--prompts", "prompts.txt", "-o", "clips", *QUICK, "--seed", "1", "--num", "2")
@@ -357,11 +359,13 @@ def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "0 clips to make, 4 already there" in lumiere(*command, cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_frames_that_the_levels_do_not_divide(tmp_path: Path) -> None:
     refused(lumiere("generate", "a cat", "--frames", "7", "-o", "cat.mp4", cwd=tmp_path), "7 frames", "multiple")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_damaged_weights(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(bundled_folder(MODEL), model)
@@ -375,6 +379,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "cat.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's address space")
 def test_out_of_memory(tmp_path: Path) -> None:
     done = lumiere(
@@ -395,6 +400,7 @@ def test_out_of_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "openlumiere.cli", "generate", "a cat", "--frames", "8", "--steps", "900"]
 
@@ -422,6 +428,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
     from PIL import Image
 
@@ -433,6 +440,7 @@ def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
     assert "no lumiere metadata" in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_and_models() -> None:
     done = lumiere("doctor")
     assert done.returncode == 0, done.stdout

@@ -17,6 +17,8 @@ from openlumiere.pipelines.text import MINILM
 from openlumiere.stunet import STUNet
 from openlumiere.video import read_clip, read_metadata, write_clip
 
+pytestmark = pytest.mark.slow  # clips are made
+
 SIDE = 32  # of what the model makes: 16 pixels, twice as large
 
 

@@ -16,6 +16,8 @@ from openlumiere.cli.recipe import Recipe
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata
 
+pytestmark = pytest.mark.slow  # clips are made
+
 OPTIONS = ["--frames", "8", "--steps", "1", "--seed", "3", "--no-upscale", "-o", "out.webp"]
 
 

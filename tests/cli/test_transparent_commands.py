@@ -16,6 +16,8 @@ from openlumiere.cli.recipe import Recipe
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata, write_clip
 
+pytestmark = pytest.mark.slow  # clips are made
+
 SIDE = 32  # of what the model makes: 16 pixels, twice as large
 BLUE = (0x33, 0x66, 0x99)
 

@@ -13,6 +13,8 @@ from openlumiere.cli import main
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, write_clip
 
+pytestmark = pytest.mark.slow  # clips are made
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:

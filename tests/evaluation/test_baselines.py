@@ -35,6 +35,8 @@ from openlumiere.evaluation.protocols.baselines import (
 from openlumiere.evaluation.protocols.xt import draw_slices, liveliest, xt_slice
 from openlumiere.video import write_clip
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 
 def ball(key: str = "tiger") -> Atlas:
     frames = torch.zeros(1, 4, 32, 32, dtype=torch.uint8)

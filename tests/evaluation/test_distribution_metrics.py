@@ -209,6 +209,7 @@ def test_the_emoji_network_works_offline_and_shares_its_features(sets: dict[str,
     assert len([name for name in after if name.endswith(".npz")]) == 3 * 2  # sets of 40 clips, 32 a chunk
 
 
+@pytest.mark.slow
 def test_processes_and_batches_do_not_change_a_score_and_a_stopped_run_goes_on(
     sets: dict[str, Path], c3d: Path, tmp_path: Path
 ) -> None:

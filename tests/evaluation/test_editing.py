@@ -26,6 +26,8 @@ from openlumiere.evaluation.protocols.editing import (
     seam_energy,
 )
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)

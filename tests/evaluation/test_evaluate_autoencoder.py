@@ -29,6 +29,8 @@ from openlumiere.evaluation.protocols.autoencoder import (
 )
 from openlumiere.evaluation.test_pictures import PLAIN, TRANSPARENT, held_out_animations, held_out_keys, read_square
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 TINY: dict[str, Any] = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
 # Some of these are held out, most are not.
 KEYS = ("1f405", "1f981", "1f418", "1f992", "1f993", "1f404", "1f416", "1f40e", "1f43b", "1f98a", "1f431", "1f436")

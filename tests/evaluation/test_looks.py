@@ -148,6 +148,7 @@ def test_halved_subjects_lose_a_third_to_two_thirds() -> None:
 CONFIG = StrictConfig(side=32, width=8, deep=False, steps=400, batch_size=48, held_out_clips=40)
 
 
+@pytest.mark.slow
 def test_the_strict_judge_knows_real_clips_and_refuses_spoiled_ones(tmp_path: Path) -> None:
     small = smaller(ATLASES, 64)
     weak = tmp_path / "weak"

@@ -24,6 +24,8 @@ from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.protocols import overview
 from openlumiere.evaluation.protocols.overview import Section, evaluate_all, page
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 
 def test_the_page_needs_nothing_beside_it(tmp_path: Path) -> None:
     picture = tmp_path / "plot.png"

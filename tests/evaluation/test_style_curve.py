@@ -20,6 +20,8 @@ from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.protocols.styles import ORIGINAL, evaluate_styles, markdown, style_judge
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 SUBJECTS = ("tiger", "heart", "pig", "car")
 
 

@@ -30,6 +30,8 @@ from openlumiere.evaluation.protocols.ucf101 import (
 )
 from tiny_features import LikeC3D, LikeI3D, torchscript
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 GROUPS = 4
 

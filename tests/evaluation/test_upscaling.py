@@ -24,6 +24,8 @@ from openlumiere.evaluation.protocols.upscaling import (
     interpolate,
 )
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 JUDGE = ClassifierConfig(side=32, width=4, steps=3, batch_size=4, held_out_clips=2)
 
 

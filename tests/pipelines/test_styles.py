@@ -27,6 +27,8 @@ from openlumiere.pipelines.styles import LORA, read_style
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata
 
+pytestmark = pytest.mark.slow  # whole runs
+
 # --- Interpolation ----------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,8 @@ from openlumiere.training import carried, plan, state
 from openlumiere.training.config import load, parse
 from openlumiere.training.export import export
 
+pytestmark = pytest.mark.slow  # whole runs
+
 ROOT = Path(__file__).parents[2]
 UNET = tiny.TRAINING["model"]["unet"] | {
     "class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 6,

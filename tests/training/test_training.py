@@ -41,6 +41,8 @@ from openlumiere.training.loop import learning_rate
 from openlumiere.training.masks import MIXTURE
 from openlumiere.video import read_clip
 
+pytestmark = pytest.mark.slow  # whole runs
+
 ROOT = Path(__file__).parents[2]
 SOME = settings(max_examples=30, deadline=None)
 
