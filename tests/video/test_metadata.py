@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
-from test_video import FORMATS, METADATA, encode, moving
 
+from clips import FORMATS, METADATA, encode, moving
 from openlumiere.errors import LumiereError
 from openlumiere.video import read_clip, read_metadata, write_clip
 from openlumiere.video.metadata import Note, read_note

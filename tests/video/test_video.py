@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clips import encode, greys, moving
+from clips import FORMATS, METADATA, encode, greys, moving
 from openlumiere.errors import LumiereError
 from openlumiere.video import (
     check_writable,
@@ -28,8 +28,6 @@ from openlumiere.video import (
     write_clip,
 )
 
-METADATA = {"prompt": 'a tiger, "é" <&> 🐯', "seed": 3, "guidance_scale": 7.5, "version": "0.1.0"}
-FORMATS = ["clip.mp4", "clip.mov", "clip.webp", "clip.webm", "clip.apng", "clip.gif", "clip.png", "frames/"]
 EXACT = ["clip.webp", "clip.apng", "frames/"]
 
 
