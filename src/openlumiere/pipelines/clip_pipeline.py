@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
+from openlumiere.bundled import model_folder
 from openlumiere.diffusion.alpha import add_alpha, unpremultiply
 from openlumiere.diffusion.conditioning import masked, propagate_in_time
 from openlumiere.diffusion.guidance import classifier_free_guidance
@@ -123,17 +125,33 @@ class ClipPipeline(DiffusionPipeline):
     vae: Any = None
     _vae_codec: VAECodec | None = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Put the class where diffusers looks for it, so that `DiffusionPipeline.from_pretrained(folder)` finds it."""
+        super().__init_subclass__(**kwargs)
+        if not hasattr(diffusers, cls.__name__):
+            setattr(diffusers, cls.__name__, cls)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """As diffusers'; also loads the text encoder that the folder names but does not carry."""
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if getattr(pipe.text_encoder, "pooler", None) is not None:
-            # Prompts are encoded token by token. A BERT saved without its pooling layer comes back with a random one.
-            pipe.text_encoder.pooler = None
-        if pipe.text_encoder is None and pipe.config.text_encoder_id:
-            tokenizer, encoder = load_text_encoder(pipe.config.text_encoder_id)
-            pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder.to(pipe.unet.dtype))
+        """As diffusers'; also takes a bundled model's name, and loads the text encoder that the folder names only.
+
+        Raises:
+            LumiereError: a bundled model's name where another model is in a folder of that name, too.
+        """
+        folder = model_folder(pretrained_model_name_or_path)
+        pipe = super().from_pretrained(str(folder or pretrained_model_name_or_path), **kwargs)
+        pipe._complete_text_encoder()
         return pipe
+
+    def _complete_text_encoder(self) -> None:
+        """Load the text encoder that `text_encoder_id` names, where the pipeline has none."""
+        if getattr(self.text_encoder, "pooler", None) is not None:
+            # Prompts are encoded token by token. A BERT saved without its pooling layer comes back with a random one.
+            self.text_encoder.pooler = None
+        if self.text_encoder is None and self.config.text_encoder_id:
+            device = self._execution_device
+            tokenizer, encoder = load_text_encoder(self.config.text_encoder_id)
+            self.register_modules(tokenizer=tokenizer, text_encoder=encoder.to(device, self.unet.dtype))
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """As diffusers'; an encoder that `text_encoder_id` names is not written."""
@@ -239,6 +257,7 @@ class ClipPipeline(DiffusionPipeline):
 
     def encode_prompts(self, prompts: list[str], *, together: bool = False) -> TextConditions:
         """Prompts as the network is told of them; `together`: see `text.embed`."""
+        self._complete_text_encoder()
         tokenizers = [t for t in (self.tokenizer, self.tokenizer_2) if t is not None]
         encoders = [e for e in (self.text_encoder, self.text_encoder_2) if e is not None]
         if not encoders:
