@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.data.artwork import UNSEEN, picture_held_out
+from openlumiere.data.artwork import UNSEEN, is_test_artwork
 from openlumiere.data.emoji import shards as emoji
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.protocols import autoencoder as measured
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow  # whole protocols
 TINY: dict[str, Any] = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
 # Some of these are held out, most are not.
 KEYS = ("1f405", "1f981", "1f418", "1f992", "1f993", "1f404", "1f416", "1f40e", "1f43b", "1f98a", "1f431", "1f436")
-HELD_OUT = [key for key in KEYS if picture_held_out(key)]
+HELD_OUT = [key for key in KEYS if is_test_artwork(key)]
 SIZE = 64
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import tiny
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.data.emoji.packed import pack_loops
+from openlumiere.data.packed import pack_loops
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import carried, plan, state

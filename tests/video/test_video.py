@@ -354,6 +354,14 @@ def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
                 read(tmp_path / f"{name}.mp4")
 
 
+def test_a_codec_that_is_not_known_is_said(tmp_path: Path) -> None:
+    path = write_clip(moving(3), tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    for read in (read_clip, probe):
+        with pytest.raises(LumiereError, match=r"a.mp4 holds video of a codec that is not known here; convert it"):
+            read(path)
+
+
 def test_frames_of_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
     shades = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
     (tmp_path / "frames").mkdir()

@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from openlumiere.data.artwork import UNSEEN, picture_held_out
-from openlumiere.data.artwork import _premultiplied as in_square
+from openlumiere.data.artwork import UNSEEN, in_square, is_test_artwork
 from openlumiere.data.emoji.drawing import render
 from openlumiere.data.emoji.scenes import vocabulary
-from openlumiere.data.emoji.shards import FPS, iterate
-from openlumiere.data.emoji.shards import _premultiplied as premultiplied
+from openlumiere.data.emoji.shards import FPS, iterate, premultiplied
 from openlumiere.errors import LumiereError
 from openlumiere.video import fit
 
@@ -42,7 +40,7 @@ def held_out_keys(folder: Path) -> list[str]:
             raise LumiereError(
                 f"{shard} is damaged; delete it and run again: lumiere data emoji -o {folder}"
             ) from error
-    keys = sorted(key for key in found if picture_held_out(key))
+    keys = sorted(key for key in found if is_test_artwork(key))
     if not keys:
         raise LumiereError(f"{folder} holds no held-out animations; make it with: lumiere data emoji -o {folder}")
     return keys

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from openlumiere.data.emoji.drawing import Atlas, draw
-from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split, animation_held_out
+from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split, has_test_animation
 from openlumiere.evaluation import cache
 
 from .tracks import SIDE, as_clip
@@ -145,7 +145,7 @@ def subject_classifier(
         "parameters": sum(p.numel() for p in network.parameters()),
         "accuracy": {
             "held-out combinations": accuracy(network, atlases, split="combinations"),
-            "held-out animations": accuracy(network, atlases, held_out_animation=True),
+            "held-out animations": accuracy(network, atlases, test_animation=True),
         },
     }
     cache.save(path, network, network.card)
@@ -230,14 +230,14 @@ def accuracy(
     atlases: Mapping[str, Atlas],
     *,
     split: Split = "train",
-    held_out_animation: bool = False,
+    test_animation: bool = False,
 ) -> float | None:
     """Share of real clips whose subject is told; None where no subject has a held-out animation.
 
     Args:
-        held_out_animation: use only the subjects that have one, and show that half.
+        test_animation: use only the subjects that have one, and show that half.
     """
-    names = {k: a.names for k, a in atlases.items() if not held_out_animation or animation_held_out(k)}
+    names = {k: a.names for k, a in atlases.items() if not test_animation or has_test_animation(k)}
     if not names:
         return None
     config = network.config
@@ -248,7 +248,7 @@ def accuracy(
         scene = scenes(index)
         rgb, _ = draw(
             scene, atlases[scene.subject], size=config.side, num_frames=config.num_frames, frames=spread,
-            held_out_animation=held_out_animation,
+            test_animation=test_animation,
         )  # fmt: skip
         right += network.classify((rgb.permute(1, 2, 3, 0) + 1.0) / 2.0)[0] == scene.subject
     return right / config.held_out_clips

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from openlumiere.bundled import STYLES, styles_of
 from openlumiere.data.emoji.drawing import Atlas, draw
 from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split
-from openlumiere.data.style_images import StylePictures
+from openlumiere.data.style_images import StyleImages
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges import Judges, load_judges
@@ -233,7 +233,7 @@ def _read_sets(data: Path | Mapping[str, Atlas], designs: Path, styles: Sequence
             raise LumiereError(
                 f"{designs} has no set {name!r} to judge that style by; make it: lumiere data designs -o {designs}"
             )
-        sets[name] = StylePictures(designs / name, size=SIDE).atlases
+        sets[name] = StyleImages(designs / name, size=SIDE).atlases
     return sets
 
 

@@ -70,7 +70,7 @@ class TextToVideo(DenoisingTask):
 
     def told(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """For `STUNet.forward`: where windows lie in their clips, which whole clips need not be told; layouts."""
-        told = {"frame_positions": batch["place"].to(self.device)} if "place" in batch else {}
+        told = {"frame_positions": batch["frame_positions"].to(self.device)} if "frame_positions" in batch else {}
         layout = self.draw_layout(self.module.spatial, batch, generator)
         return told if layout is None else told | {"layout": layout}
 
