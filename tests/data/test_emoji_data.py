@@ -317,10 +317,10 @@ def test_frames_can_be_left_out_and_windows_say_where_they_are(built: tuple[Path
     whole, half, third = clips()[0], clips(every=2)[0], clips(every=3)[0]
     assert torch.equal(half["pixels"], whole["pixels"][:, ::2])
     assert torch.equal(third["pixels"], whole["pixels"][:, ::3])
-    assert "place" not in whole | half  # networks take frame n of F to be at n / F
-    assert third["place"].tolist() == [0, 3 / 8, 6 / 8]  # every third of 8 is not at thirds
+    assert "frame_positions" not in whole | half  # networks take frame n of F to be at n / F
+    assert third["frame_positions"].tolist() == [0, 3 / 8, 6 / 8]  # every third of 8 is not at thirds
     part = clips(every=2, window=2)[0]
-    at = (part["place"] * 8).round().long()
+    at = (part["frame_positions"] * 8).round().long()
     assert at[1] - at[0] == 2
     assert torch.equal(part["pixels"], whole["pixels"][:, at])
     with pytest.raises(LumiereError, match="choose 1 to 8"):
@@ -368,7 +368,7 @@ def test_a_batch_drawn_at_once_is_its_samples(built: tuple[Path, BuildReport]) -
     for row, index in enumerate((3, 1, 4, 1000)):
         alone = clips[index]
         assert together["caption"][row] == alone["caption"]
-        for name in ("pixels", "layout", "place", "alpha"):
+        for name in ("pixels", "layout", "frame_positions", "alpha"):
             torch.testing.assert_close(together[name][row], alone[name], rtol=0, atol=1e-5)
 
 

@@ -27,14 +27,14 @@ class Sample(TypedDict):
         caption: what they show.
         alpha: of the subject, (1, F, size, size) in [0, 1].
         layout: where the subject is in each frame, (F, 6), see `diffusion.layout`.
-        place: of each frame in its clip, (F,), see `clock.frame_position`; left out of whole clips.
+        frame_positions: of each frame in its clip, (F,), see `clock.frame_position`; left out of whole clips.
     """
 
     pixels: torch.Tensor
     caption: str
     alpha: NotRequired[torch.Tensor]
     layout: NotRequired[torch.Tensor]
-    place: NotRequired[torch.Tensor]
+    frame_positions: NotRequired[torch.Tensor]
 
 
 class EmojiClips(Dataset[Sample]):
@@ -111,7 +111,7 @@ class EmojiClips(Dataset[Sample]):
             if self.alpha:
                 sample["alpha"] = drawn[row, 3:].clamp(0.0, 1.0)
             if told:
-                sample["place"] = frame_position(torch.from_numpy(frames[row]).float(), self.num_frames)
+                sample["frame_positions"] = frame_position(torch.from_numpy(frames[row]).float(), self.num_frames)
             samples.append(sample)
         return samples
 
