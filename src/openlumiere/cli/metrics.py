@@ -6,6 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from openlumiere import extras
 from openlumiere.errors import LumiereError
 
 from . import parsing
@@ -163,6 +164,7 @@ def _command(parser: Parser, args: argparse.Namespace) -> str:
 
 
 def run_fvd(args: argparse.Namespace) -> None:
+    extras.require("matplotlib")
     from openlumiere.evaluation.features.networks import usable_device
     from openlumiere.evaluation.protocols.distributions import fvd
 
@@ -198,6 +200,8 @@ def run_is(args: argparse.Namespace) -> None:
 
 
 def run_ucf101(args: argparse.Namespace) -> None:
+    if "fvd" in args.metrics:
+        extras.require("matplotlib")
     from openlumiere.evaluation.features.networks import usable_device
     from openlumiere.evaluation.protocols.ucf101 import evaluate_ucf101, markdown, pipeline_maker, read_layout
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from openlumiere import __version__
+from openlumiere.tables import table
 
 from . import cache
-from .tables import table
 
 
 @dataclass(frozen=True, kw_only=True)

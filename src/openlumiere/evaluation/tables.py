@@ -13,6 +13,7 @@ import numpy as np
 
 from openlumiere.data.emoji.scenes import speed
 from openlumiere.errors import LumiereError
+from openlumiere.tables import columns, table, wilson
 
 from .judges import MEASURES, Verdict
 
@@ -23,16 +24,6 @@ AIMS = {"subject": 0.80, "background": 0.95, "motion": 0.90}
 
 # Splits by the names that a reader knows them by.
 TITLES = {"train": "seen", "combinations": "held-out combinations", "paraphrases": "paraphrases"}
-
-
-def wilson(right: int, of: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion; (0, 1) where nothing was counted."""
-    if of == 0:
-        return 0.0, 1.0
-    p, scale = right / of, 1.0 + z * z / of
-    middle = (p + z * z / (2 * of)) / scale
-    half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / scale
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def scores(verdicts: Sequence[Verdict]) -> Report:
@@ -111,9 +102,7 @@ def _judges(report: Report) -> list[str]:
 def summary(report: Report) -> str:
     """The main table as plain text, for the terminal."""
     heads, rows = _rows(report)
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *rows]]
-    return "\n".join([line.rstrip() for line in lines] + ["in brackets: 95 % interval", *_judges(report)])
+    return "\n".join([columns([heads, *rows]), "in brackets: 95 % interval", *_judges(report)])
 
 
 def markdown(report: Report) -> str:
@@ -251,12 +240,6 @@ def _looks(report: Report) -> list[str]:
 
 def _number(value: float | None, shape: str) -> str:
     return "-" if value is None else shape.format(value)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def sheet(shown: Sequence[tuple[Verdict, np.ndarray]], path: Path, *, side: int = 96) -> None:

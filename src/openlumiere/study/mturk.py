@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
 
 from .answers import FILE, Answers, questions_left
-from .pairs import Study, write_text
+from .pairs import Study
 
 _SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
 _COLUMNS = ("assignment_id", "hit_id", "worker_hash", "code", "complete", "answers", "checks_failed", "checks_answered")
@@ -113,5 +114,5 @@ def export(
         "question.xml": fields["Question"], "hit.json": json.dumps(fields, indent=1) + "\n", "assignments.csv": table,
     }  # fmt: skip
     for name, text in contents.items():
-        write_text(output / name, text)
+        files.write_text(output / name, text)
     return [output / name for name in contents]

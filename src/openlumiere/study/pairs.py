@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
 from openlumiere.video import VIDEO_SUFFIXES, Fit, colour, probe, read_fitted, read_metadata, write_clip
 
@@ -277,7 +278,7 @@ def create_study(
         "pairs": [asdict(pair) for pair in made if not pair.check],
         "checks": [asdict(pair) for pair in made if pair.check],
     }  # fmt: skip
-    write_text(partial / "study.json", json.dumps(contents, indent=1, ensure_ascii=False))
+    files.write_json(partial / "study.json", contents)
     (partial / "making.json").unlink()
     os.replace(partial, output)
     return load_study(output)
@@ -408,7 +409,7 @@ def _start(output: Path, making: Mapping[str, Any]) -> Path:
         else:
             raise LumiereError(f"{partial} is in the way; move it, or choose another output")
     (partial / "clips").mkdir(parents=True, exist_ok=True)
-    write_text(note, text)
+    files.write_text(note, text)
     return partial
 
 
@@ -454,16 +455,6 @@ def _baseline(entry: Mapping[str, Any]) -> Baseline:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file, or of the frames in a folder."""
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.iterdir()):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
+    """Return the hash of the hashes of a file, or of the frames in a folder in order of their names."""
+    listed = [path] if path.is_file() else sorted(path.iterdir())
+    return hashlib.sha256(b"".join(bytes.fromhex(files.sha256(file)) for file in listed)).hexdigest()

@@ -10,17 +10,17 @@ Interval and test take answers for independent. Those of one rater, or to one pa
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.tables import table, wilson
+from openlumiere.tables import table, wilson
 
 from .answers import FILE, Answers, Judgement
-from .pairs import QUESTIONS, Question, Study, load_study, write_text
+from .pairs import QUESTIONS, Question, Study, load_study
 
 Report = dict[str, Any]
 
@@ -261,9 +261,8 @@ def plot(report: Report, path: Path) -> None:
         handles=[Patch(color=ours, label=report["ours"]), Patch(color=other, label="the other method")],
         loc="outside upper right", ncols=2, frameon=False,
     )  # fmt: skip
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, dpi=130, format="png")
-    partial.rename(path)
+    with files.replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
 
 
 def report_study(folder: Path, output: Path, *, max_failed: float = 0.2) -> Report:
@@ -276,8 +275,7 @@ def report_study(folder: Path, output: Path, *, max_failed: float = 0.2) -> Repo
     if not (folder / FILE).exists():
         raise LumiereError(f"{folder} has no answers yet; let raters answer: lumiere study serve {folder}")
     report = make_report(study, Answers(study).judgements(), max_failed=max_failed)
-    output.mkdir(parents=True, exist_ok=True)
     plot(report, output / "report.png")
-    write_text(output / "report.md", markdown(report))
-    write_text(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    files.write_text(output / "report.md", markdown(report))
+    files.write_json(output / "report.json", report)
     return report

@@ -150,7 +150,9 @@ def _read_planner(run: Path, pipe: LumierePipeline, dtype: torch.dtype) -> PathP
     try:
         planner = PathPlanner.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise LumiereError(f"{folder} holds no planner; let the run come to its end: lumiere train planner") from error
+        raise LumiereError(
+            f"{folder} holds no planner; let the run come to its end: lumiere train {run}/config.yaml"
+        ) from error
     nn.Module.to(planner, dtype)
     return planner
 

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
+from openlumiere import extras
 from openlumiere.errors import LumiereError
 from openlumiere.files import replacing, write_text
 
@@ -177,7 +178,7 @@ def _curves(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        tqdm.write("tensorboard is not installed: no curves are written")
+        tqdm.write(f"{extras.missing('tensorboard')}; no curves are written")
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
 

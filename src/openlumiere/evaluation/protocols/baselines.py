@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -33,9 +32,11 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.tracks import SIDE
+from openlumiere.evaluation.memory import peak_memory_mib
 from openlumiere.evaluation.metrics.periodicity import PERIODS, periodicity_error
-from openlumiere.evaluation.tables import scores, table
+from openlumiere.evaluation.tables import scores
 from openlumiere.evaluation.test_split import SCENES, atlases_of, real_clips
+from openlumiere.tables import table
 
 from .distributions import fvd
 from .upscaling import flicker
@@ -117,6 +118,7 @@ def evaluate_baselines(
     seed: int = 0,
     subjects: Sequence[str] | None = None,
     device: str = "auto",
+    dtype: str = "auto",
     judges: Judges | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -160,6 +162,8 @@ def evaluate_baselines(
         "subjects": known,
         "data_sha256": cache.data_fingerprint(atlases),
     }
+    if dtype != "auto":  # older reports, all of them "auto", do not name it
+        settings["dtype"] = dtype
     told = {}
     for method in methods:
         used = {name: weights[name] for name in (method.model, method.between) if name}
@@ -171,7 +175,9 @@ def evaluate_baselines(
         _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=longest),
     }
     for method in methods:
-        _make_in_own_process(method, scenes, output, num_frames, seed, device, progress)
+        make_in_own_process(
+            method, scenes, output, num_frames=num_frames, seed=seed, device=device, dtype=dtype, progress=progress
+        )
     _draw_real(scenes, atlases, output, num_frames)
 
     report: dict[str, Any] = {**settings, "made_by": told, "clips": clips, "methods": {}}
@@ -244,15 +250,18 @@ def _path(output: Path, name: str, kind: str, index: int) -> Path:
     return _folder(output, name) / "clips" / kind / f"{index:05d}.npy"
 
 
-def _make_in_own_process(
+def make_in_own_process(
     method: Method,
     scenes: dict[str, list[Scene]],
     output: Path,
+    *,
     num_frames: int,
-    seed: int,
-    device: str,
-    progress: bool,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: bool = True,
 ) -> None:
+    """Make the clips of scenes that `output` lacks, in a process whose memory is then this method's alone."""
     jobs = []
     for kind, listed in scenes.items():
         own = np.random.SeedSequence([seed, list(scenes).index(kind)]).generate_state(len(listed))
@@ -263,7 +272,7 @@ def _make_in_own_process(
     if all(path.exists() for _, path, _ in jobs):
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's memory, and count it
-    process = context.Process(target=_make, args=(method, jobs, num_frames, device, progress))
+    process = context.Process(target=_make, args=(method, jobs, num_frames, device, dtype, progress))
     process.start()
     process.join()
     if process.exitcode:
@@ -272,13 +281,20 @@ def _make_in_own_process(
         )
 
 
-def _make(method: Method, jobs: Sequence[tuple[str, Path, int]], num_frames: int, device: str, progress: bool) -> None:
+def _make(
+    method: Method,
+    jobs: Sequence[tuple[str, Path, int]],
+    num_frames: int,
+    device: str,
+    dtype: str,
+    progress: bool,
+) -> None:
     """Make the clips that are missing, and keep beside each how long it took and the peak of memory so far."""
     from openlumiere.pipelines.load import load_pipeline
 
     try:
-        pipe = load_pipeline(method.model, device=device)
-        between = None if method.between is None else load_pipeline(method.between, device=device)
+        pipe = load_pipeline(method.model, device=device, dtype=dtype)
+        between = None if method.between is None else load_pipeline(method.between, device=device, dtype=dtype)
         for part in (pipe, between):
             if part is not None:
                 part.set_progress_bar_config(disable=True)
@@ -291,22 +307,13 @@ def _make(method: Method, jobs: Sequence[tuple[str, Path, int]], num_frames: int
                 clip = pipe(caption, num_frames=num_frames, generator=generator, upscale=False)[0][0]
             else:
                 clip = sample_cascade(pipe, between, caption, num_frames=num_frames, generator=generator)
-            told = {"seconds": time.perf_counter() - start, "peak_mib": _peak_mib()}
+            told = {"seconds": time.perf_counter() - start, "peak_mib": peak_memory_mib()}
             path.parent.mkdir(parents=True, exist_ok=True)
             cache.write_text(path.with_suffix(".json"), json.dumps(told))
             cache.write_array(path, cache.eight_bit(clip))
     except LumiereError as error:
         print(f"lumiere: error: {method.name}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def _peak_mib() -> float:
-    """Peak of this process's own memory; Linux's `getrusage` hands a parent's peak on to its children."""
-    if sys.platform == "linux":
-        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _draw_real(scenes: dict[str, list[Scene]], atlases: Any, output: Path, num_frames: int) -> None:
@@ -337,7 +344,8 @@ def _measured(
             if path.with_suffix(".json").exists():
                 told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 seconds.append(told["seconds"])
-                peaks.append(told["peak_mib"])
+                if told["peak_mib"] is not None:
+                    peaks.append(told["peak_mib"])
     general, periodic = (scores(verdicts[kind]) for kind in (_GENERAL, _PERIODIC))
     found: dict[str, Any] = {
         **{measure: general[measure]["accuracy"] for measure in ("subject", "background", "motion")},

@@ -26,11 +26,11 @@ from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.motion import FROZEN_BELOW
 from openlumiere.evaluation.judges.tracks import SIDE, moving_fraction
-from openlumiere.evaluation.tables import table
 from openlumiere.evaluation.test_split import SCENES
 from openlumiere.pipelines.given import paste_given
 from openlumiere.pipelines.tasks import Task, animate, cinemagraph, extend, inpaint, interpolate, restyle
 from openlumiere.stunet import STUNet
+from openlumiere.tables import table
 
 from .upscaling import flicker
 

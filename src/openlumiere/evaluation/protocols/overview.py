@@ -32,7 +32,7 @@ from openlumiere.video import write_clip
 
 from . import distributions as scores
 from . import editing, emoji, seams, styles, upscaling
-from .xt import draw_slices
+from .xt import draw_slices, liveliest
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline
@@ -97,18 +97,17 @@ def evaluate_all(
         atlases = load_atlases(data, list(vocabulary()["subjects"]), side=2 * SIDE)
         judges = load_judges(atlases, data / "classifier", progress=progress)
     told = ["--model", model, "--data", data]
-    same = ["--frames", num_frames, "--seed", seed]
+    place = [] if device == "auto" else ["--device", device]
+    same = ["--frames", num_frames, "--seed", seed, *place, *([] if dtype == "auto" else ["--dtype", dtype])]
     whole = _Run(pipe, model, data, output, designs, clips, num_frames, seed, judges, device, dtype, progress)
 
     def again(name: str, options: Sequence[object], count: int) -> str:
         return _command(name, *options, "--clips", count, *same, "-o", output / name)
 
-    sets = [output / "emoji" / "real", output / "emoji" / "clips"]
-    how = ["--features", "emoji", "--sampling", "spread", "--seed", seed, "-o", output / "distribution"]
     parts: Sequence[tuple[str, str, Callable[[Section], None]]] = (
         ("Does the clip show what was asked for?", again("emoji", [*told, "--size", SIDE], clips), whole.emoji),
-        ("Distribution", _command("fvd", *sets, *how), whole.fvd),
-        ("X-T slices of periodic motions", _command("xt", "CLIP...", "-o", "slices.png"), whole.slices),
+        ("Distribution", whole.fvd_command, whole.fvd),
+        ("X-T slices of periodic motions", again("emoji", [*told, "--size", SIDE], clips), whole.slices),
         ("Editing", again("editing", told, clips), whole.editing),
         ("Styles", again("styles", [*told, "--designs", designs or "DESIGNS"], max(clips // 3, 1)), whole.styles),
         ("Loops", again("loops", ["--model", model, "--no-upscale"], max(clips // 4, 1)), whole.loops),
@@ -173,16 +172,25 @@ class _Run:
             clip = cache.read_array(emoji.clip_path(self.output / "emoji" / emoji.CLIPS, "train", index))
             section.clips.append((_webp(clip), seen[index]["caption"]))
 
+    @property
+    def fvd_command(self) -> str:
+        sets = (self.output / "emoji" / which for which in (emoji.REAL, emoji.CLIPS))
+        return _command("fvd", *sets, *self._distribution_options)
+
+    @property
+    def _distribution_options(self) -> list[object]:
+        return ["--features", "emoji", "--sampling", "spread", "--seed", self.seed, "-o", self.output / "distribution"]
+
     def fvd(self, section: Section) -> None:
         made, real = (self.output / "emoji" / which for which in (emoji.CLIPS, emoji.REAL))
         folder = self.output / "distribution"
         how: dict[str, Any] = {
             "features": "emoji", "sampling": "spread", "seed": self.seed, "progress": self.progress,
         }  # fmt: skip
-        asked = "--features emoji --sampling spread"
+        again = _command("is", made, *self._distribution_options, "--splits", 1)
         found = (
-            scores.fvd(real, made, folder, command=f"lumiere evaluate fvd {real} {made} {asked}", **how),
-            scores.inception(made, folder, splits=1, command=f"lumiere evaluate is {made} {asked} --splits 1", **how),
+            scores.fvd(real, made, folder, command=self.fvd_command, **how),
+            scores.inception(made, folder, splits=1, command=again, **how),
         )
         section.text = "\n\n".join(
             "\n".join([f"**{score.line()}**", "", *(f"- {note}" for note in score.notes)]) for score in found
@@ -191,6 +199,9 @@ class _Run:
 
     def slices(self, section: Section) -> None:
         folders = [self.output / "emoji" / which for which in (emoji.REAL, emoji.CLIPS)]
+        if not self.told:
+            raise LumiereError("the clips of the first section are needed, and could not be made")
+        commands = []
         asked = [
             (split, verdict)
             for split, title in TITLES.items()
@@ -201,11 +212,15 @@ class _Run:
             raise LumiereError("no clip of a periodic motion was asked for; ask for more --clips")
         for split, verdict in asked[:_SLICES]:
             index = verdict["index"]
-            pair = [cache.read_array(emoji.clip_path(folder, split, index)) for folder in folders]
+            paths = [emoji.clip_path(folder, split, index) for folder in folders]
+            pair = [cache.read_array(path) for path in paths]
             path = self.output / f"slices-{split}-{index}.png"
             axis = "row" if verdict["asked"]["motion"] == "sway" else "column"
-            draw_slices(pair, [f"real: {verdict['caption']}", "made"], path, axis=axis, side=160)
+            at = round(liveliest(pair[0], axis=axis), 4)
+            draw_slices(pair, [f"real: {verdict['caption']}", "made"], path, axis=axis, at=at, side=160)
             section.pictures.append(path)
+            commands.append(_command("xt", *paths, f"--{axis}", at, "-o", path))
+        section.command = "\n".join(commands)
 
     def editing(self, section: Section) -> None:
         folder = self.output / "editing"

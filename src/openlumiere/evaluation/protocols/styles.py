@@ -27,8 +27,8 @@ from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier, draw_frame, fit
 from openlumiere.evaluation.judges.tracks import SIDE
-from openlumiere.evaluation.tables import table
 from openlumiere.evaluation.test_split import SCENES, atlases_of
+from openlumiere.tables import table
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline
@@ -102,20 +102,23 @@ def evaluate_styles(
     each: dict[str, dict[str, list[dict[str, bool]]]] = {name: {} for name in chosen}
     real: dict[str, list[dict[str, bool]]] = {name: [] for name in chosen}
     shown: dict[tuple[str, float], np.ndarray] = {}
-    with tqdm(total=len(chosen) * len(strengths) * clips, desc="styles", unit="clip", disable=not progress) as bar:
-        for name in chosen:
-            for index in range(clips):
-                scene = scenes(index)
-                drawn, _ = draw(scene, sets[name][scene.subject], size=SIDE, num_frames=num_frames)
-                real[name].append(_verdict((drawn.permute(1, 2, 3, 0).numpy() + 1) / 2, scene, name, artist, judges))
-            for strength in strengths:
-                found = each[name].setdefault(str(strength), [])
+    try:
+        with tqdm(total=len(chosen) * len(strengths) * clips, desc="styles", unit="clip", disable=not progress) as bar:
+            for name in chosen:
                 for index in range(clips):
-                    clip = _made(pipe, output / "clips", scenes(index), index, name, strength, num_frames, seed)
-                    found.append(_verdict(clip, scenes(index), name, artist, judges))
-                    shown.setdefault((name, strength), clip)
-                    bar.update()
-    pipe.set_styles({})
+                    scene = scenes(index)
+                    drawn, _ = draw(scene, sets[name][scene.subject], size=SIDE, num_frames=num_frames)
+                    frames = (drawn.permute(1, 2, 3, 0).numpy() + 1) / 2
+                    real[name].append(_verdict(frames, scene, name, artist, judges))
+                for strength in strengths:
+                    found = each[name].setdefault(str(strength), [])
+                    for index in range(clips):
+                        clip = _made(pipe, output / "clips", scenes(index), index, name, strength, num_frames, seed)
+                        found.append(_verdict(clip, scenes(index), name, artist, judges))
+                        shown.setdefault((name, strength), clip)
+                        bar.update()
+    finally:
+        pipe.set_styles({})
     report = {
         **settings,
         "clips": clips,

@@ -26,7 +26,7 @@ from openlumiere.evaluation.features.cache import FeatureSet, features_of
 from openlumiere.evaluation.features.clip_sets import ClipFile, Sampling, some_of
 from openlumiere.evaluation.features.networks import EMOJI, FeatureNet, find_features
 from openlumiere.evaluation.scores import Score, versions, write_score
-from openlumiere.evaluation.tables import table
+from openlumiere.tables import table
 
 from .distributions import fvd_of, inception_of, write_fvd
 

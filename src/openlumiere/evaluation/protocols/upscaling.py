@@ -27,9 +27,9 @@ from openlumiere.diffusion.upsampling import downsample
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier, subject_classifier
-from openlumiere.evaluation.tables import table
 from openlumiere.evaluation.test_split import atlases_of, held_out_clips
 from openlumiere.pipelines.inputs import lay_frames_over
+from openlumiere.tables import table
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline

@@ -15,7 +15,7 @@ from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.pixels import pixel_unshuffle
 from openlumiere.diffusion.upsampling import RESIDUAL_BASES, add_noise, downsample, low_res_channels, upsample_base
 from openlumiere.errors import LumiereError
-from openlumiere.latents import decode_clips, encode_clips, load_vae, pixels_per_position
+from openlumiere.latents import PixelCodec, VAECodec, load_vae
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
@@ -129,7 +129,7 @@ class _SuperResolution(DenoisingTask):
                 f"{'data.crop' if config.data.crop else 'model.size'}, {shown}, must be a multiple of "
                 f"model.scale x model.pixel_unshuffle, {model.scale} x {model.pixel_unshuffle}"
             )
-        self.vae = None if model.vae is None else _first_stages_vae(config).to(device)
+        self.first_stage = None if model.vae is None else _first_stages_codec(config, device)
         super().__init__(
             config,
             device,
@@ -138,7 +138,7 @@ class _SuperResolution(DenoisingTask):
             encode_prompts=lambda prompts: encode(
                 prompts, [self.tokenizer], [self.encoder], max_length=config.text.max_length, together=len(prompts) > 1
             ),
-            encode_clips=lambda clips: pixel_unshuffle(clips, config.model.pixel_unshuffle),
+            codec=PixelCodec(model.pixel_unshuffle, config.data.channels),
         )
 
     def high_res_clips(self, batch: dict[str, Any]) -> torch.Tensor:
@@ -150,7 +150,7 @@ class _SuperResolution(DenoisingTask):
         """Return the low-res clips that a first stage would have made of high-res ones, with noise."""
         model = self.config.model
         low_res = downsample(high_res, model.scale)
-        if self.vae is not None:
+        if self.first_stage is not None:
             passed = torch.rand(len(low_res), generator=generator, device=self.device) < model.through_vae
             if passed.any():
                 low_res[passed] = self.through_vae(low_res[passed], generator)
@@ -164,11 +164,12 @@ class _SuperResolution(DenoisingTask):
 
     def through_vae(self, low_res: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return low-res clips as a first stage on latents does: decoded, from latents with its errors, as noise."""
-        latents = encode_clips(self.vae, low_res)
+        assert self.first_stage is not None
+        latents = self.first_stage.encode(low_res)
         level = torch.rand(len(low_res), 1, 1, 1, 1, generator=generator, device=self.device)
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
         noise = progressive_noise(noise, self.config.optim.noise_correlation)
-        decoded = decode_clips(self.vae, latents + self.config.model.latent_noise * level * noise).float()
+        decoded = self.first_stage.decode(latents + self.config.model.latent_noise * level * noise).float()
         return clamp_premultiplied(decoded) if low_res.shape[1] == 4 else decoded.clamp(-1, 1)
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
@@ -181,7 +182,7 @@ class _SuperResolution(DenoisingTask):
                 module, torch.cat([noisy, low_res.channels], dim=1), timesteps, text.hidden_states, low_res.levels
             )
 
-        residual = (self.encode_clips(high_res) - low_res.base) * self.config.model.residual_scale
+        residual = (self.codec.encode(high_res) - low_res.base) * self.config.model.residual_scale
         return self.denoising_loss(batch, generator, predict, residual)
 
     def call(
@@ -211,7 +212,7 @@ class _SuperResolution(DenoisingTask):
         items = [self.dataset[i] for i in range(_SAMPLES)]
         real = self.high_res_clips({"pixels": torch.stack([item["pixels"] for item in items])})
         low_res = downsample(real, model.scale)
-        if self.vae is not None:
+        if self.first_stage is not None:
             half = _SAMPLES // 2
             low_res[half:] = self.through_vae(low_res[half:], torch.Generator(self.device).manual_seed(0))
         generators = [torch.Generator(self.device).manual_seed(i) for i in range(_SAMPLES)]
@@ -240,17 +241,17 @@ def _trained_side(config: _SuperResolutionConfig) -> int:
     return config.data.crop or config.model.size
 
 
-def _first_stages_vae(config: _SuperResolutionConfig) -> Any:
+def _first_stages_codec(config: _SuperResolutionConfig, device: torch.device) -> VAECodec:
     """Return the VAE that a configuration names, if it takes the low-res clips."""
-    vae = load_vae(str(config.model.vae))
-    if vae.config.in_channels != config.data.channels:
+    codec = VAECodec(load_vae(str(config.model.vae)).to(device))
+    if codec.pixel_channels != config.data.channels:
         raise LumiereError(
-            f"model.vae, {config.model.vae}, takes {vae.config.in_channels} channels: set data.channels to it"
+            f"model.vae, {config.model.vae}, takes {codec.pixel_channels} channels: set data.channels to it"
         )
-    side, unit = _trained_side(config) // config.model.scale, pixels_per_position(vae)
+    side, unit = _trained_side(config) // config.model.scale, codec.factor
     if side % unit:
         raise LumiereError(f"low-res clips of {side} pixels, but model.vae takes multiples of {unit}: choose others")
-    return vae
+    return codec
 
 
 class SuperResolutionImage(_SuperResolution):
@@ -345,7 +346,7 @@ def build_super_resolution(config: SuperResolutionConfig) -> LumiereSuperResolut
         unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
     except (OSError, ValueError) as error:
         raise LumiereError(
-            f"cannot read a U-Net from model.t2i = {source}; train it first: lumiere train ssr-image"
+            f"cannot read a U-Net from model.t2i = {source}; train it first (stage ssr-image, see configs/)"
         ) from error
     wanted = sum(_channels(config))
     if unet.config["in_channels"] != wanted:

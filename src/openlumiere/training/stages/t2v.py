@@ -84,8 +84,7 @@ class TextToVideo(DenoisingTask):
             single_frame=False,
             scheduler=schedule,
             encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
-            encode_clips=self.pipe.encode_clips,
-            vae=self.pipe.vae,
+            codec=self.pipe.codec,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
@@ -178,5 +177,5 @@ def build_pipeline(
         if isinstance(error, LumiereError):
             raise
         raise LumiereError(
-            f"cannot read a U-Net from model.t2i = {source}; train it first: lumiere train t2i"
+            f"cannot read a U-Net from model.t2i = {source}; train it first (stage t2i, see configs/)"
         ) from error
