@@ -265,7 +265,7 @@ def test_what_a_style_needs_is_said(model: Path, capsys: pytest.CaptureFixture[s
     assert main(["train", "style", "--model", str(model)]) == 2
     assert "--images PATH and -o FOLDER" in capsys.readouterr().err
     assert main(["train", "t2v"]) == 2
-    assert "needs --config" in capsys.readouterr().err
+    assert "t2v needs a configuration" in capsys.readouterr().err
 
 
 # --- Designs ----------------------------------------------------------------------------------------------------------

@@ -175,8 +175,8 @@ def test_low_res_clips_are_what_a_first_stage_makes(drawings: Path, vae: Path, t
         assert isinstance(stage, SuperResolutionImage)
         stages.append(stage)
     plain, passed = stages
-    sharp = plain.sharp_clips(torch.utils.data.default_collate([plain.dataset[n] for n in range(4)]))
-    found = [stage.soften(sharp, torch.Generator().manual_seed(0)) for stage in stages]
+    sharp = plain.high_res_clips(torch.utils.data.default_collate([plain.dataset[n] for n in range(4)]))
+    found = [stage.low_res_of(sharp, torch.Generator().manual_seed(0)) for stage in stages]
     assert found[0].channels.shape == (4, 16, 1, 4, 4)
     assert found[0].base.shape == (4, 256, 1, 4, 4)
     assert not torch.allclose(found[0].base, found[1].base, atol=0.05)  # an untrained autoencoder spoils all
@@ -191,9 +191,9 @@ def test_it_learns_in_a_few_dozen_steps(drawings: Path, tmp_path: Path) -> None:
     stage = make_stage(parse(tree), torch.device("cpu"))
     assert isinstance(stage, SuperResolutionImage)
     held_out = torch.utils.data.default_collate([stage.dataset[n] for n in range(2000, 2064)])
-    sharp = stage.sharp_clips(held_out)
+    sharp = stage.high_res_clips(held_out)
     untrained = loss_on(stage, held_out)
-    soft = stage.soften(sharp, torch.Generator().manual_seed(0))
+    soft = stage.low_res_of(sharp, torch.Generator().manual_seed(0))
     nothing = float((stage.codec.encode(sharp) - soft.base).mul(8.0).square().mean())
     assert nothing <= untrained < 1.5 * nothing  # it starts as the enlarged clip; low noise weighs somewhat more
     optimizer = torch.optim.AdamW(stage.module.parameters(), lr=4e-3)

@@ -193,7 +193,7 @@ def test_plans_are_checked_before_anything_runs(place: Path, tmp_path: Path) -> 
         (place / "other.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
         with pytest.raises(LumiereError, match=said):
             plan.load_plan(place / "other.yaml")
-    with pytest.raises(LumiereError, match="cannot read the plan"):
+    with pytest.raises(LumiereError, match="cannot read the configuration"):
         plan.load_plan(tmp_path / "none.yaml")
     with pytest.raises(LumiereError, match=r"leave data\.workers and data\.cache out"):
         parse({"stage": "t2i", "output": "runs", "data": {"on_device": True, "workers": 2}})
@@ -219,7 +219,7 @@ def test_the_projects_own_plan_is_whole(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_killed_command_goes_on_from_its_small_files_alone(place: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     command = [
-        sys.executable, "-m", "openlumiere.cli", "train", "plan", "--config", str(place / "plan.yaml"),
+        sys.executable, "-m", "openlumiere.cli", "train", str(place / "plan.yaml"),
         "--minutes", "9", "--state", str(small),
     ]  # fmt: skip
     # None of what a bare machine lacks is needed there.

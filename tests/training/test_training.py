@@ -76,8 +76,8 @@ class Runs:
 
     def arguments(self, output: Path, *overrides: str, stage: str = "t2i") -> list[str]:
         return [
-            "train", stage, "--config", str(self.folder / "config.yaml"),
-            f"output={output}", f"data.folder={self.data}", f"stage={stage}", *overrides,
+            "train", str(self.folder / "config.yaml"), "-o", str(output), f"stage={stage}", f"data.folder={self.data}",
+            *(["model.unet={}"] if stage in ("t2v", "conditional", "ssr") else []), *overrides,
         ]  # fmt: skip
 
     def start(self, output: Path, *overrides: str, stage: str = "t2i") -> multiprocessing.process.BaseProcess:
@@ -551,8 +551,37 @@ sys.exit(code)
 '''
 
 
-def launch(*arguments: str) -> str:
-    """`accelerate launch` on two processes; returns what they printed.
+# A loss that is no number, on one process alone; what both return is written down.
+DIVERGING = """
+import os, sys
+from pathlib import Path
+from openlumiere.cli import main
+from openlumiere.training import loop
+
+make_stage = loop.make_stage
+
+
+def diverging(config, device):
+    stage = make_stage(config, device)
+    loss = stage.loss
+
+    def loss_of(module, batch, generator):
+        value = loss(module, batch, generator)
+        return value * float("nan") if os.environ["RANK"] == "1" and stage.step == 2 else value
+
+    stage.loss = loss_of
+    return stage
+
+
+loop.make_stage = diverging
+code = main(sys.argv[2:])
+Path(sys.argv[1], f"code-{os.environ['RANK']}").write_text(str(code))
+sys.exit(code)
+"""
+
+
+def launch(*arguments: str, code: int = 0) -> str:
+    """`accelerate launch` on two processes, which ends with an exit code; returns what they printed.
 
     ACCELERATE_USE_CPU, which `runs` sets, puts them on the CPU with gloo: with --cpu Accelerate starts a single one.
     """
@@ -567,7 +596,7 @@ def launch(*arguments: str) -> str:
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -585,6 +614,15 @@ def test_two_processes_keep_the_same_weights_and_share_the_data(runs: Runs, tmp_
     assert [path.name for path in state.checkpoints(tmp_path / "run")] == ["checkpoint-0000004"]
     moments = load_file(state.checkpoints(tmp_path / "run")[-1] / "optimizer.safetensors")
     assert {float(value) for name, value in moments.items() if name.endswith("/step")} == {4.0}
+
+
+def test_all_processes_stop_when_the_loss_of_one_is_no_number(runs: Runs, tmp_path: Path) -> None:
+    script = tmp_path / "diverging.py"
+    script.write_text(DIVERGING, encoding="utf-8")
+    train = runs.arguments(tmp_path / "run", "optim.max_steps=9", "optim.batch_size=2", "sample_every=0")
+    log = launch(str(script), str(tmp_path), *train, code=1)
+    assert log.count("lumiere: error: the loss became nan at step 2; start again from the last checkpoint") == 1
+    assert [(tmp_path / f"code-{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
 
 
 def test_the_command_runs_under_accelerate_launch(runs: Runs, t2v_overrides: list[str], tmp_path: Path) -> None:

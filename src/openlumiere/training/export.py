@@ -21,7 +21,7 @@ from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipelin
 from openlumiere.stunet import STUNet
 
 from . import state
-from .config import TrainConfig, load
+from .config import load
 from .stages.conditional import Conditional
 from .stages.super_resolution import build_super_resolution
 from .stages.t2v import TextToVideo
@@ -121,7 +121,7 @@ def _beside_the_model(out: Path) -> list[Path]:
     return [path for path in found if path.name not in {*index, _INDEX, CHECKSUMS}]
 
 
-def _config(run: Path, *stages: str) -> TrainConfig:
+def _config(run: Path, *stages: str) -> Any:
     if not state.checkpoints(run):
         raise LumiereError(f"{run} holds neither a checkpoint nor a model; give the output folder of a training run")
     config = load(run / "config.yaml")
@@ -150,7 +150,9 @@ def _read_planner(run: Path, pipe: LumierePipeline, dtype: torch.dtype) -> PathP
     try:
         planner = PathPlanner.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise LumiereError(f"{folder} holds no planner; let the run come to its end: lumiere train planner") from error
+        raise LumiereError(
+            f"{folder} holds no planner; let the run come to its end: lumiere train {run}/config.yaml"
+        ) from error
     nn.Module.to(planner, dtype)
     return planner
 

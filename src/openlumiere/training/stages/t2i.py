@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,42 @@ from openlumiere.errors import LumiereError
 from openlumiere.latents import Codec, PixelCodec, VAECodec, load_vae
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
-from openlumiere.training.config import TrainConfig
-from openlumiere.training.sheets import sheet
+from openlumiere.training.datasets import CachedClipDataConfig
+from openlumiere.training.previews import sheet
 
-from .denoising import DenoisingTask, make_scheduler, new_pipeline, set_gradient_checkpointing
+from .denoising import (
+    DenoisingConfig,
+    DenoisingTask,
+    FrameModelConfig,
+    make_scheduler,
+    new_pipeline,
+    set_gradient_checkpointing,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageModelConfig(FrameModelConfig):
+    """A UNet2DConditionModel."""
+
+    vae: str | None = None  # folder of the VAE whose latents the network works on; None = on pixels
+    unet: dict[str, Any] = field(default_factory=dict)  # arguments of diffusers' UNet2DConditionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageConfig(DenoisingConfig):
+    """Configuration of stage `t2i`."""
+
+    model: TextToImageModelConfig = field(default_factory=TextToImageModelConfig)
+    data: CachedClipDataConfig = field(default_factory=CachedClipDataConfig)
 
 
 class TextToImage(DenoisingTask):
     """Trains a UNet2DConditionModel from scratch."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    Config = TextToImageConfig
+    config: TextToImageConfig
+
+    def __init__(self, config: TextToImageConfig, device: torch.device) -> None:
         model = config.model
         vae = self.vae = None if model.vae is None else load_vae(model.vae).to(device)
         codec: Codec = PixelCodec(model.pixel_unshuffle) if vae is None else VAECodec(vae)
@@ -61,7 +88,7 @@ class TextToImage(DenoisingTask):
         return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of pictures, one a prompt; told the layouts of the first of the data, where the network takes one."""
+        """Write a sheet of pictures, one a prompt, with the layouts of the first samples if the network takes any."""
         # A freshly inflated network is the T2I itself on clips of one frame.
         twin = UNet2DConditionModel.from_config(self.module.config)
         twin.load_state_dict(self.module.state_dict())
@@ -77,7 +104,7 @@ class TextToImage(DenoisingTask):
         sheet(frames).save(folder / f"{step:07d}.png")
 
     def export(self, folder: Path) -> None:
-        """diffusers' folders `unet` and `scheduler`, and `vae` where there is one."""
+        """Write diffusers' folders `unet` and `scheduler`, and `vae` where there is one."""
         if self.vae is not None:
             self.vae.save_pretrained(folder / "vae")
         self.module.save_pretrained(folder / "unet")

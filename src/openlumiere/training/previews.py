@@ -1,4 +1,4 @@
-"""What a run shows of itself as it goes."""
+"""Pictures that a run draws of its progress: sheets of samples, paths, transparency over a checkerboard."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from PIL import Image, ImageDraw
 
 
 def sheet(pictures: np.ndarray, columns: int = 8, zoom: int = 3) -> Image.Image:
-    """Pictures (B, H, W, 3) in [0, 1] side by side, enlarged."""
+    """Draw pictures, (B, H, W, 3) in [0, 1], side by side, `zoom` times as large."""
     tiles = (pictures * 255).round().astype(np.uint8)
     height, width = tiles.shape[1:3]
-    sheet = Image.new("RGB", (min(columns, len(tiles)) * width, -(-len(tiles) // columns) * height))
+    drawn = Image.new("RGB", (min(columns, len(tiles)) * width, -(-len(tiles) // columns) * height))
     for i, tile in enumerate(tiles):
-        sheet.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
-    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+        drawn.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
+    return drawn.resize((drawn.width * zoom, drawn.height * zoom), Image.Resampling.NEAREST)
 
 
 def path_sheet(paths: np.ndarray, titles: list[str], *, side: int = 128, shown: int = 6) -> Image.Image:
-    """Paths (rows, columns, F, 4), as `diffusion.layout` has them: the subject's square at some times, dark to bright.
+    """Draw paths, (rows, columns, F, 4) as in `diffusion.layout`: the subject's square at some times, dark to bright.
 
     Args:
         titles: one for each row.
@@ -47,7 +47,7 @@ def path_sheet(paths: np.ndarray, titles: list[str], *, side: int = 128, shown: 
 
 
 def on_checkers(pictures: torch.Tensor) -> torch.Tensor:
-    """Premultiplied RGBA in [-1, 1], (B, 4, H, W), laid over a checkerboard, (B, 3, H, W), about [0, 1]."""
+    """Composite premultiplied RGBA in [-1, 1], (B, 4, H, W), over a checkerboard: (B, 3, H, W), about [0, 1]."""
     rgba = pictures / 2 + 0.5
     row = torch.arange(pictures.shape[-1], device=pictures.device) // 8
     board = 0.75 + 0.2 * ((row[:, None] + row[None]) % 2)
