@@ -15,7 +15,7 @@ import torch
 
 from openlumiere import extras, files
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.judges.tracks import as_clip
+from openlumiere.evaluation.metrics.pixels import as_clip
 
 NAME, FEATURES = "EfficientNet-Lite0", 1280
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
