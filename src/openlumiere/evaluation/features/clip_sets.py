@@ -63,7 +63,7 @@ class Preparation:
             raise LumiereError(f"--resize {self.resize}: choose from {', '.join(FILTERS)}")
 
     def chosen(self, count: int, *, key: str = "") -> np.ndarray:
-        """Indices, (num_frames,), into a clip of `count` frames.
+        """Return indices, (num_frames,), into a clip of `count` frames.
 
         Raises:
             LumiereError: a clip that is too short.
@@ -99,7 +99,7 @@ class ClipFile:
     length: int | None = None
 
     def content(self) -> Iterator[bytes]:
-        """Its bytes, a piece at a time."""
+        """Yield its bytes, a piece at a time."""
         if not self.suffix:
             for frame in sorted(self.path.glob("*.png")):
                 yield frame.name.encode() + frame.read_bytes()
@@ -112,7 +112,7 @@ class ClipFile:
                 yield piece
 
     def fingerprint(self) -> str:
-        """SHA-256 of its content; its name and age say nothing.
+        """Return the SHA-256 of its content; its name and age say nothing.
 
         Raises:
             LumiereError: it cannot be read.

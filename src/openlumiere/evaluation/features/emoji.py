@@ -74,11 +74,11 @@ class EmojiFeatures(nn.Module):
         self.motion = nn.Linear(config.features, len(motions))
 
     def features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (B, 3, 16, 32, 32) in [0, 1] -> (B, features), not negative: the last layer but one."""
+        """Return the last layer but one: (B, 3, 16, 32, 32) in [0, 1] -> (B, features), not negative."""
         return self.body(clips * 2.0 - 1.0)
 
     def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of subject and motion."""
+        """Return the logits of subject and motion."""
         found = self.features(clips)
         return self.subject(found), self.motion(found)
 

@@ -141,7 +141,7 @@ def _batches(
 
 
 def almost_unspoiled(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """What an eye forgives: half of the subjects blurred by up to half a pixel in 128 and bent by as little."""
+    """Blur half of the subjects by up to half a pixel in 128 and bend them as little, which an eye forgives."""
     softened = blur(rgba, 0.005 * float(torch.rand((), generator=generator)))
     softened = bend(softened, 0.004 * torch.rand(len(rgba), generator=generator), generator)
     return torch.where(torch.rand(len(rgba), 1, 1, 1, generator=generator) < 0.5, softened, rgba)
@@ -200,7 +200,7 @@ def _test_clips(
 
 
 def weak_frames(folder: Path, side: int, *, frames: int = 8) -> list[np.ndarray]:
-    """Frames spread over each clip in a folder, uint8 (frames, side, side, 3): files of clips, or arrays."""
+    """Read frames spread over each clip in a folder, uint8 (frames, side, side, 3): files of clips, or arrays."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".npy", *SUFFIXES))
     if not found:
         raise LumiereError(f"{folder} holds no clips; give a folder of a weak model's clips")

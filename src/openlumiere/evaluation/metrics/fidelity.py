@@ -20,10 +20,12 @@ def psnr(
         clip, reference: arrays of one shape, (F, H, W, C) where `where` is given.
         where: compare these pixels alone, bool (F, H, W).
         peak: the largest value, 1 or 255.
-        highest: the largest ratio returned, as where nothing differs.
+        highest: the largest ratio returned, as where nothing differs or nothing is compared.
     """
     error = np.square(clip.astype(np.float64) - reference)
-    mean = float((error if where is None else error[where]).mean())
+    if where is not None:
+        error = error[where]
+    mean = float(error.mean()) if error.size else 0.0
     return min(10 * float(np.log10(peak**2 / mean)), highest) if mean else highest
 
 

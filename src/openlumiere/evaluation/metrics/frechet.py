@@ -196,7 +196,7 @@ class Extrapolation:
 def extrapolate(
     ours: np.ndarray, theirs: np.ndarray, *, sizes: int = 15, seed: int = 0, ddof: int = 0
 ) -> Extrapolation:
-    """FVD-infinity: a line through the distances of parts of the sets, against 1/N (Chong and Forsyth 2020, sec. 3.2).
+    """Return FVD-infinity: a line through distances of parts of the sets over 1/N (Chong and Forsyth 2020, sec. 3.2).
 
     The distance of finite samples is too large by c/N to first order, with a c that depends on the generator, so that
     even equal numbers of clips do not make scores comparable. Here both sets are thinned together, to the same share

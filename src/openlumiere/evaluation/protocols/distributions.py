@@ -137,7 +137,7 @@ def fvd_of(
     replicates: int = REPLICATES,
     command: str = "",
 ) -> Score:
-    """The score of features that are there already; `preparations` of the real clips, and of the generated ones."""
+    """Return the score of features that are there already; `preparations` are of the real and the generated clips."""
     if real.side != generated.side:
         raise LumiereError(
             f"real clips of {real.side} pixels on a side against generated ones of {generated.side}; bring both to one "
@@ -253,7 +253,7 @@ def inception_of(
     seed: int = 0,
     command: str = "",
 ) -> Score:
-    """The score of class probabilities that are there already."""
+    """Return the score of class probabilities that are there already."""
     probabilities = generated.arrays[PROBABILITIES]
     found = inception_score(probabilities, splits=splits, seed=seed)
     notes = _notes(net, {"generated": generated})

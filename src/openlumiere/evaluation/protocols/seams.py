@@ -128,7 +128,7 @@ def evaluate_loops(
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Differences between adjacent frames over the clip, window borders marked, as the paper's Figure 14."""
+    """Plot differences between adjacent frames over the clip, window borders marked, as the paper's Figure 14."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")

@@ -212,7 +212,7 @@ def _scores(
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The published table with this run's row, and what a reader has to know."""
+    """Return the published table with this run's row, and what a reader has to know."""
     rows = [[name, f"{fvd:.2f}", "-" if score is None else f"{score:.2f}"] for name, (fvd, score) in PUBLISHED.items()]
     scores = report["scores"]
     rows.append([f"**{report['model']}** ({report['variant']})", *(_cell(scores.get(m), m.upper()) for m in METRICS)])
