@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors.torch import load_file
 
 from openlumiere.autoencoder import RGBAAutoencoder
@@ -20,28 +20,9 @@ from openlumiere.errors import LumiereError
 from openlumiere.training.config import parse
 from openlumiere.training.loop import train
 from openlumiere.training.stages.autoencoder import charbonnier, reconstruction_loss, translate
+from tiny_data import SIDE
 
-SIDE = 32
 TINY = {"latent_channels": 4, "block_out_channels": [8, 16, 16], "layers_per_block": [1, 1]}
-
-
-def drawing(seed: int) -> Image.Image:
-    """A disc and a square of random colours, transparent around them."""
-    rng = np.random.default_rng(seed)
-    picture = Image.new("RGBA", (SIDE, SIDE))
-    pen = ImageDraw.Draw(picture)
-    for shape in (pen.ellipse, pen.rectangle):
-        left, top = rng.integers(0, SIDE // 2, 2).tolist()
-        shape((left, top, left + 14, top + 14), fill=(*rng.integers(0, 256, 3).tolist(), 255))
-    return picture
-
-
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Arrays as `lumiere data artwork` writes them."""
-    folder = tmp_path_factory.mktemp("artwork")
-    artwork._store(folder, "drawn", lambda: ((str(n), drawing(n)) for n in range(60)), SIDE)
-    return folder
 
 
 # --- The network ------------------------------------------------------------------------------------------------------

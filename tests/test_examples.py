@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clips import moving
 from openlumiere.bundled import bundled_folder, styles_of
 from openlumiere.video import read_clip, write_clip
-from test_video import moving
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,8 +1,12 @@
 """Files are written whole or not at all."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from openlumiere import files
@@ -49,20 +53,109 @@ def test_folder_replaces_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
-def test_leftovers_of_a_killed_process_do_no_harm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_a_folder_takes_the_place_of_anything(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "model", tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "kept").touch()
+    {"file": path.touch, "folder": path.mkdir, "link": lambda: path.symlink_to(target)}[kind]()
+    with files.replacing(path) as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+    assert not path.is_symlink()
+    assert names(path) == ["new"]
+    assert names(tmp_path) == ["elsewhere", "model"]
+    assert names(target) == ["kept"]
+
+
+def test_what_was_there_comes_back_if_renaming_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").touch()
+    rename = os.replace
+
+    def fail_once(source: Path, target: Path) -> None:
+        if target == folder and not source.name.endswith(f".old{files.PARTIAL}"):
+            raise PermissionError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    with pytest.raises(PermissionError), files.replacing(folder) as partial:
+        partial.mkdir()
+    assert names(folder) == ["old"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    files.partial_path(path).mkdir()
-    files.write_text(path, "new")
-    assert path.read_text() == "new"
+    with files.replacing(path) as first, files.replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # the last to end
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_suffix_for_libraries_that_look_at_it(tmp_path: Path) -> None:
-    import numpy as np
+def test_long_names_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("🐯" * 62)  # 248 bytes of the 255 that file systems allow
+    files.write_text(path, "x")
+    assert names(tmp_path) == [path.name]
 
+
+_KILLED = """
+import os, sys
+from openlumiere import files
+with files.replacing(sys.argv[1], suffix=sys.argv[2]) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("suffix", ["", ".npy"])
+def test_leftovers_of_killed_processes_are_known_and_removed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    subprocess.run([sys.executable, "-c", _KILLED, str(path), suffix], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".partial")  # what git ignores
+    assert not list(tmp_path.glob("*.npy"))
+    assert not path.exists()
+    with files.replacing(tmp_path / "b", suffix=suffix) as mine:
+        mine.touch()
+        assert files.remove_leftovers(tmp_path) == [left]
+        assert mine.exists()  # of a process that runs
+    assert names(tmp_path) == ["b"]
+
+
+def test_what_others_left_stays(tmp_path: Path) -> None:
+    left = [
+        ".a.0123ff-1-0.partial",  # another machine's
+        f".a.{files._machine()}-{2**22 + 1}-0.old.partial",  # the only copy, perhaps
+        "mine.partial",
+    ]
+    for name in left:
+        (tmp_path / name).touch()
+    assert files.remove_leftovers(tmp_path) == []
+    assert names(tmp_path) == sorted(left)
+
+
+def test_contents_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut leaves no empty file under a name that is taken for whole."""
+    path, done = tmp_path / "model", []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.fstat(fd).st_ino), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("renamed"), rename(a, b)))
+    with files.replacing(path) as partial:
+        (partial / "part").mkdir(parents=True)
+        (partial / "part" / "weights").write_text("x")
+        (partial / "part" / "weights").chmod(0o444)
+    wanted = [path / "part" / "weights", path / "part", path]
+    assert done == [*(entry.stat().st_ino for entry in wanted), "renamed", tmp_path.stat().st_ino]
+
+
+def test_suffix_for_libraries_that_look_at_it(tmp_path: Path) -> None:
     with files.replacing(tmp_path / "a.npy", suffix=".npy") as partial:
         np.save(partial, np.arange(3))
     assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+    assert names(tmp_path) == ["a.npy"]
 
 
 def test_json(tmp_path: Path) -> None:

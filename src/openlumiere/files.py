@@ -3,55 +3,134 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import LumiereError
 
-_PARTIAL = ".partial"  # ends the names of files that are being written
+PARTIAL = ".partial"  # ends the name of everything that is not finished, and is ignored by git
+_COUNTER = itertools.count()
+_PROCESS = re.compile(rf"\.([0-9a-f]{{6}})-(\d+)-\d+(\.old)?{re.escape(PARTIAL)}$")
 
 
 def partial_path(path: str | Path) -> Path:
-    """Return where `path` is written before it takes its place: beside it, named for whoever writes it."""
+    """Return a name to write `path` under until it is whole, in the same folder, so that renaming is atomic.
+
+    It is hidden, ends with `PARTIAL`, says which process of which machine writes it, and is another one at each call.
+    """
     path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    # Long names are cut: file systems allow 255 bytes.
+    return path.with_name(f".{path.name[:40]}.{_machine()}-{os.getpid()}-{next(_COUNTER)}{PARTIAL}")
 
 
 @contextmanager
 def replacing(path: str | Path, *, suffix: str = "") -> Iterator[Path]:
-    """Write a file or a folder beside `path`, and rename it to `path` when all of it is there.
+    """Write a file or a folder under another name, and rename it to `path` when all of it is there.
 
     What was at `path` stays until then, and stays if writing fails; the unfinished file is then removed. A folder that
     is at `path` is removed with all that it holds, so check first that it may be.
 
+    Whoever finds a file takes it for whole and does not write it again, so its contents are on the disk (fsync) before
+    it gets its name, and the name is before this returns: a power cut leaves no empty or torn file behind, nor undoes
+    what a caller goes on to rely on, as when it then removes the previous checkpoint.
+
     Args:
-        suffix: added to the temporary name, for libraries that look at it, such as ``.npy``.
+        suffix: that libraries want the name to end with, such as ``.npy``.
 
     Yields:
-        The path to write to, in the same folder, which is made if it is missing.
+        The path to write to, on the same file system; the folder of `path` is made if it is missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
-    partial = partial.with_name(partial.name + suffix)
-    remove(partial)  # of a process of the same number that was killed
+    remove(partial)  # of a process of the same number on a machine of the same name that was killed
     try:
-        yield partial
-        if path.is_dir() and not path.is_symlink():
-            aside = partial.with_name(partial.name + ".old")
-            os.replace(path, aside)
-            os.replace(partial, path)
-            remove(aside)
-        else:
-            os.replace(partial, path)
+        if suffix:  # in a folder of its own, so that nobody who looks for such files finds an unfinished one
+            partial.mkdir()
+        unfinished = partial / f"unfinished{suffix}" if suffix else partial
+        yield unfinished
+        _to_disk(unfinished)
+        _put_in_place(unfinished, path)
+        _to_disk_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            remove(partial)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    if not (path.is_dir() and not path.is_symlink()) and not (new.is_dir() and os.path.lexists(path)):
+        os.replace(new, path)
+        return
+    # A folder is not replaced in one step.
+    old = partial_path(path)
+    old = old.with_name(f"{old.name.removesuffix(PARTIAL)}.old{PARTIAL}")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
     except BaseException:
-        remove(partial)
+        os.replace(old, path)
         raise
+    remove(old)
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file, or all files of a folder, from its memory to the disk."""
+    if path.is_dir():
+        for entry in path.iterdir():
+            _to_disk(entry)
+        _to_disk_folder(path)
+    elif path.is_file():
+        with open(path, "rb+" if os.name == "nt" else "rb") as file:  # read-only files too, where that is possible
+            os.fsync(file.fileno())
+
+
+def _to_disk_folder(path: Path) -> None:
+    """Have the system write a folder's list of names to the disk, where it can: Windows opens no folders."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove what killed processes of this machine left unfinished in a folder; return what it was.
+
+    Files of processes that still run, and of other machines, stay. So does a folder that was to be replaced, if the
+    process was killed just before the new one got its name.
+    """
+    removed = []
+    for path in sorted(Path(folder).glob(f".*{PARTIAL}")):
+        found = _PROCESS.search(path.name)
+        if found and found[1] == _machine() and not found[3] and not _is_running(int(found[2])):
+            remove(path)
+            removed.append(path)
+    return removed
+
+
+def _machine() -> str:
+    return hashlib.blake2s(platform.node().encode(), digest_size=3).hexdigest()
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where os.kill ends the process whatever the signal
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

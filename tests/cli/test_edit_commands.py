@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import tiny
+from clips import moving
 from openlumiere.cli import main
 from openlumiere.cli.recipe import Recipe
 from openlumiere.pipelines.text import MINILM
 from openlumiere.stunet import STUNet
 from openlumiere.video import read_clip, read_metadata, write_clip
-from test_video import moving
 
 SIDE = 32  # of what the model makes: 16 pixels, twice as large
 

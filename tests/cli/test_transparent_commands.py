@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import tiny
+from clips import seen, sticker
 from openlumiere.cli import main
 from openlumiere.cli.recipe import Recipe
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata, write_clip
-from test_transparent_pipelines import seen, sticker
 
 SIDE = 32  # of what the model makes: 16 pixels, twice as large
 BLUE = (0x33, 0x66, 0x99)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import tiny
+from clips import encode, greys, moving
 from openlumiere.cli import main
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, write_clip
-from test_video import encode, greys, moving
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_tools import LikeC3D, LikeI3D, fvd, inception, moving_square, torchscript, write_avi
+from clips import moving_square, write_avi
 from openlumiere.cli import main
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.features.clip_sets import Preparation, list_clips, read_prepared, some_of
 from openlumiere.evaluation.features.networks import PUBLISHED, find_features
 from openlumiere.video import write_clip
+from tiny_features import LikeC3D, LikeI3D, fvd, inception, torchscript
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from openlumiere.evaluation.features.emoji import (
     train,
 )
 from openlumiere.evaluation.features.networks import find_features
-from test_evaluation import tiny_atlas
+from tiny_data import tiny_atlas
 
 BUNDLED = Path(__file__).parents[2] / "models" / "emoji-features"
 CONFIGURATION = EmojiFeaturesConfig(width=4, features=16, clips=60, steps=50, batch_size=12, held_out_clips=30)

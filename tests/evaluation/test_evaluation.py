@@ -26,33 +26,11 @@ from openlumiere.evaluation.protocols.emoji import EmojiSettings, clip_seed, eva
 from openlumiere.evaluation.protocols.emoji_report import summary
 from openlumiere.evaluation.test_split import real_clips
 from openlumiere.tables import wilson
+from tiny_data import scene, tiny_atlas
 
 SUBJECTS = ("ell", "wedge", "flag", "dial")
 SUBJECT_CONFIG = ClassifierConfig(width=8, steps=150, batch_size=48, held_out_clips=40)
 MOTION_CONFIG = MotionConfig(clips=800, steps=1600, held_out_clips=60)
-
-
-def tiny_atlas(key: str, *, loop: int = 16, side: int = 64) -> Atlas:
-    """A two-coloured shape without symmetry, on whose face a dot wanders."""
-    axis = (torch.arange(side) + 0.5) / side * 2 - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    shape, second = {
-        "ell": ((x.abs() < 0.7) & (y.abs() < 0.8) & ((x < -0.1) | (y > 0.3)), y > 0.3),
-        "wedge": ((y.abs() < 0.7) & (x > -0.8) & (x < y), x > -0.2),
-        "flag": (((x + 0.6).abs() < 0.15) & (y.abs() < 0.85) | (x.abs() < 0.7) & (y < 0) & (y > -0.8), x > -0.4),
-        "dial": (x**2 + y**2 < 0.6, (x > 0) & (y.abs() < 0.3)),
-    }[key]
-    colors = {"ell": (20, 200, 220), "wedge": (240, 90, 20), "flag": (230, 60, 170), "dial": (150, 220, 40)}
-    frames = torch.zeros(loop, 4, side, side, dtype=torch.uint8)
-    for i in range(loop):
-        angle = 2 * torch.pi * torch.tensor(i / loop)
-        dot = (x - 0.5 * torch.cos(angle)) ** 2 + (y - 0.5 * torch.sin(angle)) ** 2 < 0.06
-        color = torch.tensor(colors[key]).view(3, 1, 1).expand(3, side, side).clone()
-        color[:, second] = torch.tensor([40, 30, 90])[:, None]
-        color[:, dot] = torch.tensor([250, 250, 200])[:, None]
-        frames[i, :3] = (color * shape).to(torch.uint8)
-        frames[i, 3] = shape.to(torch.uint8) * 255
-    return Atlas(key, [key], frames)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +46,6 @@ def judges_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def judges(atlases: dict[str, Atlas], judges_folder: Path) -> Judges:
     return load_judges(atlases, judges_folder, subject=SUBJECT_CONFIG, motion=MOTION_CONFIG, progress=False)
-
-
-def scene(**changes: object) -> Scene:
-    plain = Scene("ell", "green", "medium", "center", "still", "an ell on a green background", (0.5, 0.5, 0.0))
-    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 # Pixels

@@ -19,7 +19,7 @@ from openlumiere.evaluation.metrics import looks
 from openlumiere.evaluation.metrics.frechet import within_span
 from openlumiere.evaluation.metrics.pixels import on_contrast, transparent
 from openlumiere.evaluation.test_split import real_clips, smaller
-from test_evaluation import scene, tiny_atlas
+from tiny_data import scene, tiny_atlas
 
 SUBJECTS = ("ell", "wedge", "flag")
 ATLASES = {key: tiny_atlas(key, side=128) for key in SUBJECTS}

@@ -15,13 +15,14 @@ import torch
 from diffusers import DDIMScheduler
 
 import tiny
-from metric_tools import LikeC3D, LikeI3D, moving_square, torchscript, write_avi
+from clips import moving_square, write_avi
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.cli import main
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.protocols.ucf101 import PUBLISHED, UCF101Settings, clip_seed, evaluate_ucf101
 from openlumiere.evaluation.protocols.ucf101_data import VARIANTS, class_prompts, generated_classes, read_layout
+from tiny_features import LikeC3D, LikeI3D, torchscript
 
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 GROUPS = 4

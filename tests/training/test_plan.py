@@ -23,7 +23,6 @@ from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import carried, plan, state
 from openlumiere.training.config import load, parse
 from openlumiere.training.export import export
-from test_training import make_data
 
 ROOT = Path(__file__).parents[2]
 UNET = tiny.TRAINING["model"]["unet"] | {
@@ -43,11 +42,10 @@ def recipe(stage: str, **model: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(loops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is carried besides the state: packed loops, an autoencoder, and the plan with its recipes."""
     folder = tmp_path_factory.mktemp("carried")
-    make_data(folder / "emoji")
-    pack_loops(folder / "emoji", folder / "packed", subjects=["tiger", "heart"])
+    pack_loops(loops, folder / "packed", subjects=["tiger", "heart"])
     torch.manual_seed(0)
     vae = RGBAAutoencoder(latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=(1, 1), sample_size=32)
     vae.save_pretrained(folder / "vae")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import multiprocessing
@@ -15,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +31,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import tiny
 from openlumiere import LumierePipeline
 from openlumiere.cli import main
-from openlumiere.data.emoji import shards as builder
-from openlumiere.data.emoji.shards import build
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline, load_super_resolution
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
@@ -44,7 +40,6 @@ from openlumiere.training.export import export
 from openlumiere.training.loop import learning_rate
 from openlumiere.training.masks import MIXTURE
 from openlumiere.video import read_clip
-from test_training_parts import trained_once
 
 ROOT = Path(__file__).parents[2]
 SOME = settings(max_examples=30, deadline=None)
@@ -68,8 +63,8 @@ def _command(arguments: list[str], log: Path) -> None:
 class Runs:
     """Starts `lumiere train` in real processes, forked off a server that has imported everything."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
             ["pytest", "hypothesis", "openlumiere.cli", "openlumiere.training.loop", "openlumiere.training.stages.t2i",
@@ -80,7 +75,7 @@ class Runs:
     def arguments(self, output: Path, *overrides: str, stage: str = "t2i") -> list[str]:
         return [
             "train", stage, "--config", str(self.folder / "config.yaml"),
-            f"output={output}", f"data.folder={self.folder / 'data'}", f"stage={stage}", *overrides,
+            f"output={output}", f"data.folder={self.data}", f"stage={stage}", *overrides,
         ]  # fmt: skip
 
     def start(self, output: Path, *overrides: str, stage: str = "t2i") -> multiprocessing.process.BaseProcess:
@@ -112,8 +107,8 @@ def log_of(output: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """Two loops as data, and an environment of one CPU thread for every process."""
+def runs(loops: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """An environment of one CPU thread for every process."""
     folder = tmp_path_factory.mktemp("training")
     with pytest.MonkeyPatch.context() as patch:
         for key, value in {
@@ -121,33 +116,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
         }.items():  # fmt: skip
             patch.setenv(key, value)
-        make_data(folder / "data")
-        yield Runs(folder)
-
-
-def make_data(folder: Path) -> None:
-    """A tiger and a heart of a few frames, through the real builder."""
-    loops = {"1f405": (240, 150, 30), "2764-fe0f": (220, 30, 60)}
-    files = {}
-    for key, color in loops.items():
-        frames = []
-        for i in range(6):
-            frame = np.zeros((64, 64, 4), dtype=np.uint8)
-            frame[10 + i : 50 + i, 8:56] = (*color, 255)
-            frames.append(Image.fromarray(frame))
-        buffer = io.BytesIO()
-        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=125, lossless=True)
-        files[f"package/assets/{key}.webp"] = buffer.getvalue()
-    cache = folder / "packages"
-    cache.mkdir(parents=True)
-    for n, package in enumerate(builder.PACKAGES):
-        name = f"{package.removeprefix('@').replace('/', '-')}-{builder.PACKAGE_VERSION}.tgz"
-        with tarfile.open(cache / name, "w:gz") as tar:
-            for path, data in files.items() if n == 0 else ():
-                info = tarfile.TarInfo(path)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    assert build(folder, size=32, workers=1).written == 2
+        yield Runs(folder, loops)
 
 
 @pytest.fixture(scope="module")
@@ -492,7 +461,7 @@ def test_a_run_may_start_from_anothers_average(runs: Runs, t2i: Path, tmp_path: 
             shutil.copytree(state.checkpoints(t2i)[-1], Path(folder) / "checkpoint-0000001")
             (Path(folder) / "checkpoint-0000001" / "ema.safetensors").write_bytes(b"no tensors")
         with pytest.raises(LumiereError, match=message):
-            state.start_from(Path(folder), *trained_once()[::2])
+            state.start_from(Path(folder), *tiny.trained_once()[::2])
 
 
 def test_starting_anew_leaves_nothing_to_be_taken_for_the_new_run(runs: Runs, t2i: Path, tmp_path: Path) -> None:
@@ -626,7 +595,7 @@ def test_the_command_runs_under_accelerate_launch(runs: Runs, t2v_overrides: lis
 
 
 def _save_for_ever(folder: Path) -> None:
-    parts = trained_once(700)
+    parts = tiny.trained_once(700)
     for step in range(1, 100_000):
         state.save(folder, step, *parts, keep=2, config={})
 
@@ -638,7 +607,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Pa
     wait_for(lambda: any(tmp_path.glob("*.partial/ema*")), process)
     process.kill()
     process.join()
-    module, optimizer, ema = trained_once(700)
+    module, optimizer, ema = tiny.trained_once(700)
     found = state.checkpoints(tmp_path)
     assert found
     assert state.restore(found[-1], module, optimizer, ema) == int(found[-1].name[-7:])

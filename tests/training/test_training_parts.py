@@ -229,19 +229,8 @@ def test_a_perfect_network_has_no_loss_and_a_silent_one_the_targets_power() -> N
 # Checkpoints
 
 
-def trained_once(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer, state.EMA]:
-    torch.manual_seed(width)
-    module = nn.Sequential(nn.Linear(width, width), nn.Linear(width, 1))
-    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-    ema = state.EMA(module, 0.9)
-    module(torch.ones(2, width)).sum().backward()
-    optimizer.step()
-    ema.update(module)
-    return module, optimizer, ema
-
-
 def test_only_the_newest_checkpoints_are_kept_and_abandoned_ones_go(tmp_path: Path) -> None:
-    parts = trained_once()
+    parts = tiny.trained_once()
     for step in (10, 20, 30):
         state.save(tmp_path, step, *parts, keep=2, config={})
     assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000020", "checkpoint-0000030"]
@@ -277,7 +266,7 @@ def test_a_restored_optimizer_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_what_is_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
-    parts = trained_once()
+    parts = tiny.trained_once()
     whole = state.save(tmp_path, 10, *parts, keep=2, config={})
     shutil.copytree(whole, tmp_path / "checkpoint-0000020.partial")
     shutil.copytree(whole, tmp_path / "checkpoint-0000030")
@@ -288,8 +277,8 @@ def test_what_is_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
-    found = state.save(tmp_path, 10, *trained_once(4), keep=2, config={})
-    module, optimizer, ema = trained_once(5)
+    found = state.save(tmp_path, 10, *tiny.trained_once(4), keep=2, config={})
+    module, optimizer, ema = tiny.trained_once(5)
     before = [p.clone() for p in module.parameters()]
     with pytest.raises(LumiereError, match="is of another network than the configuration's; choose another `output`"):
         state.restore(found, module, optimizer, ema)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from clips import encode, greys
 from openlumiere.errors import LumiereError
 from openlumiere.video import FITS, Fit, colour, fit, is_clip, read_fitted, read_mask, read_picture, write_clip
-from test_video import encode, greys
 
 
 def halves(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -111,6 +113,21 @@ def test_what_is_no_picture_is_one_line(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(LumiereError, match=words):
             read_picture(tmp_path / name)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_as_a_mask_too(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    size = struct.pack(">II", 60_000, 60_000)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", size + b"\x08\0\0\0\0"), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    assert not is_clip(path)
+    with pytest.raises(LumiereError, match=r"bomb.png is corrupt or no picture .*; replace it"):
+        read_picture(path)
+    with pytest.raises(LumiereError, match=r"bomb.png is corrupt or no picture .*; replace it"):
+        read_mask(path, (60, 60), (24, 24), num_frames=8, fps=8)
 
 
 # ------------------------------------------------------------------------------------------------- clips

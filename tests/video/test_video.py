@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clips import encode, greys, moving
 from openlumiere.errors import LumiereError
 from openlumiere.video import (
     check_writable,
@@ -33,37 +33,8 @@ FORMATS = ["clip.mp4", "clip.mov", "clip.webp", "clip.webm", "clip.apng", "clip.
 EXACT = ["clip.webp", "clip.apng", "frames/"]
 
 
-def moving(num_frames: int = 20, height: int = 32, width: int = 32, channels: int = 3) -> np.ndarray:
-    """A blue square that moves right over red, transparent where alpha is asked for; uint8."""
-    frames = np.zeros((num_frames, height, width, channels), np.uint8)
-    frames[..., 0] = 255
-    for i, frame in enumerate(frames):
-        x = i % (width - 8)
-        frame[8:16, x : x + 8, :3] = [0, 0, 255]
-        if channels == 4:
-            frame[8:16, x : x + 8, 3] = 255
-    return frames
-
-
 def difference(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(np.int16) - b.astype(np.int16)).max())
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_metadata_survives_in_every_format(tmp_path: Path, name: str) -> None:
-    path = write_clip(moving(), f"{tmp_path}/{name}", metadata=METADATA)
-    assert read_metadata(path) == METADATA
-    assert read_metadata(write_clip(moving(), f"{tmp_path}/{name}")) == {}
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_foreign_files_have_no_metadata(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.gif", comment=b"made by hand")
-    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "c.gif", comment=b'{"metadata": 1}')
-    encode(tmp_path / "d.mp4", moving(), comment="[1, 2]")
-    for path in tmp_path.iterdir():
-        assert read_metadata(path) == {}
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -299,38 +270,6 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 # ------------------------------------------------------------------------------------------ other people's files
 
 
-def encode(
-    path: Path,
-    frames: np.ndarray,
-    *,
-    times: list[float] | None = None,
-    codec: str = "libx264",
-    rotation: int = 0,
-    comment: str = "",
-    gop: int = 12,
-) -> Path:
-    """A clip as another program would write it, its frames at any times (s)."""
-    times = times or [i / 16 for i in range(len(frames))]
-    with av.open(str(path), "w") as container:
-        container.metadata["comment"] = comment
-        stream = container.add_stream(codec, rate=16, options={"crf": "8"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        stream.gop_size = gop
-        stream.codec_context.time_base = Fraction(1, 1000)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for frame, time in zip(frames, times, strict=True):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = round(time * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
-
-
-def greys(levels: list[int], height: int = 32, width: int = 32) -> np.ndarray:
-    return np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (len(levels), height, width, 3))
-
-
 @pytest.mark.parametrize(("name", "codec"), [("a.mov", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx264")])
 def test_other_containers(tmp_path: Path, name: str, codec: str) -> None:
     clip = read_clip(encode(tmp_path / name, greys([20, 120, 220] * 6), codec=codec))
@@ -395,6 +334,44 @@ def test_damaged_files_are_told_by_name(tmp_path: Path, name: str, damage: str) 
     for read in (read_clip, probe):
         with pytest.raises(LumiereError, match=name):
             read(path)
+
+
+def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
+    path = write_clip(moving(40), tmp_path / "cut.mp4")
+    with av.open(str(path)) as whole:
+        starts = [packet.pos for packet in whole.demux() if packet.pos is not None]
+    path.write_bytes(path.read_bytes()[: starts[20]])  # a download that broke off
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((2, 4410), np.float32), format="fltp", layout="stereo")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    for name, says in {
+        "cut": "is cut short: .* s are there; replace it",
+        "sound": "has no picture, .* give a video",
+    }.items():
+        for read in (read_clip, probe):
+            with pytest.raises(LumiereError, match=f"^{tmp_path}/{name}.mp4 {says}$"):
+                read(tmp_path / f"{name}.mp4")
+
+
+def test_frames_of_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    (tmp_path / "frames").mkdir()
+    for path in (tmp_path / "a.png", tmp_path / "frames" / "00000.png"):
+        Image.fromarray(shades).save(path)
+        shown = read_clip(path if path.name == "a.png" else path.parent).frames
+        assert shown.shape == (1, 32, 32, 3)
+        np.testing.assert_allclose(shown[0, ..., 0], shades / 257, atol=0.51)
+
+
+def test_a_frame_that_rests_for_hours_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    frames = [Image.fromarray(frame) for frame in moving(3)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[20, 20, 655_350])
+    with pytest.raises(LumiereError, match=r"a.gif has frames of 0.02 to 655 s, 32770 at a constant rate; cut it"):
+        read_clip(path)
 
 
 def test_what_is_no_clip(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,18 +16,15 @@ from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
-from openlumiere.diffusion.alpha import EMPTY, add_alpha, unpremultiply
-from openlumiere.diffusion.conditioning import downsample_mask, masked, propagate_in_time
+from openlumiere.diffusion.alpha import add_alpha, unpremultiply
+from openlumiere.diffusion.conditioning import masked, propagate_in_time
 from openlumiere.diffusion.guidance import classifier_free_guidance
-from openlumiere.diffusion.pixels import pixel_shuffle, pixel_unshuffle
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, frame_positions
 from openlumiere.errors import LumiereError
-from openlumiere.latents import decode_clips, encode_clips, pixels_per_position
+from openlumiere.latents import Codec, PixelCodec, VAECodec
 
 from .text import TextConditions, encode, load_text_encoder
-
-_DECODED_AT_ONCE = 8  # frames; decoding all 80 with a VAE would take more memory than denoising them
 
 
 @dataclass
@@ -124,6 +121,7 @@ class ClipPipeline(DiffusionPipeline):
     text_encoder_2: Any = None
     tokenizer_2: Any = None
     vae: Any = None
+    _vae_codec: VAECodec | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -226,16 +224,18 @@ class ClipPipeline(DiffusionPipeline):
             )
 
     @property
-    def _pixels_per_position(self) -> int:
-        """Pixels of the frame along one side of a position of the network's input."""
+    def codec(self) -> Codec:
+        """Pixels to what the network denoises, and back."""
         if self.vae is None:
-            return self.config.pixel_unshuffle
-        return pixels_per_position(self.vae)
+            return PixelCodec(self.config.pixel_unshuffle)
+        if self._vae_codec is None or self._vae_codec.vae is not self.vae:
+            self._vae_codec = VAECodec(self.vae)
+        return self._vae_codec
 
     @property
     def has_alpha(self) -> bool:
         """Whether clips inside are RGBA, premultiplied (see `diffusion.alpha`), so that they can be transparent."""
-        return self.vae is not None and self.vae.config.in_channels == 4
+        return self.codec.has_alpha
 
     def encode_prompts(self, prompts: list[str], *, together: bool = False) -> TextConditions:
         """Prompts as the network is told of them; `together`: see `text.embed`."""
@@ -247,67 +247,42 @@ class ClipPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_clips(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips as the network sees them, without noise: (B, 3, F, H, W) in [-1, 1] -> (B, C, F, h, w).
+        """Encode clips as the network sees them, without noise: (B, 3, F, H, W) in [-1, 1] -> (B, C, F, h, w).
 
-        Of models with alpha (B, 4, F, H, W), premultiplied; three channels are taken for opaque ones.
+        Models with alpha take (B, 4, F, H, W), premultiplied; three channels are taken for opaque clips.
         """
-        if self.has_alpha:
-            clips = add_alpha(clips)
-        if self.vae is None:
-            return pixel_unshuffle(clips, self.config.pixel_unshuffle)
-        return encode_clips(self.vae, clips)
+        return self.codec.encode(clips)
 
     @property
     def condition_channels(self) -> int:
         """Channels of C and M beside the noisy clip, as `encode_condition` makes them."""
-        return int(self.unet.spatial.config["in_channels"]) + self._mask_channels
-
-    @property
-    def _mask_channels(self) -> int:
-        return self.config.pixel_unshuffle**2 if self.vae is None else 1
+        return int(self.unet.spatial.config["in_channels"]) + self.codec.mask_channels
 
     def encode_condition(self, clips: torch.Tensor, mask: torch.Tensor) -> ConcatCondition:
-        """C and M beside the noisy clips, for a widened network.
+        """Encode C and M, which a network with condition channels takes beside the noisy clips.
 
         Args:
-            clips: as `encode_clips`; read where they are given. Elsewhere C is gray; where the model has alpha it is
-                transparent, which its autoencoder knows, as half transparent gray it does not.
+            clips: as `encode_clips`; read where they are given, blank elsewhere.
             mask: M, (B, 1, F, H, W), 1 = given.
         """
-        clips, blank = (add_alpha(clips), EMPTY) if self.has_alpha else (clips, 0.0)
-        return self.condition_of(self.encode_clips(masked(clips, mask, blank=blank)), self._encode_mask(mask))
+        codec = self.codec
+        clips = add_alpha(clips) if codec.has_alpha else clips
+        return self.condition_of(self.encode_clips(masked(clips, mask, blank=codec.blank)), codec.encode_mask(mask))
 
     def condition_of(self, given: torch.Tensor, where: torch.Tensor) -> ConcatCondition:
-        """C and M of what is given as the network sees it.
+        """Return C and M of clips that are encoded already.
 
         Args:
-            given: (B, C, F, h, w), latents or folded pixels; read where they are given.
-            where: M at that resolution, (B, m, F, h, w).
+            given: (B, C, F, h, w), as `encode_clips` returns it; read where it is given.
+            where: M as `codec.encode_mask` returns it, (B, m, F, h, w).
         """
-        if self.vae is not None:
-            # A latent near a border knows what lies beyond it: blank is blank, whatever was encoded around it.
-            given = torch.where(where > 0.5, given, self._blank_latent.to(given)[:, None, None, None])
-        channels = torch.cat([given, where.to(given)], dim=1)
-        return ConcatCondition(channels, spread_by=self._mask_channels if self.config.spread_condition else 0)
-
-    @cached_property
-    def _blank_latent(self) -> torch.Tensor:
-        """What a position of an empty picture is encoded to, (C,)."""
-        # The middle of one so large that the padding around it is out of the autoencoder's sight.
-        middle = 12
-        side = 2 * middle * self._pixels_per_position
-        empty = torch.full((1, self.vae.config.in_channels, 1, side, side), EMPTY if self.has_alpha else 0.0)
-        return self.encode_clips(empty.to(self.vae.device))[0, :, 0, middle, middle].cpu()
-
-    def _encode_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """M at the network's resolution: a channel for each pixel of a position, or one channel for latents."""
-        unit = self._pixels_per_position
-        return pixel_unshuffle(mask, unit) if self.vae is None else downsample_mask(mask, unit)
+        channels = torch.cat([self.codec.keep_known(given, where), where.to(given)], dim=1)
+        return ConcatCondition(channels, spread_by=self.codec.mask_channels if self.config.spread_condition else 0)
 
     def _hold(self, clips: torch.Tensor, mask: torch.Tensor) -> KnownRegion:
         """What is given, for the sampler; arguments as `encode_condition`'s."""
         latents = self.encode_clips(clips)
-        where = self._encode_mask(mask)
+        where = self.codec.encode_mask(mask)
         return KnownRegion(latents, where.repeat(1, latents.shape[1] // where.shape[1], 1, 1, 1))
 
     def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
@@ -391,14 +366,8 @@ class ClipPipeline(DiffusionPipeline):
 
     def _time_ids(self, sample: torch.Tensor) -> torch.Tensor:
         """Stable Diffusion XL's size conditioning: original size, crop and target size, (B, 6)."""
-        size = [sample.shape[-2] * self._pixels_per_position, sample.shape[-1] * self._pixels_per_position]
+        size = [side * self.codec.factor for side in sample.shape[-2:]]
         return torch.tensor([[*size, 0, 0, *size]], device=sample.device, dtype=sample.dtype).repeat(len(sample), 1)
-
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """To pixels: (B, C, F, h, w) -> (B, 3, F, H, W) in [-1, 1], or 4 channels, premultiplied, with alpha."""
-        if self.vae is None:
-            return pixel_shuffle(latents, self.config.pixel_unshuffle)
-        return decode_clips(self.vae, latents)
 
     @staticmethod
     def _to_user(clips: torch.Tensor, output_type: str) -> Any:

@@ -182,12 +182,12 @@ class LumierePipeline(ClipPipeline):
         """Height and width (pixels) of the base clips that the network was trained on."""
         trained = self.unet.spatial.config["sample_size"]
         height, width = (trained, trained) if isinstance(trained, int) else trained
-        return height * self._pixels_per_position, width * self._pixels_per_position
+        return height * self.codec.factor, width * self.codec.factor
 
     @property
     def size_multiple(self) -> int:
         """What the network divides base clips' height and width (pixels) by."""
-        return self._pixels_per_position * 2 ** (len(self.unet.spatial.down_blocks) - 1)
+        return self.codec.factor * 2 ** (len(self.unet.spatial.down_blocks) - 1)
 
     @property
     def scale(self) -> int:
@@ -325,7 +325,7 @@ class LumierePipeline(ClipPipeline):
         stage = self.super_resolution if upscale is None or upscale else None
         if upscale and stage is None:
             raise LumiereError("this model has no super-resolution stage; leave upscale out")
-        pixels = self._decode(latents)
+        pixels = self.codec.decode(latents)
         pasted = given if paste_given else None
         if pasted is not None:
             last = stage is None or pasted.sharp_clips is None
@@ -390,7 +390,7 @@ class LumierePipeline(ClipPipeline):
         if mask is not None and not self.unet.config["condition_channels"]:
             raise LumiereError("this model takes no clip to keep a part of; train one: lumiere train conditional")
         batch, _, frames, *size = shape
-        height, width = (side * self._pixels_per_position for side in size)
+        height, width = (side * self.codec.factor for side in size)
         given = InpaintInput.read(
             video, mask, (batch, frames, height, width), self.scale, alpha=self.has_alpha, background=background
         )
@@ -410,7 +410,7 @@ class LumierePipeline(ClipPipeline):
         return plan_windows(num_frames, length, overlap, loop=loop, tapered=True)
 
     def _sample_shape(self, num_frames: int, height: int | None, width: int | None) -> tuple[int, int, int, int]:
-        unit, multiple = self._pixels_per_position, self.size_multiple
+        unit, multiple = self.codec.factor, self.size_multiple
         for name, side in (("height", height), ("width", width)):
             if side is not None and (side < multiple or side % multiple):
                 raise LumiereError(f"{name} {side}: choose a multiple of {multiple} pixels")

@@ -16,6 +16,7 @@ from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.upsampling import add_noise, low_res_channels, noise_augment, upsample_base, upsample_lanczos
 from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
+from openlumiere.latents import PixelCodec
 from openlumiere.stunet import STUNet
 
 from .clip_pipeline import ClipPipeline, ConcatCondition, Conditions, LumierePipelineOutput
@@ -214,7 +215,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             callback=callback_on_step_end,
             callback_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
-        pixels = self._decode(sharp)
+        pixels = self.codec.decode(sharp)
         if config.residual_scale is not None:
             pixels = self._add_residual(base, pixels)
         pixels = pixels[:, :, :count, : height * config.scale, : width * config.scale]
@@ -228,11 +229,12 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
 
     @property
-    def has_alpha(self) -> bool:
-        """Whether the network takes premultiplied RGBA, rather than RGB alone."""
-        config, own = self.config, self.config.pixel_unshuffle**2
-        beside = own if config.enlarge_low_res else (config.pixel_unshuffle // config.scale) ** 2
-        return bool(self.unet.spatial.config["in_channels"] == 4 * (own + beside))
+    def codec(self) -> PixelCodec:
+        """Pixels to what the network denoises, of premultiplied RGBA where it takes that, rather than of RGB alone."""
+        unit = self.config.pixel_unshuffle
+        low_res_unit = unit if self.config.enlarge_low_res else unit // self.config.scale
+        rgba = self.unet.spatial.config["in_channels"] == 4 * (unit**2 + low_res_unit**2)
+        return PixelCodec(unit, 4 if rgba else 3)
 
     def _sharp_shape(self, soft: torch.Tensor) -> tuple[int, ...]:
         unit = self.config.pixel_unshuffle

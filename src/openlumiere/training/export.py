@@ -11,11 +11,13 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from safetensors.torch import load_file
 from torch import nn
 
-from openlumiere.bundled import STYLES, write_checksums
+from openlumiere.bundled import CHECKSUMS, write_checksums
 from openlumiere.errors import LumiereError
+from openlumiere.files import read_json, replacing
 from openlumiere.pipelines.load import resolve_model
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
+from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.stunet import STUNet
 
 from . import state
@@ -25,6 +27,7 @@ from .stages.super_resolution import build_super_resolution
 from .stages.t2v import TextToVideo
 
 _STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
+_INDEX = "model_index.json"
 # What the second stage is told by the pipeline that carries it.
 _SECOND_STAGE = (
     "pixel_unshuffle", "scale", "residual_scale", "enlarge_low_res", "residual_base", "num_inference_steps",
@@ -49,14 +52,19 @@ def export(
 
     Args:
         run: the run's output folder; or a model, to be written anew with other defaults or another second stage.
-        out: folder to write; weights of an older export in it are replaced, a README.md and styles beside them stay.
+        out: folder to write: a new one, an empty one, or one with a model of ours, which is replaced; what lies beside
+            that model, such as a README.md and styles, stays.
         super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
         planner: output folder of a `planner` run, for models that are told where their subject is.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
         num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
         upscale_steps, noise_level: likewise of the second stage.
+
+    Raises:
+        LumiereError: no such run, runs that do not belong together, or other files in `out`.
     """
-    if (run / "model_index.json").exists():
+    kept = _beside_the_model(out)
+    if (run / _INDEX).exists():
         pipe = LumierePipeline.from_pretrained(resolve_model(str(run)), torch_dtype=dtype, local_files_only=True)
     else:
         config = _config(run, *_STAGES)
@@ -85,19 +93,32 @@ def export(
     if planner is not None:
         pipe.register_modules(planner=_read_planner(planner, pipe, dtype))
     _forget_origin(pipe)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    pipe.save_pretrained(partial)
-    card, styles = out / "README.md", out / STYLES
-    if card.exists():
-        shutil.copy(card, partial / card.name)
-    if styles.exists():
-        shutil.copytree(styles, partial / styles.name)
-    write_checksums(partial)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with replacing(out.resolve()) as partial:
+        pipe.save_pretrained(partial)
+        for path in kept:
+            if path.is_dir():
+                shutil.copytree(path, partial / path.name)
+            else:
+                shutil.copy2(path, partial / path.name)
+        write_checksums(partial)
     return out
+
+
+def _beside_the_model(out: Path) -> list[Path]:
+    """Return what a folder holds besides the model that is to be replaced there, such as its card and its styles.
+
+    Raises:
+        LumiereError: a file, or a folder that is neither empty nor a model of ours: nothing there may be removed.
+    """
+    if not out.exists():
+        return []
+    found = list(out.iterdir()) if out.is_dir() else [out]
+    if not found:
+        return []
+    index = read_json(out / _INDEX) if (out / _INDEX).is_file() else {}
+    if index.get("_class_name") not in (LumierePipeline.__name__, LumiereSuperResolutionPipeline.__name__):
+        raise LumiereError(f"{out} holds something else than a model of openlumiere; name a new or an empty folder")
+    return [path for path in found if path.name not in {*index, _INDEX, CHECKSUMS}]
 
 
 def _config(run: Path, *stages: str) -> TrainConfig:

@@ -1,17 +1,17 @@
 """Clips as files."""
 
 from .alpha import bleed, opaque
-from .fitting import FITS, Fit, colour, fit, is_clip, over, read_fitted, read_mask, read_mask_picture, read_picture
+from .fitting import FITS, Fit, fit, is_clip, over, read_fitted, read_mask, read_mask_picture, read_picture
+from .metadata import read_metadata
+from .opening import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from .pixels import colour
 from .reading import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
     Clip,
     ClipInfo,
     Frame,
     iter_frames,
     probe,
     read_clip,
-    read_metadata,
     sample_frames,
 )
 from .sheet import contact_sheet

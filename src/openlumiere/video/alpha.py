@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .fitting import colour
+from .pixels import colour
 
 _BLEED_LEVELS = 5  # of a pyramid: colours reach 2^5 pixels out
 # Below the first alpha a pixel of one bit is never shown, above the second always: faint haze leaves no specks.

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageOps
 
 from openlumiere.errors import LumiereError
 
-from .reading import VIDEO_SUFFIXES, Clip, probe, sample_frames
+from .opening import VIDEO_SUFFIXES, decoding_errors
+from .pixels import colour, eight_bit
+from .reading import Clip, probe, sample_frames
 
 Fit = Literal["crop", "pad", "stretch"]
 FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
 
 # How far the sides' ratio of a mask may be from its picture's: a size in whole pixels can't keep it exactly.
 _ASPECT_TOLERANCE = 0.03
-_SIXTEEN_BIT = 65535
 
 
 def fit(picture: Image.Image, size: tuple[int, int], how: Fit = "crop") -> Image.Image:
@@ -73,45 +74,26 @@ def over(picture: Image.Image, background: str | None) -> Image.Image:
     return Image.alpha_composite(below, picture.convert("RGBA")).convert("RGB")
 
 
-def colour(name: str) -> tuple[int, int, int]:
-    """A colour's name or ``#rrggbb`` as 8-bit red, green and blue."""
-    try:
-        return ImageColor.getrgb(name)[:3]
-    except ValueError as error:
-        raise LumiereError(f"{name!r} is no colour; give a name such as white, or #rrggbb") from error
-
-
 def _read(path: Path) -> Image.Image:
     if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
         return Image.fromarray(next(sample_frames(path, [0.0])))
     if not path.exists():
         raise LumiereError(f"{path} does not exist; check the name")
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith(("I", "F")):
-                return _eight_bit(np.asarray(upright, np.float64))
-            return upright.convert("RGBA") if upright.has_transparency_data else upright.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise LumiereError(f"{path} is corrupt or no picture ({error}); replace it") from error
-
-
-def _eight_bit(values: np.ndarray) -> Image.Image:
-    """Gray of more than 8 bits; of floating point where it stays within [0, 1]."""
-    top = 1.0 if values.max() <= 1 and not np.array_equal(values, values.round()) else _SIXTEEN_BIT
-    return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+    with decoding_errors(path, "picture"), Image.open(path) as picture:
+        picture.load()
+        upright = eight_bit(ImageOps.exif_transpose(picture))
+        return upright.convert("RGBA") if upright.has_transparency_data else upright.convert("RGB")
 
 
 def is_clip(path: str | Path) -> bool:
-    """Whether a file holds more than one frame, or a folder is given."""
+    """Return whether a file holds more than one frame, or a folder is given; of what can't be read: no."""
     path = Path(path)
     if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
         return True
     try:
-        with Image.open(path) as picture:
+        with decoding_errors(path), Image.open(path) as picture:
             return getattr(picture, "n_frames", 1) > 1
-    except OSError:
+    except LumiereError:
         return False
 
 

@@ -1,10 +1,13 @@
-"""What all writers take: frames as 8-bit pixels."""
+"""Pixels of 8 bits, and colours by name."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageColor
 
 from openlumiere.errors import LumiereError
+
+_SIXTEEN_BIT = 65535
 
 
 def as_uint8(frames: np.ndarray) -> np.ndarray:
@@ -23,3 +26,23 @@ def as_uint8(frames: np.ndarray) -> np.ndarray:
     if not np.isfinite(frames).all():
         raise LumiereError("frames hold values that are not numbers; sample again in float32 (--dtype float32)")
     return (frames.astype(np.float32) * 255.0).round().clip(0, 255).astype(np.uint8)
+
+
+def colour(name: str) -> tuple[int, int, int]:
+    """Return a colour's 8-bit red, green and blue, by its name or ``#rrggbb``."""
+    try:
+        return ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise LumiereError(f"{name!r} is no colour; give a name such as white, or #rrggbb") from error
+
+
+def eight_bit(picture: Image.Image) -> Image.Image:
+    """Bring gray of 16 bits, or of floating point, to 8 bits; Pillow's own conversion would cut off at 255.
+
+    Floating point that stays within [0, 1] is taken to fill that range, everything else to fill 16 bits.
+    """
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    values = np.asarray(picture, np.float64)
+    top = 1.0 if values.max() <= 1 and not np.array_equal(values, values.round()) else _SIXTEEN_BIT
+    return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))

@@ -1,33 +1,28 @@
-"""Reading clips: videos, animated pictures and folders of frames, and the notes that `writing` left in them."""
+"""Reading clips: videos, animated pictures and folders of frames."""
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
 from openlumiere.errors import LumiereError
 
+from .metadata import read_note
+from .opening import decoding_errors, kind_of, open_video
+from .pixels import eight_bit
+
 if TYPE_CHECKING:
     import av
 
-
-Metadata = dict[str, str | int | float]
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv"})
-PICTURE_SUFFIXES = frozenset({".webp", ".gif", ".png", ".apng"})
 # Formats that store a run of equal frames as a single long one.
 _MERGING = frozenset({".webp", ".gif", ".apng"})
 # Formats whose clock counts milliseconds: a frame's length says less of the rate than the note does.
@@ -36,6 +31,7 @@ _COARSE = frozenset({".webm", ".mkv"})
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _SHORTEST_DELAY, _USUAL_DELAY = 0.010, 0.100  # browsers show delays of 10 ms and less as 100 ms
 _UNEVEN = 0.5  # frames that last so much more or less than the average, as a share of it, make a rate variable
+_MOST_REPEATED = 10_000  # frames that are repeated for a constant rate: one that rests for hours would fill the memory
 _UNSPECIFIED = 2  # code of ITU-T H.273
 
 
@@ -55,15 +51,6 @@ class ClipInfo:
     height: int
     duration: float
     fps: float
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What `write_clip` keeps in a file beside the pictures."""
-
-    fps: float = 16.0
-    num_frames: int = 0
-    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +86,11 @@ def read_clip(path: str | Path) -> Clip:
     if as_stored and np.abs(lengths * fps - 1).max() > _UNEVEN:
         as_stored, fps = False, 1 / float(np.median(lengths))
         count = max(round(ends[-1] * fps), 1)
+        if count - len(frames) > _MOST_REPEATED:
+            raise LumiereError(
+                f"{path} has frames of {lengths.min():.3g} to {lengths.max():.3g} s, {count} at a constant rate; "
+                "cut it, or convert it to a constant rate"
+            )
     if not as_stored:
         shown = np.searchsorted(ends, (np.arange(count) + 0.5) / fps)
         frames = [frames[i] for i in shown.clip(max=len(frames) - 1)]
@@ -119,7 +111,7 @@ def iter_frames(path: str | Path, *, start: float = 0.0) -> Iterator[Frame]:
         LumiereError: as `read_clip`.
     """
     path = Path(path)
-    frames = {"video": _video_frames, "picture": _picture_frames, "folder": _folder_frames}[_kind(path)]
+    frames = {"video": _video_frames, "picture": _picture_frames, "folder": _folder_frames}[kind_of(path)]
     for frame in frames(path, start):
         if frame.end > start:
             yield frame
@@ -153,7 +145,7 @@ def probe(path: str | Path) -> ClipInfo:
         LumiereError: as `read_clip`, as far as that shows.
     """
     path = Path(path)
-    if _kind(path) == "video":
+    if kind_of(path) == "video":
         return _probe_video(path)
     count, frame = deque(enumerate(iter_frames(path), 1), maxlen=1).pop()
     height, width = frame.pixels().shape[:2]
@@ -168,62 +160,15 @@ def _true_rate(path: Path, count: int, duration: float) -> tuple[int, float]:
     suffix = path.suffix.lower()
     animated_png = suffix == ".png" and count > 1
     if suffix in _MERGING | _COARSE or animated_png:
-        note = _read_note(path)
+        note = read_note(path)
         known = note.num_frames == count or (note.num_frames and suffix not in _COARSE)
         if known and abs(note.num_frames / note.fps - duration) < 0.01:
             return note.num_frames, note.fps
     return count, count / duration
 
 
-def read_metadata(path: str | Path) -> Metadata:
-    """The metadata that `write_clip` kept in a file; empty when it holds none.
-
-    Raises:
-        LumiereError: missing, of unknown format or corrupt.
-    """
-    return _read_note(Path(path)).metadata
-
-
-def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise LumiereError(f"{path} does not exist; check the name")
-    if path.is_dir():
-        return "folder"
-    if suffix in VIDEO_SUFFIXES:
-        return "video"
-    if suffix in PICTURE_SUFFIXES:
-        return "picture"
-    known = ", ".join(sorted(VIDEO_SUFFIXES | PICTURE_SUFFIXES))
-    raise LumiereError(f"{path} is not a clip; give one of {known}, or a folder of PNG frames")
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Decoders' many exceptions as one line."""
-    from av import FFmpegError
-
-    try:
-        yield
-    except (
-        OSError, FFmpegError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError,
-    ) as error:  # fmt: skip
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise LumiereError(f"{path} is corrupt or no clip ({reason}); replace it") from error
-
-
-def _still_clip(path: Path) -> LumiereError:
+def _no_frames(path: Path) -> LumiereError:
     return LumiereError(f"{path} holds no frames; replace it")
-
-
-@contextmanager
-def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    import av
-
-    with reading(path), av.open(str(path)) as container:
-        if not container.streams.video:
-            raise LumiereError(f"{path} has no picture, only sound; give a video")
-        yield container, container.streams.video[0]
 
 
 def _time_base(stream: av.VideoStream) -> float:
@@ -271,7 +216,7 @@ def _video_frames(path: Path, start: float) -> Iterator[Frame]:
                 yield Frame(clock(previous), clock(frame), _converter(path, previous, stream))
             previous = frame
         if previous is None:
-            raise _still_clip(path)
+            raise _no_frames(path)
         length = previous.duration * base if previous.duration else 1 / float(stream.average_rate or 25)
         end = clock(previous) + length
         _check_whole(path, stream, end)
@@ -319,7 +264,7 @@ def _probe_video(path: Path) -> ClipInfo:
     with open_video(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
-            raise _still_clip(path)
+            raise _no_frames(path)
         height, width = _converter(path, first, stream)().shape[:2]
         duration = _duration(stream)
         if duration is None and container.duration:
@@ -336,10 +281,10 @@ def _probe_video(path: Path) -> ClipInfo:
 
 def _picture_frames(path: Path, start: float) -> Iterator[Frame]:
     """Frames of an animated picture, RGBA; delays of 10 ms and less last 100 ms, as in browsers."""
-    with reading(path), Image.open(path) as picture:
+    with decoding_errors(path), Image.open(path) as picture:
         clock, count, still = 0.0, getattr(picture, "n_frames", 1), 0.0
         if count == 1 and path.suffix.lower() in _MERGING:  # a single frame is stored without its duration
-            note = _read_note(path)
+            note = read_note(path)
             still = note.num_frames / note.fps
         for i in range(count):
             picture.seek(i)
@@ -354,38 +299,12 @@ def _folder_frames(path: Path, start: float) -> Iterator[Frame]:
     files = sorted(path.glob("*.png"))
     if not files:
         raise LumiereError(f"{path} holds no PNG frames; give a clip's file or a folder of frames")
-    fps = _read_note(path).fps
+    fps = read_note(path).fps
     for i, file in enumerate(files):
-        with reading(file), Image.open(file) as picture:
+        with decoding_errors(file), Image.open(file) as picture:
             picture.load()
             yield Frame(i / fps, (i + 1) / fps, _rgba(picture.copy()))
 
 
 def _rgba(picture: Image.Image) -> Callable[[], np.ndarray]:
-    return lambda: np.array(picture.convert("RGBA"))
-
-
-def _read_note(path: Path) -> _Note:
-    """The note that `write_clip` left in a file; an empty one for a file that is not from here."""
-    kind = _kind(path)
-    text: str | bytes | None = None
-    with reading(path):
-        if kind == "folder":
-            file = path / "metadata.json"
-            text = file.read_text(encoding="utf-8") if file.exists() else None
-        elif kind == "video":
-            with open_video(path) as (container, _):
-                tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska's are upper case
-                text = tags.get("comment")
-        else:
-            with Image.open(path) as picture:
-                text = picture.info.get("comment") or picture.info.get("Comment")
-                if "xmp" in picture.info:
-                    tag = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
-                    text = ElementTree.fromstring(picture.info["xmp"].rstrip(b"\0")).findtext(f".//{tag}")
-    try:
-        note = json.loads(text or "")
-        fps, num_frames, metadata = float(note["fps"]), int(note["num_frames"]), dict(note["metadata"])
-        return _Note(fps, num_frames, metadata) if fps > 0 else _Note()
-    except (ValueError, TypeError, KeyError):  # nothing, or somebody else's comment
-        return _Note()
+    return lambda: np.array(eight_bit(picture).convert("RGBA"))

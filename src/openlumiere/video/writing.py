@@ -1,30 +1,28 @@
 """Writing clips: videos, animated pictures, contact sheets and folders of frames.
 
-Every file carries one JSON note, where its format keeps comments: ``{"fps", "num_frames", "metadata"}``. Files are
-written beside their place and renamed, so that a half-written one is never found under its name.
+Every file carries a note, see `metadata`, and is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import replacing
 
 from .encoders.films import write_mov, write_mp4, write_webm
 from .encoders.pictures import write_apng, write_gif, write_webp
-from .fitting import colour
-from .pixels import as_uint8
+from .metadata import FOLDER_NOTE, note_text, picture_options, write_folder_note
+from .pixels import as_uint8, colour
 from .sheet import contact_sheet
 
 # Highest rate that players honour: browsers show delays of 10 ms and less as 100 ms.
@@ -57,7 +55,7 @@ def check_writable(path: str | Path) -> Path:
 
 
 def _target(path: str | Path) -> tuple[Path, str]:
-    """The path and the kind of file to write there: its suffix in lower case, "" for a folder of frames."""
+    """Return the path and the kind of file to write there: its suffix in lower case, "" for a folder of frames."""
     suffix = "" if str(path).endswith(("/", os.sep)) else Path(path).suffix.lower()
     if suffix not in _MAX_FPS:
         known = ", ".join(filter(None, _MAX_FPS))
@@ -66,7 +64,7 @@ def _target(path: str | Path) -> tuple[Path, str]:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name == "metadata.json" or (path.suffix == ".png" and path.stem.isdigit())
+    return path.name == FOLDER_NOTE or (path.suffix == ".png" and path.stem.isdigit())
 
 
 def write_clip(
@@ -79,7 +77,7 @@ def write_clip(
     lossless: bool = False,
     background: str | None = None,
 ) -> Path:
-    """Write a clip in the format that the suffix names, beside its place first, then renamed.
+    """Write a clip in the format that the suffix names, whole or not at all.
 
     - ``.mp4``: H.264, yuv420p, BT.709, index first; odd sizes grow by a copy of the last row or column,
       transparency is laid over the background.
@@ -118,47 +116,34 @@ def write_clip(
     if side < min_side:
         factor = math.ceil(min_side / side)
         pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-    note = note_of(fps, len(pixels), metadata)
+    note = note_text(fps, len(pixels), metadata)
     webp = partial(write_webp, lossless=lossless or max(pixels.shape[1:3]) <= _LOSSLESS_WEBP_SIDE)
     write: dict[str, Callable[[np.ndarray, Path, float, str], None]] = {
         ".mp4": partial(write_mp4, background=below), ".mov": write_mov, ".webm": _write_webm, ".webp": webp,
         ".apng": write_apng, ".gif": partial(write_gif, background=background),
         ".png": partial(_write_sheet, background=below), "": _write_folder,
     }  # fmt: skip
-    with beside(path) as unfinished:
+    with replacing_clip(path) as unfinished:
         write[suffix](pixels, unfinished, float(fps), note)
     return path
 
 
-def note_of(fps: float, num_frames: int, metadata: Mapping[str, str | int | float] | None) -> str:
-    """The note that a file carries: ASCII alone, which passes through every container."""
-    return json.dumps({"fps": float(fps), "num_frames": num_frames, "metadata": dict(metadata or {})})
-
-
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A hidden name in the same folder, renamed to `path` at the end, and gone if anything fails."""
+def replacing_clip(path: Path) -> Iterator[Path]:
+    """Write a clip's file or folder whole or not at all, see `files.replacing`; failures as one line.
+
+    Raises:
+        LumiereError: a full disk, or any other failure to write.
+    """
     from av import FFmpegError
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        if path.is_dir():  # a folder cannot be replaced in one step
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            os.replace(path, old)
-            os.replace(partial, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, path)
+        with replacing(path) as unfinished:
+            yield unfinished
     except (OSError, FFmpegError) as error:
         if error.errno in _DISK_FULL:
             raise LumiereError(f"no space left for {path}; free some, or write to another disk") from error
         raise LumiereError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
 
 
 def _write_webm(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
@@ -168,13 +153,11 @@ def _write_webm(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
 
 
 def _write_sheet(pixels: np.ndarray, path: Path, fps: float, note: str, *, background: str) -> None:
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("Comment", note)
-    contact_sheet(pixels, fps=fps, background=background).save(path, "PNG", pnginfo=info)
+    contact_sheet(pixels, fps=fps, background=background).save(path, "PNG", **picture_options("PNG", note))
 
 
 def _write_folder(pixels: np.ndarray, path: Path, fps: float, note: str) -> None:
     path.mkdir()
     for i, frame in enumerate(pixels):
         Image.fromarray(frame).save(path / f"{i:05d}.png")
-    (path / "metadata.json").write_text(json.dumps(json.loads(note), indent=2) + "\n", encoding="utf-8")
+    write_folder_note(path, note)

@@ -47,7 +47,7 @@ class Conditional(TextToVideo):
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
         if self.config.data.on_device and self.pipe.vae is not None:
-            batch = in_latents(batch, self.encode_clips, small=True)
+            batch = in_latents(batch, self.codec.encode, small=True)
         # Masks of clips whose latents are kept are drawn at the latents' own resolution.
         kept = "latents" in batch
         clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.diffusion.layout import LAYOUT_DIM, drop
 from openlumiere.errors import LumiereError
-from openlumiere.latents import encode_clips, pixels_per_position
+from openlumiere.latents import Codec, VAECodec
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
@@ -39,8 +39,7 @@ class DenoisingTask:
     Args:
         scheduler: the noise schedule.
         encode_prompts: prompts to what the network is told; many come at once on a GPU.
-        encode_clips: pixels in [-1, 1] to what the network denoises.
-        vae: what `encode_clips` encodes with; None = the network works on pixels.
+        codec: pixels in [-1, 1] to what the network denoises.
 
     Attributes:
         clips: the data set as pixels.
@@ -57,22 +56,17 @@ class DenoisingTask:
         single_frame: bool,
         scheduler: Any,
         encode_prompts: Callable[[list[str]], TextConditions],
-        encode_clips: Callable[[torch.Tensor], torch.Tensor],
-        vae: Any = None,
+        codec: Codec,
     ) -> None:
         self.config, self.device = config, device
-        if config.model.size % config.model.pixel_unshuffle:
-            raise LumiereError(
-                f"model.size, {config.model.size}, must be a multiple of model.pixel_unshuffle, "
-                f"{config.model.pixel_unshuffle}"
-            )
-        if vae is not None and config.model.size % pixels_per_position(vae):
-            raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {pixels_per_position(vae)}")
-        channels = None if vae is None else int(vae.config.in_channels)
+        if config.model.size % codec.factor:
+            of = "" if isinstance(codec, VAECodec) else "model.pixel_unshuffle, "
+            raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {of}{codec.factor}")
+        channels = codec.pixel_channels if isinstance(codec, VAECodec) else None
         self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels, device=device)
         if config.data.cache is not None:
-            self.dataset = cached_latents(config, self.clips, vae, device)
-        self.scheduler, self.encode_clips = scheduler, encode_clips
+            self.dataset = cached_latents(config, self.clips, codec, device)
+        self.scheduler, self.codec = scheduler, codec
         at_once = _PROMPTS_AT_ONCE if device.type == "cuda" else 1
         self.text = PromptCache(encode_prompts, at_once=at_once)
 
@@ -82,7 +76,7 @@ class DenoisingTask:
         """Loss of one batch; `clips`: what is denoised, the batch's own when None."""
         if clips is None:
             known = batch.get("latents")
-            clips = self.encode_clips(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
+            clips = self.codec.encode(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
         drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
         captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
         text = self.text(captions)
@@ -164,20 +158,20 @@ def pipeline_options(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def cached_latents(config: TrainConfig, source: Dataset[Any], vae: Any, device: torch.device) -> CachedLatents:
+def cached_latents(config: TrainConfig, source: Dataset[Any], codec: Codec, device: torch.device) -> CachedLatents:
     """The data set's latents, kept on disk where the configuration says."""
     data = config.data
-    if vae is None or data.cached < 1 or data.pool:
+    if not isinstance(codec, VAECodec) or data.cached < 1 or data.pool:
         raise LumiereError(
             "data.cache keeps latents: it needs a model with a VAE, data.cached above 0, and no data.pool"
         )
     described = {name: value for name, value in asdict(data).items() if name not in _NOT_IN_CACHE}
     weights = hashlib.sha256()
-    for name, value in sorted(vae.state_dict().items()):
+    for name, value in sorted(codec.vae.state_dict().items()):
         weights.update(name.encode() + value.float().cpu().numpy().tobytes())
     identity = {"data": described, "size": config.model.size, "seed": config.seed, "vae": weights.hexdigest()[:16]}
     return CachedLatents(
-        source, lambda pixels: encode_clips(vae, pixels.to(device)), Path(str(data.cache)), count=data.cached,
+        source, lambda pixels: codec.encode(pixels.to(device)), Path(str(data.cache)), count=data.cached,
         identity=identity, seed=config.seed, small=config.stage == "conditional",
     )  # fmt: skip
 

@@ -76,7 +76,7 @@ class Style(DenoisingTask):
             single_frame=True,
             scheduler=DDIMScheduler.from_config(self.pipe.scheduler.config),
             encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
-            encode_clips=self.pipe.encode_clips,
+            codec=self.pipe.codec,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:

@@ -15,7 +15,7 @@ from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.pixels import pixel_unshuffle
 from openlumiere.diffusion.upsampling import add_noise, downsample, low_res_channels, upsample_base
 from openlumiere.errors import LumiereError
-from openlumiere.latents import decode_clips, encode_clips, load_vae, pixels_per_position
+from openlumiere.latents import PixelCodec, VAECodec, load_vae
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
@@ -56,7 +56,7 @@ class _SuperResolution(DenoisingTask):
                 f"{'data.crop' if config.data.crop else 'model.size'}, {shown}, must be a multiple of "
                 f"model.scale x model.pixel_unshuffle, {model.scale} x {model.pixel_unshuffle}"
             )
-        self.vae = None if model.vae is None else _first_stages_vae(config).to(device)
+        self.first_stage = None if model.vae is None else _first_stages_codec(config, device)
         super().__init__(
             config,
             device,
@@ -65,7 +65,7 @@ class _SuperResolution(DenoisingTask):
             encode_prompts=lambda prompts: encode(
                 prompts, [self.tokenizer], [self.encoder], max_length=config.text.max_length, together=len(prompts) > 1
             ),
-            encode_clips=lambda clips: pixel_unshuffle(clips, config.model.pixel_unshuffle),
+            codec=PixelCodec(model.pixel_unshuffle, config.data.channels),
         )
 
     def sharp_clips(self, batch: dict[str, Any]) -> torch.Tensor:
@@ -77,7 +77,7 @@ class _SuperResolution(DenoisingTask):
         """Sharp clips as a first stage would have made them, with noise."""
         model = self.config.model
         soft = downsample(sharp, model.scale)
-        if self.vae is not None:
+        if self.first_stage is not None:
             passed = torch.rand(len(soft), generator=generator, device=self.device) < model.through_vae
             if passed.any():
                 soft[passed] = self.through_vae(soft[passed], generator)
@@ -91,11 +91,12 @@ class _SuperResolution(DenoisingTask):
 
     def through_vae(self, soft: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Soft clips as a first stage on latents returns them: decoded, from latents as right as it makes them."""
-        latents = encode_clips(self.vae, soft)
+        assert self.first_stage is not None
+        latents = self.first_stage.encode(soft)
         level = torch.rand(len(soft), 1, 1, 1, 1, generator=generator, device=self.device)
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
         noise = progressive_noise(noise, self.config.optim.noise_correlation)
-        decoded = decode_clips(self.vae, latents + self.config.model.latent_noise * level * noise).float()
+        decoded = self.first_stage.decode(latents + self.config.model.latent_noise * level * noise).float()
         return clamp_premultiplied(decoded) if soft.shape[1] == 4 else decoded.clamp(-1, 1)
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
@@ -108,7 +109,7 @@ class _SuperResolution(DenoisingTask):
                 module, torch.cat([noisy, soft.channels], dim=1), timesteps, text.hidden_states, soft.levels
             )
 
-        residual = (self.encode_clips(sharp) - soft.base) * self.config.model.residual_scale
+        residual = (self.codec.encode(sharp) - soft.base) * self.config.model.residual_scale
         return self.denoising_loss(batch, generator, predict, residual)
 
     def call(
@@ -135,7 +136,7 @@ class _SuperResolution(DenoisingTask):
         items = [self.dataset[i] for i in range(_SAMPLES)]
         real = self.sharp_clips({"pixels": torch.stack([item["pixels"] for item in items])})
         soft = downsample(real, model.scale)
-        if self.vae is not None:
+        if self.first_stage is not None:
             half = _SAMPLES // 2
             soft[half:] = self.through_vae(soft[half:], torch.Generator(self.device).manual_seed(0))
         generators = [torch.Generator(self.device).manual_seed(i) for i in range(_SAMPLES)]
@@ -164,17 +165,17 @@ def _shown_side(config: TrainConfig) -> int:
     return config.data.crop or config.model.size
 
 
-def _first_stages_vae(config: TrainConfig) -> Any:
+def _first_stages_codec(config: TrainConfig, device: torch.device) -> VAECodec:
     """The VAE that a configuration names, if it takes the low-res clips."""
-    vae = load_vae(str(config.model.vae))
-    if vae.config.in_channels != config.data.channels:
+    codec = VAECodec(load_vae(str(config.model.vae)).to(device))
+    if codec.pixel_channels != config.data.channels:
         raise LumiereError(
-            f"model.vae, {config.model.vae}, takes {vae.config.in_channels} channels: set data.channels to it"
+            f"model.vae, {config.model.vae}, takes {codec.pixel_channels} channels: set data.channels to it"
         )
-    side, unit = _shown_side(config) // config.model.scale, pixels_per_position(vae)
+    side, unit = _shown_side(config) // config.model.scale, codec.factor
     if side % unit:
         raise LumiereError(f"low-res clips of {side} pixels, but model.vae takes multiples of {unit}: choose others")
-    return vae
+    return codec
 
 
 class SuperResolutionImage(_SuperResolution):

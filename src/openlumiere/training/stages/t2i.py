@@ -9,9 +9,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from openlumiere.diffusion.pixels import pixel_unshuffle
 from openlumiere.errors import LumiereError
-from openlumiere.latents import encode_clips, load_vae, pixels_per_position
+from openlumiere.latents import Codec, PixelCodec, VAECodec, load_vae
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
 from openlumiere.training.config import TrainConfig
@@ -26,7 +25,7 @@ class TextToImage(DenoisingTask):
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         model = config.model
         vae = self.vae = None if model.vae is None else load_vae(model.vae).to(device)
-        channels = 3 * model.pixel_unshuffle**2 if vae is None else int(vae.config.latent_channels)
+        codec: Codec = PixelCodec(model.pixel_unshuffle) if vae is None else VAECodec(vae)
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
         super().__init__(
@@ -37,14 +36,13 @@ class TextToImage(DenoisingTask):
             encode_prompts=lambda prompts: encode(
                 prompts, [self.tokenizer], [self.encoder], max_length=config.text.max_length, together=len(prompts) > 1
             ),
-            encode_clips=lambda p: pixel_unshuffle(p, model.pixel_unshuffle) if vae is None else encode_clips(vae, p),
-            vae=vae,
+            codec=codec,
         )
         try:
             self.module = UNet2DConditionModel(
-                sample_size=model.size // (model.pixel_unshuffle if vae is None else pixels_per_position(vae)),
-                in_channels=channels,
-                out_channels=channels,
+                sample_size=model.size // codec.factor,
+                in_channels=codec.channels,
+                out_channels=codec.channels,
                 **model.unet,
             ).to(device, memory_format=torch.channels_last)
         except (TypeError, ValueError) as error:

@@ -55,8 +55,7 @@ class TextToVideo(DenoisingTask):
             single_frame=False,
             scheduler=schedule,
             encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
-            encode_clips=self.pipe.encode_clips,
-            vae=self.pipe.vae,
+            codec=self.pipe.codec,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:

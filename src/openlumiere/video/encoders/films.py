@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from openlumiere.video.alpha import bleed, opaque
+from openlumiere.video.metadata import video_tags
 
 from .timing import delays
 
@@ -76,7 +77,7 @@ def _encode(
     retimed = _in_milliseconds if container == "webm" else _as_they_are
     stream: av.VideoStream | None = None
     with av.open(target, "w", format=container, options=index_first) as output:
-        output.metadata["comment"] = note
+        output.metadata.update(video_tags(note))
         for i, picture in enumerate(frames):
             if stream is None:
                 stream = output.add_stream(codec, rate=rate, options=options)  # type: ignore[assignment]

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from openlumiere.video.alpha import bleed, one_bit, opaque
+from openlumiere.video.metadata import picture_options
 
 from .timing import delays
-
-_XMP = (
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
-    '<rdf:li xml:lang="x-default">{}</rdf:li>'
-    "</rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>"
-)
 
 
 def write_webp(
@@ -35,7 +28,7 @@ def write_webp(
     pictures = [Image.fromarray(frame) for frame in pixels]
     pictures[0].save(
         file, "WEBP", save_all=True, append_images=pictures[1:], duration=delays(len(pixels), fps, 1000), loop=0,
-        lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=4, xmp=_XMP.format(escape(note)),
+        lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=4, **picture_options("WEBP", note),
     )  # fmt: skip
 
 
@@ -51,11 +44,10 @@ def write_indexed_apng(index: np.ndarray, table: np.ndarray, file: Path | Binary
 
 
 def _save_apng(pictures: list[Image.Image], file: Path | BinaryIO, fps: float, note: str, **options: Any) -> None:
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("Comment", note)
     pictures[0].save(
         file, "PNG", save_all=True, append_images=pictures[1:], duration=delays(len(pictures), fps, 1000), loop=0,
-        disposal=PngImagePlugin.Disposal.OP_NONE, blend=PngImagePlugin.Blend.OP_SOURCE, pnginfo=info, **options,
+        disposal=PngImagePlugin.Disposal.OP_NONE, blend=PngImagePlugin.Blend.OP_SOURCE,
+        **picture_options("PNG", note), **options,
     )  # fmt: skip
 
 
@@ -114,8 +106,9 @@ def _save_gif(
         options = {"transparency": clear, "disposal": 2}
     pictures = [_indexed(frame, table) for frame in index]
     pictures[0].save(
-        file, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=False, comment=note.encode(),
-        duration=[10 * delay for delay in delays(len(pictures), fps, 100)], palette=table.tobytes(), **options,
+        file, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=False,
+        duration=[10 * delay for delay in delays(len(pictures), fps, 100)], palette=table.tobytes(),
+        **picture_options("GIF", note), **options,
     )  # fmt: skip
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from openlumiere.errors import LumiereError
-from openlumiere.video.fitting import colour
-from openlumiere.video.pixels import as_uint8
-from openlumiere.video.writing import beside, check_writable
+from openlumiere.video.pixels import as_uint8, colour
+from openlumiere.video.writing import check_writable, replacing_clip
 
 from .checking import Measured, check_sticker
 from .encoding import MAX_FPS, PALETTED, Encoder, Settings
@@ -117,7 +116,7 @@ def make_sticker(
     encoder = Encoder(shaped, duration, suffix, background=background, metadata=metadata)
     best = search(encoder, top, duration, suffix, rules.max_bytes, tell)
     check = partial(check_sticker, target=rules, suffix=suffix, transparent=bool((shaped[..., 3] < 128).any()))
-    with beside(path) as unfinished:
+    with replacing_clip(path) as unfinished:
         unfinished.write_bytes(best.data)
         measured = check(unfinished)
     given_up = [timed.change] if timed.change else []

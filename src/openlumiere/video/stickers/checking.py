@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from openlumiere.errors import LumiereError
-from openlumiere.video.reading import open_video, reading, video_frames_with_alpha
+from openlumiere.video.opening import decoding_errors, open_video
+from openlumiere.video.reading import video_frames_with_alpha
 
 from .targets import StickerTarget
 
@@ -80,7 +81,7 @@ def _measure_video(path: Path) -> Measured:
 
 def _measure_picture(path: Path) -> Measured:
     lengths, transparent = [], False
-    with reading(path), Image.open(path) as picture:
+    with decoding_errors(path), Image.open(path) as picture:
         for i in range(getattr(picture, "n_frames", 1)):
             picture.seek(i)
             picture.load()

@@ -19,8 +19,8 @@ from openlumiere.video.encoders.pictures import (
     write_indexed_gif,
     write_webp,
 )
+from openlumiere.video.metadata import note_text
 from openlumiere.video.palette import despeckle, nearest, palette_of
-from openlumiere.video.writing import note_of
 
 from .timing import resample
 
@@ -74,7 +74,7 @@ class Encoder:
         """Encode: the file's bytes."""
         count, quality = settings.num_frames, settings.quality
         fps, file = count / self._duration, io.BytesIO()
-        note = note_of(fps, count, self._metadata)
+        note = note_text(fps, count, self._metadata)
         is_gif = self._suffix == ".gif"
         plain = settings.colours == 256 and quality >= (_DITHERED if is_gif else 100)
         if self._suffix in PALETTED and not plain:

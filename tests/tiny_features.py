@@ -1,4 +1,4 @@
-"""What tests of distribution metrics share: small moving clips, TorchScript networks called as I3D and C3D are."""
+"""TorchScript networks that are called as I3D and C3D are, with random weights."""
 
 from __future__ import annotations
 
@@ -6,42 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import torch
 from torch import nn
 
 from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.protocols import distributions
 from openlumiere.evaluation.scores import Score
-
-
-def moving_square(seed: int, *, frames: int = 20, side: int = 32, speed: float = 1.0) -> np.ndarray:
-    """A coloured square that crosses a plain background: uint8 (frames, side, side, 3)."""
-    rng = np.random.default_rng(seed)
-    back, front = rng.integers(40, 216, (2, 3))
-    start, step = rng.uniform(0, side, 2), rng.normal(size=2) * speed
-    axis = np.arange(side)
-    clip = np.empty((frames, side, side, 3), np.uint8)
-    clip[:] = back
-    for i in range(frames):
-        y, x = (start + step * i) % side
-        inside = (np.abs(axis[:, None] - y) < side / 6) & (np.abs(axis[None] - x) < side / 6)
-        clip[i][inside] = front
-    return clip
-
-
-def write_avi(frames: np.ndarray, path: Path, *, fps: int = 25) -> Path:
-    """MPEG-4 in AVI, as UCF101 has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.bit_rate = 2_000_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 class LikeI3D(nn.Module):
