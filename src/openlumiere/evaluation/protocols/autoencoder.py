@@ -35,7 +35,7 @@ from openlumiere.evaluation.test_pictures import (
     read_square,
     unseen_kinds,
 )
-from openlumiere.tables import columns, table
+from openlumiere.tables import plain_table, table
 
 NOISE = (0.0, 0.05, 0.1, 0.15, 0.3)
 # The least that a bundled autoencoder has to reach, in dB, %, 1/255, share, dB.
@@ -275,7 +275,7 @@ def markdown(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """Return the gates as plain text, for the terminal."""
-    return columns(_rows(report, missed="MISSED"))
+    return plain_table(_rows(report, missed="MISSED"))
 
 
 def _rows(report: Report, *, missed: str) -> list[list[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from openlumiere import files
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.judges import MEASURES, Verdict
-from openlumiere.tables import columns, table
+from openlumiere.tables import plain_table, table
 
 Report = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _classifiers(report: Report) -> list[str]:
 def summary(report: Report) -> str:
     """Return the main table as plain text, for the terminal."""
     heads, rows = _rows(report)
-    return "\n".join([columns([heads, *rows]), "in brackets: 95 % interval", *_classifiers(report)])
+    return "\n".join([plain_table([heads, *rows]), "in brackets: 95 % interval", *_classifiers(report)])
 
 
 def markdown(report: Report) -> str:
