@@ -18,9 +18,8 @@ from openlumiere.cli import main
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.features.clip_sets import Preparation, list_clips, read_prepared, some_of
 from openlumiere.evaluation.features.networks import PUBLISHED, find_features
-from openlumiere.evaluation.protocols.distributions import fvd, inception
 from openlumiere.video import write_clip
-from tiny_features import LikeC3D, LikeI3D, torchscript
+from tiny_features import LikeC3D, LikeI3D, fvd, inception, torchscript
 
 
 @pytest.fixture(scope="module")
