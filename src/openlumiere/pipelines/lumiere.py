@@ -19,6 +19,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
 from .clip_pipeline import ClipPipeline, Conditions, Img2ImgStart, LumierePipelineOutput
+from .generators import restarted
 from .given import InpaintInput
 from .inputs import rgb
 from .layouts import told_layout
@@ -239,7 +240,8 @@ class LumierePipeline(ClipPipeline):
             num_frames: a multiple of ``unet.frame_multiple``; any number from `window_frames` on.
             height, width: in pixels; the size that the network was trained at when None.
             num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
-            generator: one, or a list with one for each clip; a clip then does not depend on its batch.
+            generator: one, or a list with one for each clip; a clip then does not depend on its batch. The second stage
+                gets fresh ones of the same seeds, as `lumiere upscale --seed` does.
             latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
             video: clips of which a part is given, as `pipelines.inputs.as_clips` takes them, one for each clip to make
                 or one for all, of the length to make and the size of the base's clips, or of the second stage's;
@@ -337,7 +339,7 @@ class LumierePipeline(ClipPipeline):
             sharp = stage(
                 self._to_user(pixels, "pt"),
                 [prompt for prompt in prompts for _ in range(num_videos_per_prompt)],
-                generator=generator,
+                generator=restarted(generator),
                 loop=loop,
                 window_batch_size=window_batch_size,
                 devices=devices,
