@@ -138,7 +138,7 @@ def make(
     if stage is not None:
         frames = _sharpened(stage, frames, recipe, output, args, watch)
         if task is not None and task.mask is not None:
-            from openlumiere.pipelines.given import paste_given
+            from openlumiere.pipelines.inputs import paste_given
 
             frames = paste_given(frames, task.video, task.mask, feather=feather, background=recipe.background)
     if task is not None:

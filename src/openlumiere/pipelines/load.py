@@ -63,7 +63,8 @@ def _load(kind: type[ClipPipeline], model: str, source: str, device: str, dtype:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise LumiereError(_why_not(model, source, error)) from error
-    for part in pipe.components.values():
+    second = getattr(pipe, "super_resolution", None)
+    for part in (*pipe.components.values(), *(second.components.values() if second is not None else ())):
         if isinstance(part, STUNet):
             part.to(memory_format=torch.channels_last)
     return pipe.to(place)

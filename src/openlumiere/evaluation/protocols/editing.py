@@ -28,7 +28,7 @@ from openlumiere.evaluation.judges.motion import FROZEN_BELOW
 from openlumiere.evaluation.judges.tracks import SIDE, moving_fraction
 from openlumiere.evaluation.tables import table
 from openlumiere.evaluation.test_split import SCENES
-from openlumiere.pipelines.given import paste_given
+from openlumiere.pipelines.inputs import paste_given
 from openlumiere.pipelines.tasks import Task, animate, cinemagraph, extend, inpaint, interpolate, restyle
 from openlumiere.stunet import STUNet
 
