@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
 import tiny
 from openlumiere import LumierePipeline
@@ -217,6 +222,66 @@ def test_any_scheduler_works_or_is_refused_in_one_line(name: str) -> None:
             frames = make(pipe, num_inference_steps=4, guidance_scale=1.0)
             assert np.isfinite(frames).all()
             assert frames.std() > 0.01
+
+
+# --- LoRAs ------------------------------------------------------------------------------------------------------------
+
+
+def lora_of(unet: torch.nn.Module, rank: int = 2) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A random LoRA in diffusers' format, and what it adds to the weights that it changes."""
+    twin = copy.deepcopy(unet)
+    twin.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=["to_q", "to_v"]))
+    added = {}
+    for name, part in twin.named_modules():
+        if hasattr(part, "lora_B"):
+            torch.nn.init.normal_(part.lora_B["default"].weight, generator=seeded(4))
+            added[f"{name}.weight"] = part.lora_B["default"].weight @ part.lora_A["default"].weight
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(twin))
+    return {f"unet.{name}": value for name, value in state.items()}, added
+
+
+@torch.no_grad()
+def test_loras_are_merged_at_a_strength_and_leave_no_trace(tmp_path: Path) -> None:
+    pipe = tiny.conditioned()
+    plain = {name: value.clone() for name, value in pipe.unet.spatial.state_dict().items()}
+
+    def check(strength: float) -> None:
+        for name, value in pipe.unet.spatial.state_dict().items():
+            torch.testing.assert_close(value, plain[name] + strength * added.get(name, torch.zeros_like(value)))
+
+    state, added = lora_of(pipe.unet.spatial)
+    assert added
+    expected = make(pipe)
+    pipe.load_lora_weights(state, adapter_name="mine")
+    check(1.0)
+    assert np.abs(make(pipe) - expected).max() > 1e-3
+    save_file(
+        {name: value.contiguous() for name, value in state.items()}, tmp_path / "pytorch_lora_weights.safetensors"
+    )
+    pipe.load_lora_weights(tmp_path)  # of a folder, beside the first
+    assert pipe.get_active_adapters() == ["mine", "default_1"]
+    check(2.0)
+    pipe.set_adapters(["mine", "default_1"], [0.5, 0.25])
+    check(0.75)
+    pipe.set_styles({})  # styles are another thing
+    check(0.75)
+    pipe.set_adapters("mine")
+    assert pipe.get_active_adapters() == ["mine"]
+    check(1.0)
+    for call, words in (
+        (lambda: pipe.load_lora_weights(state, adapter_name="mine"), "is loaded already"),
+        (lambda: pipe.set_adapters("yours"), "loaded: mine, default_1"),
+        (lambda: pipe.load_lora_weights(tmp_path / "nowhere"), "there is no LoRA at"),
+        (lambda: pipe.load_lora_weights({"text_encoder.a": torch.ones(1)}), "holds no LoRA of a U-Net"),
+        (lambda: pipe.load_lora_weights(lora_of(tiny.unet("bundled"))[0]), "no style for this model"),
+    ):
+        with pytest.raises(LumiereError, match=words) as error:
+            call()
+        assert "\n" not in str(error.value)
+        check(1.0)
+    pipe.unload_lora_weights()
+    assert all(torch.equal(value, plain[name]) for name, value in pipe.unet.spatial.state_dict().items())
+    assert np.array_equal(make(pipe), expected)
 
 
 # --- Devices ----------------------------------------------------------------------------------------------------------

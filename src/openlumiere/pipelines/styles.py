@@ -162,8 +162,7 @@ def read_style(path: Path, spatial: UNet2DConditionModel) -> dict[str, torch.Ten
         LumiereError: no style, or one of a U-Net of another shape.
     """
     if not path.is_dir() or (path / LORA).exists():
-        folder, name = (path, LORA) if path.is_dir() else (path.parent, path.name)
-        return read_lora(str(folder), spatial, called=str(path), weight_name=name, local_files_only=True)
+        return read_lora(path, spatial)
     inside = path / "unet" if (path / "unet").is_dir() else path
     try:
         weights = UNet2DConditionModel.from_pretrained(inside, local_files_only=True).state_dict()
@@ -175,22 +174,25 @@ def read_style(path: Path, spatial: UNet2DConditionModel) -> dict[str, torch.Ten
     return _changed(weights, own)
 
 
-def read_lora(
-    source: Any, spatial: UNet2DConditionModel, *, called: str = "", **kwargs: Any
-) -> dict[str, torch.Tensor]:
+def read_lora(source: Any, spatial: UNet2DConditionModel, **kwargs: Any) -> dict[str, torch.Tensor]:
     """Read a LoRA in diffusers' format as the weights that it gives a U-Net, merged by peft; only those that differ.
 
     Args:
         source: a hub id, a folder, a file or a state dict.
         spatial: the U-Net as it is without it; left as it is.
-        called: its name in errors.
         kwargs: of diffusers' ``lora_state_dict``.
 
     Raises:
         LumiereError: no LoRA, or one of another U-Net.
     """
-    called = called or ("this state dict" if isinstance(source, dict) else str(source))
-    source = source if isinstance(source, dict) else str(source)
+    called = "this state dict" if isinstance(source, dict) else str(source)
+    if not isinstance(source, dict):
+        path = Path(source)
+        if path.exists():
+            folder, name = (path, LORA) if path.is_dir() else (path.parent, path.name)
+            source, kwargs = str(folder), {"weight_name": name, "local_files_only": True} | kwargs
+        elif called.count("/") != 1 or called.startswith((".", "/", "~")):
+            raise LumiereError(f"there is no LoRA at {called}: give a file, a folder, or a hub id such as owner/name")
     try:
         lora, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(source, **kwargs)
         of_unet = {key: value for key, value in lora.items() if key.startswith("unet.")}
