@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import diffusers
+from diffusers.utils import logging
 
 from openlumiere.bundled import model_folder
 from openlumiere.stunet import STUNet
 
 from .super_resolution import LumiereSuperResolutionPipeline
 
+logger = logging.get_logger(__name__)
+
 _NAME = "super_resolution"
+_OLDER = (_NAME, "sr_unet", "sr_scheduler")  # in the index of models whose second stage had no folder of its own
 _SHARED = ("text_encoder", "tokenizer")
 # What loading a second stage takes over from the call that loads the whole.
 _LOADING = ("torch_dtype", "dtype", "variant", "use_safetensors", "low_cpu_mem_usage", "local_files_only")
@@ -53,7 +57,15 @@ class SecondStageMixin(_Base):
         config = super().load_config(*args, **kwargs)
         if not isinstance(config, dict):
             return config
-        return {key: value for key, value in config.items() if key not in (_NAME, "sr_unet", "sr_scheduler")}
+        return {key: value for key, value in config.items() if key not in _OLDER}
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: Any, **kwargs: Any) -> Any:
+        """As diffusers'; its own ``DiffusionPipeline.from_pretrained`` calls only this of ours, so reads no older one."""
+        if isinstance(config_dict.get(_NAME), dict):
+            logger.warning("the second stage is in an older layout: load it with LumierePipeline.from_pretrained")
+            config_dict = {key: value for key, value in config_dict.items() if key not in _OLDER}
+        return super().extract_init_dict(config_dict, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """As diffusers'; the second stage in its own folder, without the text encoder that it shares."""
