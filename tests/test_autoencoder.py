@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors.torch import load_file
 
 from openlumiere.autoencoder import RGBAAutoencoder
@@ -20,28 +20,9 @@ from openlumiere.errors import LumiereError
 from openlumiere.training.config import parse
 from openlumiere.training.loop import train
 from openlumiere.training.stages.autoencoder import charbonnier, reconstruction_loss, translate
+from tiny_data import SIDE
 
-SIDE = 32
 TINY = {"latent_channels": 4, "block_out_channels": [8, 16, 16], "layers_per_block": [1, 1]}
-
-
-def drawing(seed: int) -> Image.Image:
-    """A disc and a square of random colours, transparent around them."""
-    rng = np.random.default_rng(seed)
-    picture = Image.new("RGBA", (SIDE, SIDE))
-    pen = ImageDraw.Draw(picture)
-    for shape in (pen.ellipse, pen.rectangle):
-        left, top = rng.integers(0, SIDE // 2, 2).tolist()
-        shape((left, top, left + 14, top + 14), fill=(*rng.integers(0, 256, 3).tolist(), 255))
-    return picture
-
-
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Arrays as `lumiere data artwork` writes them."""
-    folder = tmp_path_factory.mktemp("artwork")
-    artwork._store(folder, "drawn", lambda: ((str(n), drawing(n)) for n in range(60)), SIDE)
-    return folder
 
 
 # --- The network ------------------------------------------------------------------------------------------------------
@@ -122,6 +103,7 @@ def recipe(drawings: Path, output: Path, **optim: object) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Path) -> None:
     constant = {"decay_steps": 1, "final_lr_ratio": 1.0}  # a rate that does not know where the run ends
     train(parse(recipe(drawings, tmp_path / "whole", **constant)))
@@ -134,6 +116,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Pat
     assert (tmp_path / "whole" / "export" / "vae" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp_path: Path) -> None:
     exported = train(parse(recipe(drawings, tmp_path / "run", max_steps=150)))
     torch.manual_seed(0)

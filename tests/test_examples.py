@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clips import moving
 from openlumiere.bundled import bundled_folder, styles_of
 from openlumiere.video import read_clip, write_clip
-from test_video import moving
+
+pytestmark = pytest.mark.slow  # clips are made
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,7 +20,6 @@ from openlumiere.errors import LumiereError
 from openlumiere.packing import compress, expand, packed_bytes, read_parts, write_parts
 from openlumiere.pipelines import text
 from openlumiere.pipelines.text import PACKED_ENCODER, embed, load_text_encoder
-from test_training import make_data
 
 SOME = settings(max_examples=20, deadline=None)
 
@@ -84,13 +83,6 @@ def test_parts_stay_below_their_limit_and_older_ones_go(tmp_path: Path) -> None:
 # --- Loops and pictures -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("loops")
-    make_data(folder)
-    return folder
-
-
 def test_packed_loops_are_read_as_the_shards_are(loops: Path, tmp_path: Path) -> None:
     most = 15 * 1024  # one loop, and the end of a tar file
     done = pack_loops(loops, tmp_path, subjects=["tiger", "heart"], part_bytes=most)
@@ -137,6 +129,7 @@ def test_packed_artwork_is_drawn_of_as_the_arrays_are(tmp_path: Path) -> None:
 # --- Text -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_packed_encoder_says_what_the_whole_one_says(
     loops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

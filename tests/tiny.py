@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -36,6 +37,7 @@ from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.pipelines.text import load_text_encoder
+from openlumiere.training.state import EMA
 
 TEXT_DIM = 16
 CORPUS = "a tiger walking to the left on green background red heart bouncing blurry still picture of the sea"
@@ -209,8 +211,8 @@ def conditioned(*, upscale: bool = False, layout: bool = False) -> LumierePipeli
     )  # fmt: skip
     more: dict[str, Any] = {"planner": planner()} if layout else {}
     if upscale:
-        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
-        more |= {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+        second.register_to_config(num_inference_steps=1)
+        more |= {"super_resolution": second}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
@@ -237,8 +239,8 @@ def transparent(*, sharpened: int | None = None) -> LumierePipeline:
     )  # fmt: skip
     more: dict[str, Any] = {}
     if sharpened:
-        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
-        more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+        second.register_to_config(num_inference_steps=1)
+        more = {"super_resolution": second}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, vae=vae, num_inference_steps=2, window_frames=8, **more,
@@ -453,3 +455,15 @@ TRAINING: dict[str, Any] = {
     "sample_prompts": ["a tiger on a green background", "a red heart on a blue background"],
     "log_every": 2,
 }
+
+
+def trained_once(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer, EMA]:
+    """A network, its optimizer and its average, after one step."""
+    torch.manual_seed(width)
+    module = nn.Sequential(nn.Linear(width, width), nn.Linear(width, 1))
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+    ema = EMA(module, 0.9)
+    module(torch.ones(2, width)).sum().backward()
+    optimizer.step()
+    ema.update(module)
+    return module, optimizer, ema

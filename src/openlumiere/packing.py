@@ -16,23 +16,25 @@ import torch
 from safetensors.torch import load, save
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, write_bytes, write_json
 
 MIB = 2**20
 PART_BYTES = 15 * MIB
 _BLOCK = 128
 _FEW = 4096  # values below which a tensor stays as it is
 _INDEX = ".json"
+_NOTE = "told"  # its key in the list
 
 
 def packed_bytes(tensor: torch.Tensor, bits: int) -> int:
-    """How many bytes `compress` makes of a tensor."""
+    """Return how many bytes `compress` makes of a tensor."""
     if not _is_packed(tensor, bits):
         return tensor.numel() * tensor.element_size()
     return tensor.numel() * bits // 8 + (-(-tensor.numel() // _BLOCK) * 4 if bits == 8 else 0)
 
 
 def compress(tensor: torch.Tensor, bits: int, *, squares: bool = False) -> dict[str, torch.Tensor]:
-    """A tensor in 32, 16 or 8 bits a value, for `expand`.
+    """Return a tensor in 32, 16 or 8 bits a value, for `expand`.
 
     Args:
         squares: the values are means of squares, as an optimizer's second moments: their roots are kept, rounded up,
@@ -63,7 +65,7 @@ def compress(tensor: torch.Tensor, bits: int, *, squares: bool = False) -> dict[
 
 
 def expand(parts: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The tensor that `compress` was given, but for rounding."""
+    """Return the tensor that `compress` was given, but for rounding."""
     if "exact" in parts:
         return parts["exact"]
     if "half" in parts:
@@ -79,15 +81,15 @@ def _is_packed(tensor: torch.Tensor, bits: int) -> bool:
 
 
 def write_parts(
-    folder: Path, name: str, tensors: dict[str, dict[str, torch.Tensor]], told: dict[str, Any], *,
+    folder: Path, name: str, tensors: dict[str, dict[str, torch.Tensor]], note: dict[str, Any], *,
     part_bytes: int = PART_BYTES,
 ) -> list[Path]:  # fmt: skip
     """Write what `compress` made of named tensors as ``NAME-XXXXXXXX-N.part`` files, and ``NAME.json`` that lists them.
 
-    Until the list is in its place the older one and its parts stay whole.
+    Until the list is written the older one and its parts stay whole.
 
     Args:
-        told: plain data to be kept in the list.
+        note: plain data to be kept in the list.
         part_bytes: size of a part.
 
     Returns:
@@ -98,29 +100,25 @@ def write_parts(
     data = save(flat)
     digest = hashlib.sha256(data).hexdigest()
     written = []
-    for place, start in enumerate(range(0, len(data), part_bytes)):
-        path = folder / f"{name}-{digest[:8]}-{place}.part"
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(data[start : start + part_bytes])
-        partial.rename(path)
+    for number, start in enumerate(range(0, len(data), part_bytes)):
+        path = folder / f"{name}-{digest[:8]}-{number}.part"
+        write_bytes(path, data[start : start + part_bytes])
         written.append(path)
     index = folder / f"{name}{_INDEX}"
-    partial = index.with_suffix(".partial")
-    listed = {"parts": [path.name for path in written], "sha256": digest, "told": told}
-    partial.write_text(json.dumps(listed), encoding="utf-8")
-    partial.rename(index)
+    listed = {"parts": [path.name for path in written], "sha256": digest, _NOTE: note}
+    write_json(index, listed, indent=None)
     for old in set(folder.glob(f"{name}-*.part")) - set(written):
         old.unlink()
     return [*written, index]
 
 
 def has_parts(folder: Path, name: str) -> bool:
-    """Whether `write_parts` wrote something of this name there."""
+    """Return whether `write_parts` wrote something of this name there."""
     return (folder / f"{name}{_INDEX}").exists()
 
 
 def read_parts(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What `write_parts` was given: the tensors, expanded, and what was told.
+    """Return what `write_parts` was given: the tensors, expanded, and the note.
 
     Raises:
         LumiereError: a part that is missing or damaged.
@@ -130,11 +128,13 @@ def read_parts(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[s
         listed = json.loads(index.read_text(encoding="utf-8"))
         data = b"".join((folder / part).read_bytes() for part in listed["parts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LumiereError(f"{index} or one of its parts cannot be read ({error}); copy all of them anew") from error
+        raise LumiereError(
+            f"{index} or one of its parts cannot be read ({one_line(error)}); copy all of them anew"
+        ) from error
     if hashlib.sha256(data).hexdigest() != listed["sha256"]:
         raise LumiereError(f"the parts of {index} are damaged or of another writing; copy all of them anew")
     found: dict[str, dict[str, torch.Tensor]] = {}
     for path, value in load(data).items():
         key, _, kind = path.rpartition("/")
         found.setdefault(key, {})[kind] = value
-    return {key: expand(parts) for key, parts in found.items()}, listed["told"]
+    return {key: expand(parts) for key, parts in found.items()}, listed[_NOTE]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +21,15 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
-from openlumiere.evaluation.judges.tracks import centres
+from openlumiere.evaluation.memory import peak_memory_mib
 from openlumiere.evaluation.metrics.periodicity import PERIODS, periodicity_error
-from openlumiere.evaluation.protocols.baselines import (
-    REAL,
-    Method,
-    _peak_mib,
-    evaluate_baselines,
-    markdown,
-    sample_cascade,
-)
+from openlumiere.evaluation.metrics.tracks import centres
+from openlumiere.evaluation.protocols.baseline_methods import REAL, Method, make_in_own_process, sample_cascade
+from openlumiere.evaluation.protocols.baselines import evaluate_baselines, markdown
 from openlumiere.evaluation.protocols.xt import draw_slices, liveliest, xt_slice
 from openlumiere.video import write_clip
+
+pytestmark = pytest.mark.slow  # whole protocols
 
 
 def ball(key: str = "tiger") -> Atlas:
@@ -196,6 +195,8 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in made} == kept
     with pytest.raises(LumiereError, match="another seed"):
         run(seed=1)
+    with pytest.raises(LumiereError, match="another dtype"):
+        run(dtype="bfloat16")
     with pytest.raises(LumiereError, match="show no period twice"):
         run(num_frames=16)
     with torch.no_grad():
@@ -209,8 +210,32 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
         Method(name=REAL, model="emoji-nano")
 
 
+def test_clips_are_made_in_the_dtype_asked_for(tmp_path: Path) -> None:
+    tiny.conditioned().save_pretrained(tmp_path / "one")
+    scenes = {"general": [Scene("tiger", "blue", "medium", "center", "still", "a tiger", (0.5, 0.5, 0.0))]}
+    method = Method(name="one", model=str(tmp_path / "one"))
+    made = {}
+    for dtype in ("float32", "bfloat16"):
+        make_in_own_process(method, scenes, tmp_path / dtype, num_frames=16, device="cpu", dtype=dtype, progress=False)
+        made[dtype] = np.load(tmp_path / dtype / "methods" / "one" / "clips" / "general" / "00000.npy")
+    difference = np.abs(made["float32"].astype(int) - made["bfloat16"]).mean()
+    assert 0 < difference < 20
+
+
+def test_the_comparison_runs_where_no_module_resource_is() -> None:
+    """As on Windows; there psutil tells the peak, where it is installed."""
+    code = (
+        "import sys; sys.modules['resource'] = None; sys.platform = 'win32'\n"
+        "from openlumiere.evaluation.memory import peak_memory_mib\n"
+        "import openlumiere.evaluation.protocols.baselines\n"
+        "sys.modules['psutil'] = None; assert peak_memory_mib() is None"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_methods_memory_is_its_own() -> None:
     ballast = np.ones(2**27)  # 1 GiB, which a child's `ru_maxrss` would start from
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        child = pool.apply(_peak_mib)
-    assert 50 < child < ballast.nbytes / 2**20 < _peak_mib()
+        child = pool.apply(peak_memory_mib)
+    assert 50 < child < ballast.nbytes / 2**20 < peak_memory_mib()

@@ -29,7 +29,7 @@ from openlumiere.evaluation.features.emoji import (
     train,
 )
 from openlumiere.evaluation.features.networks import find_features
-from test_evaluation import tiny_atlas
+from tiny_data import tiny_atlas
 
 BUNDLED = Path(__file__).parents[2] / "models" / "emoji-features"
 CONFIGURATION = EmojiFeaturesConfig(width=4, features=16, clips=60, steps=50, batch_size=12, held_out_clips=30)
@@ -40,6 +40,7 @@ def atlases() -> dict[str, Atlas]:
     return {key: tiny_atlas(key) for key in ("ell", "flag")}
 
 
+@pytest.mark.slow
 def test_it_learns_and_comes_back_from_the_disk(atlases: dict[str, Atlas], tmp_path: Path) -> None:
     network = train(atlases, CONFIGURATION, progress=False)
     found = accuracy(network, atlases, split="train")

@@ -17,40 +17,20 @@ from hypothesis import strategies as st
 from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.data.emoji.scenes import TRANSPARENT, Scene, SceneSampler, vocabulary
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation.clips import Sample
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, subject_classifier
 from openlumiere.evaluation.judges.motion import FROZEN, MotionConfig
-from openlumiere.evaluation.judges.tracks import as_clip, background, lab, moving_fraction
-from openlumiere.evaluation.protocols.emoji import ClipMaker, clip_seed, evaluate, measure
-from openlumiere.evaluation.tables import summary, wilson
+from openlumiere.evaluation.metrics.pixels import SIDE, as_clip, background, lab, moving_fraction
+from openlumiere.evaluation.protocols.emoji import EmojiSettings, clip_seed, evaluate, measure
+from openlumiere.evaluation.protocols.emoji_report import summary
 from openlumiere.evaluation.test_split import real_clips
+from openlumiere.tables import wilson
+from tiny_data import scene, tiny_atlas
 
 SUBJECTS = ("ell", "wedge", "flag", "dial")
 SUBJECT_CONFIG = ClassifierConfig(width=8, steps=150, batch_size=48, held_out_clips=40)
 MOTION_CONFIG = MotionConfig(clips=800, steps=1600, held_out_clips=60)
-
-
-def tiny_atlas(key: str, *, loop: int = 16, side: int = 64) -> Atlas:
-    """A two-coloured shape without symmetry, on whose face a dot wanders."""
-    axis = (torch.arange(side) + 0.5) / side * 2 - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    shape, second = {
-        "ell": ((x.abs() < 0.7) & (y.abs() < 0.8) & ((x < -0.1) | (y > 0.3)), y > 0.3),
-        "wedge": ((y.abs() < 0.7) & (x > -0.8) & (x < y), x > -0.2),
-        "flag": (((x + 0.6).abs() < 0.15) & (y.abs() < 0.85) | (x.abs() < 0.7) & (y < 0) & (y > -0.8), x > -0.4),
-        "dial": (x**2 + y**2 < 0.6, (x > 0) & (y.abs() < 0.3)),
-    }[key]
-    colors = {"ell": (20, 200, 220), "wedge": (240, 90, 20), "flag": (230, 60, 170), "dial": (150, 220, 40)}
-    frames = torch.zeros(loop, 4, side, side, dtype=torch.uint8)
-    for i in range(loop):
-        angle = 2 * torch.pi * torch.tensor(i / loop)
-        dot = (x - 0.5 * torch.cos(angle)) ** 2 + (y - 0.5 * torch.sin(angle)) ** 2 < 0.06
-        color = torch.tensor(colors[key]).view(3, 1, 1).expand(3, side, side).clone()
-        color[:, second] = torch.tensor([40, 30, 90])[:, None]
-        color[:, dot] = torch.tensor([250, 250, 200])[:, None]
-        frames[i, :3] = (color * shape).to(torch.uint8)
-        frames[i, 3] = shape.to(torch.uint8) * 255
-    return Atlas(key, [key], frames)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +46,6 @@ def judges_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def judges(atlases: dict[str, Atlas], judges_folder: Path) -> Judges:
     return load_judges(atlases, judges_folder, subject=SUBJECT_CONFIG, motion=MOTION_CONFIG, progress=False)
-
-
-def scene(**changes: object) -> Scene:
-    plain = Scene("ell", "green", "medium", "center", "still", "an ell on a green background", (0.5, 0.5, 0.0))
-    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 # Pixels
@@ -243,7 +218,8 @@ def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[
 
     found = {
         make.__name__: measure(
-            make, atlases, judges, tmp_path / make.__name__, settings={"model": make.__name__}, clips=10, progress=False
+            make, atlases, judges, tmp_path / make.__name__, EmojiSettings(clips=10, size=SIDE),
+            model={"model": make.__name__}, progress=False,
         )
         for make in (real, wrong_subject, wrong_background_still)
     }  # fmt: skip
@@ -269,7 +245,7 @@ def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[
     assert {"torch", "openlumiere"} <= stored["protocol"]["versions"].keys()
     assert "held-out combinations" in (output / "report.md").read_text()
     assert (output / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert "subject judge, on held-out combinations of real clips" in summary(found["real"])
+    assert "subject classifier, on held-out combinations of real clips" in summary(found["real"])
 
 
 def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
@@ -280,10 +256,11 @@ def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict
         cut = [replace(s, background="blue" if s.background == TRANSPARENT else s.background) for s in scenes]
         return real(cut, seeds)
 
-    def run(make: ClipMaker, **options: object) -> dict:
+    def run(make: Sample, **options: object) -> dict:
         return measure(
-            make, atlases, judges, tmp_path / make.__name__, settings={"model": make.__name__}, clips=30, num_frames=16,
-            splits=("train",), channels=4, progress=False, **options,
+            make, atlases, judges, tmp_path / make.__name__,
+            EmojiSettings(clips=30, num_frames=16, size=SIDE, splits=("train",)), model={"model": make.__name__},
+            channels=4, progress=False, **options,
         )  # fmt: skip
 
     good = run(real)
@@ -319,8 +296,10 @@ def test_a_stopped_evaluation_goes_on_and_ends_alike(judges: Judges, atlases: di
     def run(output: Path, batch: int = 1, seed: int = 0, **options: int) -> dict:
         return measure(
             lambda scenes, seeds: make(scenes, seeds, **options), atlases, judges, output,
-            settings={"model": "real"}, clips=4, num_frames=16, splits=("train", "combinations"), batch=batch,
-            seed=seed, progress=False,
+            EmojiSettings(
+                clips=4, num_frames=16, size=SIDE, splits=("train", "combinations"), batch=batch, seed=seed
+            ),
+            model={"model": "real"}, progress=False,
         )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):
@@ -357,8 +336,8 @@ def test_a_pipeline_is_evaluated_from_its_folder(judges: Judges, atlases: dict[s
     )  # fmt: skip
     pipeline.save_pretrained(tmp_path / "model")
     report = evaluate(
-        str(tmp_path / "model"), atlases, tmp_path / "out", clips=2, num_frames=16, splits=("train",), batch=2,
-        judges=judges, progress=False,
+        str(tmp_path / "model"), atlases, tmp_path / "out",
+        EmojiSettings(clips=2, num_frames=16, splits=("train",), batch=2), judges=judges, progress=False,
     )  # fmt: skip
     protocol = report["protocol"]
     assert len(protocol["weights_sha256"]) == 64
@@ -379,8 +358,12 @@ def test_a_pipeline_is_evaluated_from_its_folder(judges: Judges, atlases: dict[s
 def test_bad_input_is_told_in_one_line(
     judges: Judges, atlases: dict[str, Atlas], tmp_path: Path, options: dict, message: str
 ) -> None:
+    def run() -> None:
+        asked = EmojiSettings(**options)
+        measure(lambda *_: np.zeros(0), atlases, judges, tmp_path / "out", asked, model={}, progress=False)
+
     with pytest.raises(LumiereError, match=message) as told:
-        measure(lambda *_: np.zeros(0), atlases, judges, tmp_path / "out", settings={}, progress=False, **options)
+        run()
     assert "\n" not in str(told.value)
     with pytest.raises(LumiereError, match="unknown model"):
         evaluate("no-such-model", atlases, tmp_path / "out", progress=False)

@@ -16,16 +16,18 @@ from PIL import Image
 import tiny
 from openlumiere import LumierePipeline
 from openlumiere.cli import main
-from openlumiere.cli.recipe import Recipe
 from openlumiere.data.emoji.designs import DESIGNS, SKETCH
 from openlumiere.data.emoji.designs import build as build_designs
 from openlumiere.data.style_images import StyleImages
 from openlumiere.diffusion.style_interpolation import interpolate
 from openlumiere.errors import LumiereError
+from openlumiere.generation.recipe import Recipe
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.styles import LORA, read_style
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata
+
+pytestmark = pytest.mark.slow  # whole runs
 
 # --- Interpolation ----------------------------------------------------------------------------------------------------
 
@@ -225,9 +227,9 @@ def test_generate_takes_styles_and_tells_of_them(
     options = ["--model", str(mine), "--frames", "8", "--steps", "1", "--seed", "1"]
     words = ["generate", "a tiger", "--style", "flat", "--style-strength", "0.7", "-o", "styled.webp", *options]
     assert main(words) == 0
-    recipe = Recipe.from_metadata(read_metadata("styled.webp"))
-    assert recipe.styles == "--style flat --style-strength 0.7"
-    assert "--style flat --style-strength 0.7" in recipe.command("again.webp")
+    recipe = Recipe.from_metadata(read_metadata("styled.webp"), "again.webp")
+    assert recipe.request.styles == (("flat", 0.7),)
+    assert "--style flat --style-strength 0.7" in recipe.command()
     for name, more in (("plain", []), ("none", ["--style", "flat", "--style-strength", "0"])):
         assert main(["generate", "a tiger", "-o", f"{name}.webp", *more, *options]) == 0
     plain, none, styled = (read_clip(f"{name}.webp").frames for name in ("plain", "none", "styled"))
@@ -263,7 +265,7 @@ def test_what_a_style_needs_is_said(model: Path, capsys: pytest.CaptureFixture[s
     assert main(["train", "style", "--model", str(model)]) == 2
     assert "--images PATH and -o FOLDER" in capsys.readouterr().err
     assert main(["train", "t2v"]) == 2
-    assert "needs --config" in capsys.readouterr().err
+    assert "t2v needs a configuration" in capsys.readouterr().err
 
 
 # --- Designs ----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ from PIL import Image
 
 import tiny
 from openlumiere import STUNet
-from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.data.artwork import ArtworkClips, _store
+from openlumiere.data.artwork import ArtworkClips
 from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.data.emoji.drawing import crop_path
 from openlumiere.diffusion.alpha import clamp_premultiplied, premultiply
@@ -27,37 +26,13 @@ from openlumiere.training.config import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import make_stage, train
 from openlumiere.training.stages.super_resolution import SuperResolutionImage
-from test_autoencoder import SIDE, drawing
-from test_training import make_data
+from tiny_data import SIDE
 
-VAE = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
 UNET = {
     "block_out_channels": [16, 16], "layers_per_block": 1, "down_block_types": ["DownBlock2D", "DownBlock2D"],
     "mid_block_type": "UNetMidBlock2D", "up_block_types": ["UpBlock2D", "UpBlock2D"], "norm_num_groups": 4,
     "resnet_time_scale_shift": "scale_shift", "conv_in_kernel": 1, "cross_attention_dim": 384,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("artwork")
-    _store(folder, "drawn", lambda: ((str(n), drawing(n)) for n in range(60)), SIDE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("loops")
-    make_data(folder)  # 32 pixels wide
-    return folder
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("vae")
-    RGBAAutoencoder(**VAE, sample_size=32).save_pretrained(folder)
-    return folder
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------
@@ -200,8 +175,8 @@ def test_low_res_clips_are_what_a_first_stage_makes(drawings: Path, vae: Path, t
         assert isinstance(stage, SuperResolutionImage)
         stages.append(stage)
     plain, passed = stages
-    sharp = plain.sharp_clips(torch.utils.data.default_collate([plain.dataset[n] for n in range(4)]))
-    found = [stage.soften(sharp, torch.Generator().manual_seed(0)) for stage in stages]
+    sharp = plain.high_res_clips(torch.utils.data.default_collate([plain.dataset[n] for n in range(4)]))
+    found = [stage.low_res_of(sharp, torch.Generator().manual_seed(0)) for stage in stages]
     assert found[0].channels.shape == (4, 16, 1, 4, 4)
     assert found[0].base.shape == (4, 256, 1, 4, 4)
     assert not torch.allclose(found[0].base, found[1].base, atol=0.05)  # an untrained autoencoder spoils all
@@ -216,10 +191,10 @@ def test_it_learns_in_a_few_dozen_steps(drawings: Path, tmp_path: Path) -> None:
     stage = make_stage(parse(tree), torch.device("cpu"))
     assert isinstance(stage, SuperResolutionImage)
     held_out = torch.utils.data.default_collate([stage.dataset[n] for n in range(2000, 2064)])
-    sharp = stage.sharp_clips(held_out)
+    sharp = stage.high_res_clips(held_out)
     untrained = loss_on(stage, held_out)
-    soft = stage.soften(sharp, torch.Generator().manual_seed(0))
-    nothing = float((stage.encode_clips(sharp) - soft.base).mul(8.0).square().mean())
+    soft = stage.low_res_of(sharp, torch.Generator().manual_seed(0))
+    nothing = float((stage.codec.encode(sharp) - soft.base).mul(8.0).square().mean())
     assert nothing <= untrained < 1.5 * nothing  # it starts as the enlarged clip; low noise weighs somewhat more
     optimizer = torch.optim.AdamW(stage.module.parameters(), lr=4e-3)
     for step in range(60):

@@ -13,32 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
+from clips import seen, sticker
 from openlumiere import LumierePipeline
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.diffusion.alpha import EMPTY, add_alpha, lay_over, premultiply, unpremultiply
 from openlumiere.diffusion.upsampling import upsample_lanczos
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.given import InpaintInput, paste_given
-from openlumiere.pipelines.inputs import as_clips, rgb
+from openlumiere.pipelines.inputs import InpaintInput, as_clips, paste_given, rgb
 from openlumiere.pipelines.tasks import animate, extend, inpaint
 
 FAINT = 8 / 255
-
-
-def sticker(frames: int = 8, side: int = 16, seed: int = 1) -> np.ndarray:
-    """A disc of noisy colours with a soft edge on nothing, which hides noisy colours too: uint8, straight alpha."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (frames, side, side, 4), dtype=np.uint8)
-    y, x = np.mgrid[:side, :side] + 0.5 - side / 2
-    edge = np.clip((side * 0.35 - np.hypot(y, x)) / 2 + 0.5, 0, 1)
-    pixels[..., 3] = (255 * edge).round()
-    return pixels
-
-
-def seen(pixels: np.ndarray) -> np.ndarray:
-    """What can be seen of RGBA in [0, 1]: premultiplied."""
-    pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
-    return np.concatenate([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], axis=-1)
 
 
 # ------------------------------------------------------------------------------------------- straight, premultiplied
@@ -230,7 +214,7 @@ def test_a_model_can_start_from_a_transparent_clip(pipe: LumierePipeline) -> Non
     made = make(pipe, video=sticker(), strength=0.0, transparent=True)
     clips = premultiply(as_clips(sticker()))
     with torch.no_grad():
-        wanted = pipe._decode(pipe.encode_clips(clips))
+        wanted = pipe.codec.decode(pipe.encode_clips(clips))
     np.testing.assert_allclose(made, pipe._to_user(wanted, "np"), atol=1e-4)
     assert np.abs(make(pipe, video=sticker(), strength=0.5, transparent=True) - made).max() > 1e-3
 
@@ -252,9 +236,9 @@ def test_pasting_fades_in_premultiplied_colours() -> None:
 
 
 def test_the_size_of_a_position_is_what_the_autoencoder_says(pipe: LumierePipeline) -> None:
-    assert pipe._pixels_per_position == 2
+    assert pipe.codec.factor == 2
     pipe.register_modules(vae=RGBAAutoencoder())  # whose three levels don't tell
-    assert pipe._pixels_per_position == 8
+    assert pipe.codec.factor == 8
     assert pipe.frame_size == (64, 64)
 
 

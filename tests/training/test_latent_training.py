@@ -12,17 +12,15 @@ import torch
 from torch.utils.data import Dataset
 
 import tiny
-from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.errors import LumiereError
-from openlumiere.latents import decode_clips, encode_clips, load_vae
+from openlumiere.latents import VAECodec, load_vae
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training.cached import CachedLatents
 from openlumiere.training.config import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
-from test_training import make_data
 
-VAE = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
+pytestmark = pytest.mark.slow  # whole runs
 
 
 class Drawn(Dataset[dict[str, Any]]):
@@ -37,29 +35,13 @@ class Drawn(Dataset[dict[str, Any]]):
         return {"pixels": pixels, "caption": f"clip {index}", "layout": torch.full((2, 6), float(index))}
 
 
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("vae")
-    RGBAAutoencoder(**VAE, sample_size=32).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of a few subjects."""
-    folder = tmp_path_factory.mktemp("loops")
-    make_data(folder)
-    return folder
-
-
 # --- The cache --------------------------------------------------------------------------------------------------------
 
 
 def cached(source: Drawn, vae: Path, folder: Path, **options: Any) -> CachedLatents:
     net = load_vae(vae)
     given = {"count": 6, "identity": {"of": "this"}, "shard": 4, "seed": 1} | options
-    return CachedLatents(source, lambda pixels: encode_clips(net, pixels), folder, **given)
+    return CachedLatents(source, lambda pixels: VAECodec(net).encode(pixels), folder, **given)
 
 
 def test_each_round_shows_every_clip_once_in_another_order(vae: Path, tmp_path: Path) -> None:
@@ -71,7 +53,7 @@ def test_each_round_shows_every_clip_once_in_another_order(vae: Path, tmp_path: 
         sample = data[n]
         index = float(sample["caption"].split()[1])
         pixels = torch.full((1, 4, 2, 16, 16), index / 10 - 1)
-        assert torch.allclose(sample["latents"], encode_clips(load_vae(vae), pixels)[0], atol=2e-3)
+        assert torch.allclose(sample["latents"], VAECodec(load_vae(vae)).encode(pixels)[0], atol=2e-3)
         assert (sample["layout"] == index).all()
 
 
@@ -108,9 +90,9 @@ def test_diffusers_own_vaes_are_read_too(tmp_path: Path) -> None:
     net.save_pretrained(tmp_path / "vae")
     again = load_vae(tmp_path / "vae")
     clips = torch.rand(1, 3, 2, 16, 16) * 2 - 1
-    latents = encode_clips(again, clips)
-    assert torch.allclose(latents, encode_clips(net.eval(), clips), atol=1e-6)
-    assert decode_clips(again, latents).shape == clips.shape
+    latents = VAECodec(again).encode(clips)
+    assert torch.allclose(latents, VAECodec(net.eval()).encode(clips), atol=1e-6)
+    assert VAECodec(again).decode(latents).shape == clips.shape
 
 
 # --- From pictures to clips -------------------------------------------------------------------------------------------

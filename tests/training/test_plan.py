@@ -23,7 +23,8 @@ from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import carried, plan, state
 from openlumiere.training.config import load, parse
 from openlumiere.training.export import export
-from test_training import make_data
+
+pytestmark = pytest.mark.slow  # whole runs
 
 ROOT = Path(__file__).parents[2]
 UNET = tiny.TRAINING["model"]["unet"] | {
@@ -43,11 +44,10 @@ def recipe(stage: str, **model: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(loops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is carried besides the state: packed loops, an autoencoder, and the plan with its recipes."""
     folder = tmp_path_factory.mktemp("carried")
-    make_data(folder / "emoji")
-    pack_loops(folder / "emoji", folder / "packed", subjects=["tiger", "heart"])
+    pack_loops(loops, folder / "packed", subjects=["tiger", "heart"])
     torch.manual_seed(0)
     vae = RGBAAutoencoder(latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=(1, 1), sample_size=32)
     vae.save_pretrained(folder / "vae")
@@ -193,7 +193,7 @@ def test_plans_are_checked_before_anything_runs(place: Path, tmp_path: Path) -> 
         (place / "other.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
         with pytest.raises(LumiereError, match=said):
             plan.load_plan(place / "other.yaml")
-    with pytest.raises(LumiereError, match="cannot read the plan"):
+    with pytest.raises(LumiereError, match="cannot read the configuration"):
         plan.load_plan(tmp_path / "none.yaml")
     with pytest.raises(LumiereError, match=r"leave data\.workers and data\.cache out"):
         parse({"stage": "t2i", "output": "runs", "data": {"on_device": True, "workers": 2}})
@@ -219,7 +219,7 @@ def test_the_projects_own_plan_is_whole(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_killed_command_goes_on_from_its_small_files_alone(place: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     command = [
-        sys.executable, "-m", "openlumiere.cli", "train", "plan", "--config", str(place / "plan.yaml"),
+        sys.executable, "-m", "openlumiere.cli", "train", str(place / "plan.yaml"),
         "--minutes", "9", "--state", str(small),
     ]  # fmt: skip
     # None of what a bare machine lacks is needed there.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import multiprocessing
@@ -15,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +31,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import tiny
 from openlumiere import LumierePipeline
 from openlumiere.cli import main
-from openlumiere.data.emoji import shards as builder
-from openlumiere.data.emoji.shards import build
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline, load_super_resolution
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
@@ -44,7 +40,8 @@ from openlumiere.training.export import export
 from openlumiere.training.loop import learning_rate
 from openlumiere.training.masks import MIXTURE
 from openlumiere.video import read_clip
-from test_training_parts import trained_once
+
+pytestmark = pytest.mark.slow  # whole runs
 
 ROOT = Path(__file__).parents[2]
 SOME = settings(max_examples=30, deadline=None)
@@ -68,8 +65,8 @@ def _command(arguments: list[str], log: Path) -> None:
 class Runs:
     """Starts `lumiere train` in real processes, forked off a server that has imported everything."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
             ["pytest", "hypothesis", "openlumiere.cli", "openlumiere.training.loop", "openlumiere.training.stages.t2i",
@@ -79,8 +76,8 @@ class Runs:
 
     def arguments(self, output: Path, *overrides: str, stage: str = "t2i") -> list[str]:
         return [
-            "train", stage, "--config", str(self.folder / "config.yaml"),
-            f"output={output}", f"data.folder={self.folder / 'data'}", f"stage={stage}", *overrides,
+            "train", str(self.folder / "config.yaml"), "-o", str(output), f"stage={stage}", f"data.folder={self.data}",
+            *(["model.unet={}"] if stage in ("t2v", "conditional", "ssr") else []), *overrides,
         ]  # fmt: skip
 
     def start(self, output: Path, *overrides: str, stage: str = "t2i") -> multiprocessing.process.BaseProcess:
@@ -112,8 +109,8 @@ def log_of(output: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """Two loops as data, and an environment of one CPU thread for every process."""
+def runs(loops: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """An environment of one CPU thread for every process."""
     folder = tmp_path_factory.mktemp("training")
     with pytest.MonkeyPatch.context() as patch:
         for key, value in {
@@ -121,33 +118,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
         }.items():  # fmt: skip
             patch.setenv(key, value)
-        make_data(folder / "data")
-        yield Runs(folder)
-
-
-def make_data(folder: Path) -> None:
-    """A tiger and a heart of a few frames, through the real builder."""
-    loops = {"1f405": (240, 150, 30), "2764-fe0f": (220, 30, 60)}
-    files = {}
-    for key, color in loops.items():
-        frames = []
-        for i in range(6):
-            frame = np.zeros((64, 64, 4), dtype=np.uint8)
-            frame[10 + i : 50 + i, 8:56] = (*color, 255)
-            frames.append(Image.fromarray(frame))
-        buffer = io.BytesIO()
-        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=125, lossless=True)
-        files[f"package/assets/{key}.webp"] = buffer.getvalue()
-    cache = folder / "packages"
-    cache.mkdir(parents=True)
-    for n, package in enumerate(builder.PACKAGES):
-        name = f"{package.removeprefix('@').replace('/', '-')}-{builder.PACKAGE_VERSION}.tgz"
-        with tarfile.open(cache / name, "w:gz") as tar:
-            for path, data in files.items() if n == 0 else ():
-                info = tarfile.TarInfo(path)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    assert build(folder, size=32, workers=1).written == 2
+        yield Runs(folder, loops)
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +270,7 @@ def test_both_stages_are_exported_as_one_model_and_make_one_clip(t2v: Path, ssr:
     base = pipe("a tiger", generator=generator, upscale=False, **options).frames
     assert base.shape == (1, 8, 16, 16, 3)
     assert pipe.super_resolution is not None
+    generator = torch.Generator().manual_seed(4)
     sharp = pipe.super_resolution(base, "a tiger", generator=generator, num_inference_steps=1).frames
     np.testing.assert_allclose(sharp, frames, atol=1e-5)
 
@@ -382,7 +354,7 @@ def test_a_model_gets_its_second_stage_later(t2v: Path, ssr: Path, tmp_path: Pat
     export(later, later, super_resolution=ssr, upscale_steps=1)
     assert (later / "README.md").read_text() == "a card"
     assert (later / "styles" / "mine").is_dir()
-    for part in ("unet", "sr_unet"):
+    for part in ("unet", "super_resolution/unet"):
         one, other = (load_file(f / part / "diffusion_pytorch_model.safetensors") for f in (at_once, later))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -492,7 +464,7 @@ def test_a_run_may_start_from_anothers_average(runs: Runs, t2i: Path, tmp_path: 
             shutil.copytree(state.checkpoints(t2i)[-1], Path(folder) / "checkpoint-0000001")
             (Path(folder) / "checkpoint-0000001" / "ema.safetensors").write_bytes(b"no tensors")
         with pytest.raises(LumiereError, match=message):
-            state.start_from(Path(folder), *trained_once()[::2])
+            state.start_from(Path(folder), *tiny.trained_once()[::2])
 
 
 def test_starting_anew_leaves_nothing_to_be_taken_for_the_new_run(runs: Runs, t2i: Path, tmp_path: Path) -> None:
@@ -580,8 +552,37 @@ sys.exit(code)
 '''
 
 
-def launch(*arguments: str) -> str:
-    """`accelerate launch` on two processes; returns what they printed.
+# A loss that is no number, on one process alone; what both return is written down.
+DIVERGING = """
+import os, sys
+from pathlib import Path
+from openlumiere.cli import main
+from openlumiere.training import loop
+
+make_stage = loop.make_stage
+
+
+def diverging(config, device):
+    stage = make_stage(config, device)
+    loss = stage.loss
+
+    def loss_of(module, batch, generator):
+        value = loss(module, batch, generator)
+        return value * float("nan") if os.environ["RANK"] == "1" and stage.step == 2 else value
+
+    stage.loss = loss_of
+    return stage
+
+
+loop.make_stage = diverging
+code = main(sys.argv[2:])
+Path(sys.argv[1], f"code-{os.environ['RANK']}").write_text(str(code))
+sys.exit(code)
+"""
+
+
+def launch(*arguments: str, code: int = 0) -> str:
+    """`accelerate launch` on two processes, which ends with an exit code; returns what they printed.
 
     ACCELERATE_USE_CPU, which `runs` sets, puts them on the CPU with gloo: with --cpu Accelerate starts a single one.
     """
@@ -596,7 +597,7 @@ def launch(*arguments: str) -> str:
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -616,6 +617,15 @@ def test_two_processes_keep_the_same_weights_and_share_the_data(runs: Runs, tmp_
     assert {float(value) for name, value in moments.items() if name.endswith("/step")} == {4.0}
 
 
+def test_all_processes_stop_when_the_loss_of_one_is_no_number(runs: Runs, tmp_path: Path) -> None:
+    script = tmp_path / "diverging.py"
+    script.write_text(DIVERGING, encoding="utf-8")
+    train = runs.arguments(tmp_path / "run", "optim.max_steps=9", "optim.batch_size=2", "sample_every=0")
+    log = launch(str(script), str(tmp_path), *train, code=1)
+    assert log.count("lumiere: error: the loss became nan at step 2; start again from the last checkpoint") == 1
+    assert [(tmp_path / f"code-{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
+
+
 def test_the_command_runs_under_accelerate_launch(runs: Runs, t2v_overrides: list[str], tmp_path: Path) -> None:
     few = ["optim.max_steps=3", "sample_every=3", "time_budget=10"]
     train = runs.arguments(tmp_path, *t2v_overrides, *few, stage="t2v")
@@ -626,7 +636,7 @@ def test_the_command_runs_under_accelerate_launch(runs: Runs, t2v_overrides: lis
 
 
 def _save_for_ever(folder: Path) -> None:
-    parts = trained_once(700)
+    parts = tiny.trained_once(700)
     for step in range(1, 100_000):
         state.save(folder, step, *parts, keep=2, config={})
 
@@ -638,7 +648,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Pa
     wait_for(lambda: any(tmp_path.glob("*.partial/ema*")), process)
     process.kill()
     process.join()
-    module, optimizer, ema = trained_once(700)
+    module, optimizer, ema = tiny.trained_once(700)
     found = state.checkpoints(tmp_path)
     assert found
     assert state.restore(found[-1], module, optimizer, ema) == int(found[-1].name[-7:])

@@ -19,7 +19,7 @@ import tiny
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
 from openlumiere.training import state
-from openlumiere.training.config import OptimizerConfig
+from openlumiere.training.config import DiffusionOptimizerConfig, OptimizerConfig
 from openlumiere.training.loop import _IndexBatches, learning_rate
 from openlumiere.training.objective import annealed_shift, diffusion_loss, loss_weights, stratified_timesteps, target_of
 
@@ -159,13 +159,13 @@ def test_both_parts_are_spread_evenly(batch: int, seed: int, shift: float, unifo
 
 
 def test_the_shift_is_annealed_evenly_in_its_logarithm() -> None:
-    optim = OptimizerConfig(timestep_shift=3.0, timestep_shift_start=40.0, timestep_shift_steps=1000)
+    optim = DiffusionOptimizerConfig(timestep_shift=3.0, timestep_shift_start=40.0, timestep_shift_steps=1000)
     assert annealed_shift(optim, 0) == 40
     assert annealed_shift(optim, 500) == pytest.approx((40 * 3) ** 0.5)  # 11: from 40 by way of 10 to 3
     assert annealed_shift(optim, 1000) == annealed_shift(optim, 5000) == pytest.approx(3)
     ratios = [annealed_shift(optim, n + 1) / annealed_shift(optim, n) for n in range(0, 1000, 50)]
     assert max(ratios) - min(ratios) < 1e-9
-    assert annealed_shift(OptimizerConfig(timestep_shift=3.0), 7) == 3.0
+    assert annealed_shift(DiffusionOptimizerConfig(timestep_shift=3.0), 7) == 3.0
 
 
 def test_timesteps_come_in_any_order_and_reach_both_ends() -> None:
@@ -229,19 +229,8 @@ def test_a_perfect_network_has_no_loss_and_a_silent_one_the_targets_power() -> N
 # Checkpoints
 
 
-def trained_once(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer, state.EMA]:
-    torch.manual_seed(width)
-    module = nn.Sequential(nn.Linear(width, width), nn.Linear(width, 1))
-    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-    ema = state.EMA(module, 0.9)
-    module(torch.ones(2, width)).sum().backward()
-    optimizer.step()
-    ema.update(module)
-    return module, optimizer, ema
-
-
 def test_only_the_newest_checkpoints_are_kept_and_abandoned_ones_go(tmp_path: Path) -> None:
-    parts = trained_once()
+    parts = tiny.trained_once()
     for step in (10, 20, 30):
         state.save(tmp_path, step, *parts, keep=2, config={})
     assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000020", "checkpoint-0000030"]
@@ -277,19 +266,21 @@ def test_a_restored_optimizer_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_what_is_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
-    parts = trained_once()
+    parts = tiny.trained_once()
     whole = state.save(tmp_path, 10, *parts, keep=2, config={})
-    shutil.copytree(whole, tmp_path / "checkpoint-0000020.partial")
+    for name in ("checkpoint-0000020.partial", ".checkpoint-0000020.1.partial"):  # of earlier versions, and of this one
+        shutil.copytree(whole, tmp_path / name)
     shutil.copytree(whole, tmp_path / "checkpoint-0000030")
     (tmp_path / "checkpoint-0000030" / "state.json").unlink()  # as a kill within a removal leaves it
     assert state.checkpoints(tmp_path) == [whole]
-    state.save(tmp_path, 20, *parts, keep=2, config={})
+    state.remove_unfinished(tmp_path)
     assert not list(tmp_path.glob("*.partial"))
+    assert state.checkpoints(tmp_path) == [whole]
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
-    found = state.save(tmp_path, 10, *trained_once(4), keep=2, config={})
-    module, optimizer, ema = trained_once(5)
+    found = state.save(tmp_path, 10, *tiny.trained_once(4), keep=2, config={})
+    module, optimizer, ema = tiny.trained_once(5)
     before = [p.clone() for p in module.parameters()]
     with pytest.raises(LumiereError, match="is of another network than the configuration's; choose another `output`"):
         state.restore(found, module, optimizer, ema)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clips import encode, greys
 from openlumiere.errors import LumiereError
 from openlumiere.video import FITS, Fit, colour, fit, is_clip, read_fitted, read_mask, read_picture, write_clip
-from test_video import encode, greys
 
 
 def halves(width: int, height: int, mode: str = "RGB") -> Image.Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clips import FORMATS, METADATA, encode, greys, moving
 from openlumiere.errors import LumiereError
 from openlumiere.video import (
     check_writable,
@@ -28,21 +28,7 @@ from openlumiere.video import (
     write_clip,
 )
 
-METADATA = {"prompt": 'a tiger, "é" <&> 🐯', "seed": 3, "guidance_scale": 7.5, "version": "0.1.0"}
-FORMATS = ["clip.mp4", "clip.mov", "clip.webp", "clip.webm", "clip.apng", "clip.gif", "clip.png", "frames/"]
 EXACT = ["clip.webp", "clip.apng", "frames/"]
-
-
-def moving(num_frames: int = 20, height: int = 32, width: int = 32, channels: int = 3) -> np.ndarray:
-    """A blue square that moves right over red, transparent where alpha is asked for; uint8."""
-    frames = np.zeros((num_frames, height, width, channels), np.uint8)
-    frames[..., 0] = 255
-    for i, frame in enumerate(frames):
-        x = i % (width - 8)
-        frame[8:16, x : x + 8, :3] = [0, 0, 255]
-        if channels == 4:
-            frame[8:16, x : x + 8, 3] = 255
-    return frames
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> int:
@@ -280,38 +266,6 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 # ------------------------------------------------------------------------------------------ other people's files
-
-
-def encode(
-    path: Path,
-    frames: np.ndarray,
-    *,
-    times: list[float] | None = None,
-    codec: str = "libx264",
-    rotation: int = 0,
-    comment: str = "",
-    gop: int = 12,
-) -> Path:
-    """A clip as another program would write it, its frames at any times (s)."""
-    times = times or [i / 16 for i in range(len(frames))]
-    with av.open(str(path), "w") as container:
-        container.metadata["comment"] = comment
-        stream = container.add_stream(codec, rate=16, options={"crf": "8"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        stream.gop_size = gop
-        stream.codec_context.time_base = Fraction(1, 1000)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for frame, time in zip(frames, times, strict=True):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = round(time * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
-
-
-def greys(levels: list[int], height: int = 32, width: int = 32) -> np.ndarray:
-    return np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (len(levels), height, width, 3))
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mov", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx264")])

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from openlumiere import extras
 from openlumiere.errors import LumiereError
 
 from . import parsing
@@ -96,6 +97,7 @@ def register(commands: Commands) -> None:
 
 
 def run_emoji(args: argparse.Namespace) -> None:
+    extras.require("emoji")
     from openlumiere.data.emoji.shards import build
 
     report = build(args.output, size=args.size, skin_tones=args.skin_tones, workers=args.workers, cache=args.cache)
@@ -108,6 +110,7 @@ def run_emoji(args: argparse.Namespace) -> None:
 
 
 def run_designs(args: argparse.Namespace) -> None:
+    extras.require("resvg_py")
     from openlumiere.data.emoji.designs import build
 
     for name, lacking in build(args.output, emoji=args.emoji, size=args.size, cache=args.cache).items():
@@ -116,6 +119,7 @@ def run_designs(args: argparse.Namespace) -> None:
 
 
 def run_artwork(args: argparse.Namespace) -> None:
+    extras.require("resvg_py")
     from openlumiere.data.artwork import build
 
     counts = build(args.output, emoji=args.emoji, clip_art=args.clip_art, size=args.size, cache=args.cache)

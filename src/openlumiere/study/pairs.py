@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
 from openlumiere.video import VIDEO_SUFFIXES, Fit, colour, probe, read_fitted, read_metadata, write_clip
 
@@ -90,12 +91,12 @@ class Study:
     fingerprint: str  # SHA-256 of study.json
 
     def clip(self, name: str) -> Path:
-        """The file of one of the study's clips."""
+        """Return the file of one of the study's clips."""
         return self.folder / "clips" / name
 
     @property
     def shown(self) -> int:
-        """Pairs that each rater sees, checks included."""
+        """Return the number of pairs that each rater sees, checks included."""
         return self.pairs_per_rater + len(self.checks)
 
     def raters_for(self, judgements: int = 400) -> int:
@@ -116,12 +117,12 @@ class _Source:
 
 
 def prompt_key(prompt: str) -> str:
-    """What prompts are matched by: letters and digits in lower case, words parted by single spaces."""
+    """Return what prompts are matched by: letters and digits in lower case, words parted by single spaces."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).casefold()))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, _Source], list[str]]:
-    """A method's clips by prompt.
+    """Read a method's clips by prompt.
 
     The prompt of a clip is, in this order: what ``prompts.csv`` (columns file, prompt) in the folder says; what
     `lumiere generate` wrote into it; its name without suffix, with spaces for dashes and underscores. Where there is
@@ -277,7 +278,7 @@ def create_study(
         "pairs": [asdict(pair) for pair in made if not pair.check],
         "checks": [asdict(pair) for pair in made if pair.check],
     }  # fmt: skip
-    write_text(partial / "study.json", json.dumps(contents, indent=1, ensure_ascii=False))
+    files.write_json(partial / "study.json", contents)
     (partial / "making.json").unlink()
     os.replace(partial, output)
     return load_study(output)
@@ -408,7 +409,7 @@ def _start(output: Path, making: Mapping[str, Any]) -> Path:
         else:
             raise LumiereError(f"{partial} is in the way; move it, or choose another output")
     (partial / "clips").mkdir(parents=True, exist_ok=True)
-    write_text(note, text)
+    files.write_text(note, text)
     return partial
 
 
@@ -454,16 +455,6 @@ def _baseline(entry: Mapping[str, Any]) -> Baseline:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file, or of the frames in a folder."""
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.iterdir()):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
+    """Return the hash of the hashes of a file, or of the frames in a folder in order of their names."""
+    listed = [path] if path.is_file() else sorted(path.iterdir())
+    return hashlib.sha256(b"".join(bytes.fromhex(files.sha256(file)) for file in listed)).hexdigest()

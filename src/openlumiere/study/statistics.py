@@ -1,4 +1,4 @@
-"""Answers into figures: how often raters prefer ours, how sure that is, and how far they agree.
+"""From answers to a report: how often raters prefer ours, how sure that is, and how far they agree.
 
 - Win rates with Wilson's 95 % interval (Wilson 1927).
 - An exact two-sided binomial test of each against chance, 1/2; p-values adjusted for the number of comparisons in the
@@ -10,17 +10,17 @@ Interval and test take answers for independent. Those of one rater, or to one pa
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.tables import table, wilson
+from openlumiere.tables import table, wilson
 
 from .answers import FILE, Answers, Judgement
-from .pairs import QUESTIONS, Question, Study, load_study, write_text
+from .pairs import QUESTIONS, Question, Study, load_study
 
 Report = dict[str, Any]
 
@@ -28,7 +28,7 @@ _TITLES: dict[Question, str] = {"quality": "quality and motion", "text": "match 
 
 
 def binomial_test(successes: int, trials: int) -> float:
-    """Exact two-sided p-value of so many successes under chance 1/2; 1 where nothing was tried."""
+    """Return the exact two-sided p-value of so many successes under chance 1/2; 1 where nothing was tried."""
     fewer = min(successes, trials - successes)
     if 2 * fewer == trials:
         return 1.0
@@ -40,7 +40,7 @@ def binomial_test(successes: int, trials: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: an error among all of them is as rare as each says."""
+    """Return Holm's adjusted p-values, in the order given: an error among all of them is as rare as each says."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
@@ -49,7 +49,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def krippendorff_alpha(units: Iterable[Sequence[Any]]) -> float | None:
-    """Agreement beyond chance on nominal data: 1 perfect, 0 chance, below 0 worse.
+    """Return the agreement beyond chance on nominal data: 1 perfect, 0 chance, below 0 worse.
 
     Args:
         units: for each thing judged, the values that it was given, by any number of raters. Single ones don't count.
@@ -70,7 +70,7 @@ def krippendorff_alpha(units: Iterable[Sequence[Any]]) -> float | None:
 
 
 def make_report(study: Study, judgements: Sequence[Judgement], *, max_failed: float = 0.2) -> Report:
-    """Figures of a study.
+    """Return the report of a study.
 
     A rater who failed more than `max_failed` of the attention checks that they answered is left out with all answers.
     One who has answered no check yet stays in. Both are counted. Answers of raters who stopped early count.
@@ -161,7 +161,7 @@ def _agreement(answers: Sequence[Judgement]) -> Report:
 
 
 def markdown(report: Report) -> str:
-    """The report to read."""
+    """Return the report to read."""
     raters, answers, left = report["raters"], report["answers"], report["left_side"]
     low, high = (f"{100 * bound:.0f}" for bound in left["interval_95"])
     limit = report["protocol"]["max_failed"]
@@ -228,7 +228,7 @@ def _cell(text: str) -> str:
 
 
 def plot(report: Report, path: Path) -> None:
-    """Stacked horizontal bars, as the paper's: one for each baseline and question, ours on the left."""
+    """Draw stacked horizontal bars, as the paper's: one for each baseline and question, ours on the left."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -261,13 +261,12 @@ def plot(report: Report, path: Path) -> None:
         handles=[Patch(color=ours, label=report["ours"]), Patch(color=other, label="the other method")],
         loc="outside upper right", ncols=2, frameon=False,
     )  # fmt: skip
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, dpi=130, format="png")
-    partial.rename(path)
+    with files.replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
 
 
 def report_study(folder: Path, output: Path, *, max_failed: float = 0.2) -> Report:
-    """Report on a study's answers so far: ``report.json``, ``report.md`` and ``report.png`` in a folder.
+    """Write a study's answers so far as ``report.json``, ``report.md`` and ``report.png`` in a folder.
 
     Raises:
         LumiereError: as `load_study` and `make_report`.
@@ -276,8 +275,7 @@ def report_study(folder: Path, output: Path, *, max_failed: float = 0.2) -> Repo
     if not (folder / FILE).exists():
         raise LumiereError(f"{folder} has no answers yet; let raters answer: lumiere study serve {folder}")
     report = make_report(study, Answers(study).judgements(), max_failed=max_failed)
-    output.mkdir(parents=True, exist_ok=True)
     plot(report, output / "report.png")
-    write_text(output / "report.md", markdown(report))
-    write_text(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    files.write_text(output / "report.md", markdown(report))
+    files.write_json(output / "report.json", report)
     return report

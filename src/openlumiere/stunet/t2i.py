@@ -1,4 +1,4 @@
-"""A text-to-image U-Net's own layers, run on the frames of a clip: they ride in the batch dimension."""
+"""A text-to-image U-Net's own layers, run on the frames of a clip in the batch dimension."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from torch import nn
 
 from openlumiere.errors import LumiereError
 
+from .condition import pool_condition
+
 # Blocks whose layers are (resnet, attention) pairs between one down- or up-sampler: Stable Diffusion, DeepFloyd IF,
 # and most of diffusers. The k-diffusion upscaler's and the skip blocks run their layers in another order.
 _SPATIAL_BLOCKS = {
@@ -24,7 +26,7 @@ _SPATIAL_BLOCKS = {
     "UpBlock2D", "CrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D", "AttnUpBlock2D",
 }  # fmt: skip
 
-LAYOUT_DIM = 6  # x, y, log side, sine, cosine, given: see STUNet.forward
+LAYOUT_DIM = 6  # x, y, log side, sine and cosine of the angle, whether given: see STUNet.forward
 
 
 @dataclass(frozen=True)
@@ -34,67 +36,66 @@ class Conditioning:
     Attributes:
         embedding: of timestep, class and added conditions, (B, F, D).
         text: (B, L, D'), not repeated for the frames.
-        mask: bias of attention to text, (B, 1, L).
-        condition: of the temporal layers, (B, F, D).
-        given: what is given of the clip, for the inflation blocks, (B, C, F, H, W).
+        text_bias: added to the logits of attention to text, (B, 1, L).
+        temporal: embedding of the temporal layers, (B, F, D).
+        condition: ⟨C, M⟩ for the inflation blocks, (B, C, F, H, W).
+        masks: channels of M by which the condition is pooled over time, see `pool_condition`.
         frames: F, of the finest level.
     """
 
     embedding: torch.Tensor
     text: torch.Tensor
-    mask: torch.Tensor | None
+    text_bias: torch.Tensor | None
+    temporal: torch.Tensor | None
     condition: torch.Tensor | None
-    given: torch.Tensor | None
+    masks: int
     frames: int
 
     def embedding_for(self, frames: int) -> torch.Tensor:
-        """(B * frames, D)."""
-        return self._at(self.embedding, frames).flatten(0, 1)
+        """(B * frames, D), of the frames that a level keeps."""
+        return self.embedding[:, :: self.frames // frames].flatten(0, 1)
 
-    def condition_for(self, frames: int) -> torch.Tensor | None:
-        """(B, frames, D): the finest level's, at the coarser level's rate."""
-        return None if self.condition is None else self._at(self.condition, frames)
+    def temporal_for(self, frames: int) -> torch.Tensor | None:
+        """(B, frames, D), of the frames that a level keeps."""
+        return None if self.temporal is None else self.temporal[:, :: self.frames // frames]
 
-    def given_for(self, frames: int, x: torch.Tensor) -> torch.Tensor | None:
-        """(B * frames, C, H, W) of the size of features: the frames that the level keeps, averaged in space."""
-        if self.given is None:
+    def condition_for(self, frames: int, x: torch.Tensor) -> torch.Tensor | None:
+        """(B * frames, C, H, W) at the size of features x: pooled in time, averaged in space."""
+        if self.condition is None:
             return None
-        kept = fold_frames(self.given[:, :, :: self.frames // frames])
-        return kept if kept.shape[2:] == x.shape[2:] else F.adaptive_avg_pool2d(kept, (x.shape[2], x.shape[3]))
-
-    def _at(self, conditioning: torch.Tensor, frames: int) -> torch.Tensor:
-        return conditioning[:, :: self.frames // frames]
+        pooled = fold_frames(pool_condition(self.condition, self.frames // frames, self.masks))
+        return pooled if pooled.shape[2:] == x.shape[2:] else F.adaptive_avg_pool2d(pooled, (x.shape[2], x.shape[3]))
 
 
 def fold_frames(clips: torch.Tensor) -> torch.Tensor:
-    """Frames in the batch dimension: (B, C, F, H, W) -> (B * F, C, H, W)."""
+    """Move frames into the batch dimension: (B, C, F, H, W) -> (B * F, C, H, W)."""
     return clips.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def layers_of(block: Any, inflations: nn.Module) -> Iterator[tuple[nn.Module, nn.Module | None, nn.Module]]:
-    """The (resnet, attention or None, inflation block) triples of one block of the T2I."""
+    """Yield the (resnet, attention or None, inflation block) triples of one block of the T2I."""
     attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
     return zip(block.resnets, attentions, cast(nn.ModuleList, inflations), strict=True)
 
 
 def attend(attention: nn.Module, x: torch.Tensor, conditioning: Conditioning, frames: int) -> torch.Tensor:
-    """The T2I's own spatial (and text) attention on each frame."""
+    """Apply the T2I's own spatial (and text) attention to each frame."""
     if isinstance(attention, Transformer2DModel):
         return attention(
-            x, encoder_hidden_states=conditioning.text, encoder_attention_mask=conditioning.mask, return_dict=False
+            x, encoder_hidden_states=conditioning.text, encoder_attention_mask=conditioning.text_bias, return_dict=False
         )[0]
     if attention.added_kv_proj_dim is None:  # self-attention of blocks without text
         return attention(x, temb=conditioning.embedding_for(frames))
-    # DeepFloyd IF attends to pixels and text at once, so each frame needs the text beside it.
+    # DeepFloyd IF attends to pixels and text at once, so each frame needs a copy of the text.
     text = conditioning.text.repeat_interleave(frames, dim=0)
-    mask = None if conditioning.mask is None else conditioning.mask.repeat_interleave(frames, dim=0)
+    mask = None if conditioning.text_bias is None else conditioning.text_bias.repeat_interleave(frames, dim=0)
     return attention(x, encoder_hidden_states=text, attention_mask=mask)
 
 
 def resample_space(
     sampler: nn.Module, x: torch.Tensor, embedding: torch.Tensor, size: tuple[int, ...] | None = None
 ) -> torch.Tensor:
-    """The T2I's own down- or up-sampler on each frame, up to `size` where that is odd."""
+    """Apply the T2I's own down- or up-sampler to each frame, up to `size` where that is odd."""
     if isinstance(sampler, ResnetBlock2D):
         return sampler(x, embedding)
     if size is None or size == (2 * x.shape[2], 2 * x.shape[3]):
@@ -111,7 +112,7 @@ def embed(
     timestep_cond: torch.Tensor | None,
     added: dict[str, torch.Tensor] | None,
 ) -> torch.Tensor:
-    """The T2I's embedding of timestep, class and added conditions: (B, D); (B, F, D) for class labels (B, F, 6)."""
+    """Embed timestep, class and added conditions as the T2I does: (B, D); (B, F, D) for class labels (B, F, 6)."""
     time = t2i.get_time_embed(sample=sample, timestep=timestep)
     embedding = t2i.time_embedding(time, timestep_cond)
     of_class = t2i.get_class_embed(sample=sample, class_labels=class_labels)
@@ -130,7 +131,7 @@ class _TextSharedByFrames(AttnProcessor2_0):
     """Attention to text with all frames of a clip as one long row of queries.
 
     Attention treats queries independently, so keys and values of the text need computing once for a clip, not once
-    for a frame: the processor views (B * F, N, C) queries beside (B, L, C) text as (B, F * N, C).
+    for a frame: the processor views (B * F, N, C) queries as (B, F * N, C), to go with (B, L, C) text.
     """
 
     def __call__(self, attn: Attention, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -161,19 +162,19 @@ def check_structure(unet: UNet2DConditionModel) -> None:
 
 
 def takes_layout(unet: UNet2DConditionModel) -> bool:
-    """Whether the U-Net is told where its subject is: its class embedding takes the six numbers of a layout."""
+    """Return whether the U-Net is told where its subject is: its class embedding takes a layout's six numbers."""
     projects = unet.config["class_embed_type"] in ("projection", "simple_projection")
     return projects and unet.config["projection_class_embeddings_input_dim"] == LAYOUT_DIM
 
 
 def time_embed_dim(unet: UNet2DConditionModel) -> int:
-    """Width of what `embed` returns."""
+    """Return the width of `embed`'s result."""
     width = int(unet.time_embedding.linear_2.out_features)
     return 2 * width if unet.config["class_embeddings_concat"] else width
 
 
 def text_dim(unet: UNet2DConditionModel) -> int:
-    """Width of the text that the U-Net takes."""
+    """Return the width of the text that the U-Net takes."""
     dim: Callable[[str], Any] = unet.config.get
     return int(dim("encoder_hid_dim") or _last(dim("cross_attention_dim")))
 

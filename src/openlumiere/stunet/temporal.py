@@ -6,53 +6,50 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from .blocks import (
-    AttentionBlock,
-    ConditionGate,
-    ConvolutionBlock,
-    TemporalConditioning,
-    TemporalDownsample,
-    TemporalUpsample,
-)
+from .blocks import AttentionBlock, ConvolutionBlock, TemporalDownsample, TemporalUpsample
+from .condition import ConditionGate
+from .modulation import TemporalConditioning
 from .t2i import LAYOUT_DIM, takes_layout, text_dim, time_embed_dim
 
 
 class TemporalLayers(nn.Module):
-    """All that inflation adds, in the order in which the forward pass meets it.
+    """All that inflation adds, in the order of the forward pass.
 
     Attributes:
         down, up: for each level of the path, a block for each of its (resnet, attention) pairs.
         mid: the coarsest level's, after the T2I's middle block.
         downsamplers, upsamplers: one after each spatial one; None where time is not resampled.
         conditioning: see `TemporalConditioning`; None as in the paper.
-        condition_in: what widens the first convolution by the channels of a condition; None without one.
-        gate: lets the condition pass straight to the output; None = it does not.
+        condition_in: widens the first convolution by the channels of ⟨C, M⟩; None without a condition.
+        gate: passes C straight to the output; None = it does not.
     """
 
     def __init__(
         self, unet: UNet2DConditionModel, *, resampled: list[int], attention_layers: int, attention_head_dim: int,
-        width: float, conditioning: bool, condition_channels: int,
+        width: float, conditioning: bool, harmonics: int, condition_channels: int,
     ) -> None:  # fmt: skip
         super().__init__()
         channels = list(unet.config["block_out_channels"])
         coarsest = len(channels) - 1
         groups = unet.config["norm_num_groups"] or 32
-        condition_dim = time_embed_dim(unet) if conditioning else None
+        embedding_dim = time_embed_dim(unet) if conditioning else None
         self.conditioning: TemporalConditioning | None = None
         if conditioning:
             layout_dim = LAYOUT_DIM if takes_layout(unet) else 0
-            self.conditioning = TemporalConditioning(text_dim(unet), time_embed_dim(unet), layout_dim=layout_dim)
+            self.conditioning = TemporalConditioning(
+                text_dim(unet), time_embed_dim(unet), layout_dim=layout_dim, harmonics=harmonics
+            )
         self.condition_in = condition_in(unet, condition_channels) if condition_channels else None
         self.gate: ConditionGate | None = None
 
         def block(level: int) -> nn.Module:
             if level == coarsest:
                 return _Stack(
-                    AttentionBlock(channels[level], head_dim=attention_head_dim, condition_dim=condition_dim)
+                    AttentionBlock(channels[level], head_dim=attention_head_dim, embedding_dim=embedding_dim)
                     for _ in range(attention_layers)
                 )
             inner = max(int(channels[level] * width) // 8, 1) * 8
-            return ConvolutionBlock(channels[level], width=inner, groups=groups, condition_dim=condition_dim)
+            return ConvolutionBlock(channels[level], width=inner, groups=groups, embedding_dim=embedding_dim)
 
         levels = range(len(channels))
         self.down = nn.ModuleList(
@@ -72,7 +69,7 @@ class TemporalLayers(nn.Module):
         )
 
     def reset(self, init: str) -> None:
-        """Start as the T2I with nearest-neighbour resampling of time; `init`: "identity" or "he", of the resamplers."""
+        """Initialise as the T2I with nearest-neighbour resampling of time; `init`: of the resamplers, see `STUNet`."""
         for module in self.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
@@ -80,10 +77,7 @@ class TemporalLayers(nn.Module):
         for module in self.modules():
             if isinstance(module, (TemporalDownsample, TemporalUpsample)):
                 module.init_he() if init == "he" else module.init_identity()
-            elif isinstance(module, TemporalConditioning):
-                module.init_zero()
-                _init_pooling(module)
-            elif isinstance(module, (ConvolutionBlock, AttentionBlock)):
+            elif isinstance(module, (TemporalConditioning, ConvolutionBlock, AttentionBlock)):
                 module.init_zero()
         if self.condition_in is not None:
             nn.init.zeros_(self.condition_in.weight)
@@ -102,28 +96,22 @@ class _Stack(nn.ModuleList):
         self,
         x: torch.Tensor,
         num_frames: int,
+        embedding: torch.Tensor | None = None,
         condition: torch.Tensor | None = None,
-        given: torch.Tensor | None = None,
     ) -> torch.Tensor:
         for block in self:
-            x = block(x, num_frames, condition, given)
+            x = block(x, num_frames, embedding, condition)
         return x
 
 
 def condition_in(unet: UNet2DConditionModel, channels: int) -> nn.Conv2d:
-    """A second first convolution, over a condition's channels alone."""
+    """Make a second first convolution, over a condition's channels alone."""
     first = unet.conv_in
     return nn.Conv2d(channels, first.out_channels, first.kernel_size, padding=first.padding, bias=False)
 
 
 def new_gate(unet: UNet2DConditionModel, channels: int, timesteps: int) -> ConditionGate:
-    """A gate for the channels of this U-Net, over a schedule of so many timesteps."""
+    """Make a gate for this U-Net and a condition of so many channels, over a schedule of so many timesteps."""
     return ConditionGate(
         int(unet.config["in_channels"]), channels, features=unet.conv_out.in_channels, timesteps=timesteps
     )
-
-
-def _init_pooling(conditioning: TemporalConditioning) -> None:
-    # AttentionPooling holds a bare parameter, which no reset_parameters reaches.
-    embedding = conditioning.text.pool.positional_embedding
-    nn.init.normal_(embedding, std=embedding.shape[-1] ** -0.5)

@@ -20,16 +20,18 @@ from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import read_json, replacing, write_json
 
 _INDEX = "cache.json"
+_RENAMED = {"place": "frame_positions"}  # in shards of earlier versions
 _ENCODED_AT_ONCE = 16  # frames of single-frame clips; a clip of many frames is encoded alone
 
 
 class CachedLatents(Dataset[dict[str, Any]]):
     """The first `count` items of a data set with ``latents`` in place of ``pixels``, in another order each round.
 
-    Shards of items that are there are read, others are made and written beside their place; so a cache grows when
-    `count` does, and one that was stopped goes on.
+    Shards that are there are read, others are made; so a cache grows when `count` does, and one that was stopped goes
+    on.
 
     Args:
         source: map-style; item n is a pure function of n.
@@ -57,12 +59,12 @@ class CachedLatents(Dataset[dict[str, Any]]):
             with safe_open(_path(folder, start), "pt") as file:
                 self.captions += json.loads(file.metadata()["captions"])
                 for name in file.keys():  # noqa: SIM118 (not a dictionary)
-                    parts.setdefault(name, []).append(file.get_tensor(name))
+                    parts.setdefault(_RENAMED.get(name, name), []).append(file.get_tensor(name))
         self.tensors = {name: torch.cat(each) for name, each in parts.items()}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        round_, place = divmod(index, self.count)
-        item = int(_order(self.seed, round_, self.count)[place])
+        round_, position = divmod(index, self.count)
+        item = int(_order(self.seed, round_, self.count)[position])
         sample: dict[str, Any] = {"caption": self.captions[item]}
         for name, values in self.tensors.items():
             value = values[item]
@@ -74,7 +76,7 @@ class CachedLatents(Dataset[dict[str, Any]]):
 def in_latents(
     batch: dict[str, Any], encode: Callable[[torch.Tensor], torch.Tensor], *, small: bool = False
 ) -> dict[str, Any]:
-    """A batch with ``latents`` in place of ``pixels``, encoded as it is needed: what `CachedLatents` gives, unrounded.
+    """Return a batch with ``latents`` for ``pixels``, encoded as it is needed: what `CachedLatents` gives, unrounded.
 
     Args:
         small: see `CachedLatents`; ``small`` and ``alpha`` go to the CPU, where masks are drawn.
@@ -120,26 +122,26 @@ def _write(
             stacked[name] = (shrunk * 255).round().to(torch.uint8)
         for name, values in stacked.items():
             found.setdefault(name, []).append(values)
-    partial = path.with_suffix(".partial")
     tensors = {name: torch.cat(parts).contiguous() for name, parts in found.items()}
-    save_file(tensors, partial, metadata={"captions": json.dumps(captions)})
-    partial.rename(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"captions": json.dumps(captions)})
 
 
 def _items(source: Dataset[Any], indices: Sequence[int]) -> list[dict[str, Any]]:
-    """Several items, at once where the data set can, as PyTorch's loader asks for them."""
+    """Return several items, at once where the data set can, as PyTorch's loader asks for them."""
     at_once = getattr(source, "__getitems__", None)
     return at_once(indices) if at_once is not None else [source[index] for index in indices]
 
 
 def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
     index = folder / _INDEX
-    told = json.loads(json.dumps(identity))
-    if index.exists() and json.loads(index.read_text(encoding="utf-8")) != told:
+    plain = json.loads(json.dumps(identity))
+    if not index.exists():
+        write_json(index, plain, indent=1)
+    elif read_json(index, otherwise=f"delete {folder}") != plain:
         raise LumiereError(
             f"{folder} holds latents of other clips or another autoencoder: choose another data.cache, or delete it"
         )
-    index.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 @lru_cache(maxsize=2)

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import remove, write_json
 from openlumiere.packing import MIB, PART_BYTES, compress, has_parts, packed_bytes, read_parts, write_parts
 
 from . import state
@@ -58,7 +59,7 @@ class _Kept:
 
 
 def pack(stages: dict[str, TrainConfig], folder: Path, *, budget: int = BUDGET, part_bytes: int = PART_BYTES) -> str:
-    """Write what `unpack` needs of every stage that was begun; returns a line that says how.
+    """Write what `unpack` needs of every stage that was begun, and return a line that says how.
 
     Args:
         stages: of a plan, by name.
@@ -77,8 +78,8 @@ def pack(stages: dict[str, TrainConfig], folder: Path, *, budget: int = BUDGET, 
             continue
         steps[name] = state.step_of(found[-1])
         done = steps[name] >= config.optim.max_steps
-        for path, place, role in _files(Path(config.output), found[-1], done=done):
-            files[f"{name}/{place}"] = _described(path, role, kept)
+        for path, name_in_run, role in _files(Path(config.output), found[-1], done=done):
+            files[f"{name}/{name_in_run}"] = _described(path, role, kept)
     for widths in _WIDTHS:
         size = sum(packed_bytes(k.tensor, k.bits(widths)) for k in kept.values() if k.bits(widths)) + _ROOM
         if size <= budget:
@@ -87,9 +88,9 @@ def pack(stages: dict[str, TrainConfig], folder: Path, *, budget: int = BUDGET, 
         raise LumiereError(f"the trainings take {size / MIB:.0f} MiB in 8 bits, more than the {budget / MIB:.0f} MiB")
     left_out = [role for role, bits in widths.items() if not bits]
     tensors = {key: compress(k.tensor, k.bits(widths), squares=k.squares) for key, k in kept.items() if k.bits(widths)}
-    files = {place: told for place, told in files.items() if told["role"] not in left_out}
-    told = {"steps": steps, "files": files, "moments": _MOMENTS not in left_out}
-    written = write_parts(folder, _NAME, tensors, told, part_bytes=part_bytes)
+    files = {path: file for path, file in files.items() if file["role"] not in left_out}
+    note = {"steps": steps, "files": files, "moments": _MOMENTS not in left_out}
+    written = write_parts(folder, _NAME, tensors, note, part_bytes=part_bytes)
     how = ", ".join(f"{role} in {bits} bits" if bits else f"no {role}" for role, bits in widths.items())
     mebibytes = sum(path.stat().st_size for path in written) / MIB
     return f"packed {mebibytes:.1f} MiB in {len(written)} files in {folder}: {how}"
@@ -103,40 +104,38 @@ def unpack(stages: dict[str, TrainConfig], folder: Path) -> None:
     """
     if not has_parts(folder, _NAME):
         return
-    tensors, told = read_parts(folder, _NAME)
-    unknown = sorted(set(told["steps"]) - set(stages))
+    tensors, note = read_parts(folder, _NAME)
+    unknown = sorted(set(note["steps"]) - set(stages))
     if unknown:
         raise LumiereError(f"{folder} holds the state of another plan, with a stage {unknown[0]}: name another --state")
-    for name, step in told["steps"].items():
+    for name, step in note["steps"].items():
         output = Path(stages[name].output)
         found = state.checkpoints(output)
         if found and state.step_of(found[-1]) >= step:
             continue
         partial = output.with_name(f"{output.name}.unpacked.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        for place, file in told["files"].items():
-            if place.startswith(f"{name}/"):
-                _put_back(partial / _relative(place.removeprefix(f"{name}/")), file, tensors)
+        remove(partial)
+        for path, file in note["files"].items():
+            if path.startswith(f"{name}/"):
+                _put_back(partial / _relative(path.removeprefix(f"{name}/")), file, tensors)
         checkpoint = state.folder_of(partial, step)
         if not (checkpoint / "weights.safetensors").exists():
             shutil.copy(checkpoint / "ema.safetensors", checkpoint / "weights.safetensors")
         marked = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         marked["moments"] = (checkpoint / "optimizer.safetensors").exists()
-        (checkpoint / "state.json").write_text(json.dumps(marked, indent=1), encoding="utf-8")
+        write_json(checkpoint / "state.json", marked)
         output.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(output / "export", ignore_errors=True)
+        remove(output / "export")
         # The checkpoint last: it says that all the rest is there.
-        for path in sorted(partial.iterdir(), key=lambda path: path == checkpoint):
-            target = output / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            path.rename(target)
+        for part in sorted(partial.iterdir(), key=lambda part: part == checkpoint):
+            remove(output / part.name)
+            part.rename(output / part.name)
         partial.rmdir()
         print(f"{name}: step {step}, from {folder}")
 
 
 def _files(output: Path, checkpoint: Path, *, done: bool) -> Iterator[tuple[Path, str, str]]:
-    """A run's files that are worth carrying: path, place in the run's folder, role."""
+    """Yield a run's files that are worth carrying: path, name within the run's folder, role."""
     roles = {"ema": _AVERAGE, "buffers": _AVERAGE, "weights": _WEIGHTS, "optimizer": _MOMENTS}
     for path in sorted(checkpoint.iterdir()):
         role = _FINISHED if done else roles.get(path.stem, _AVERAGE)
@@ -150,7 +149,7 @@ def _files(output: Path, checkpoint: Path, *, done: bool) -> Iterator[tuple[Path
 
 
 def _described(path: Path, role: str, kept: dict[str, _Kept]) -> dict[str, Any]:
-    """A file in the list: its text, or which tensors it contains, which are added to `kept`."""
+    """Return a file's entry in the list: its text, or which tensors it contains, which are added to `kept`."""
     if path.suffix != ".safetensors":
         return {"role": role, "text": path.read_text(encoding="utf-8")}
     with safe_open(path, "pt") as file:
@@ -175,8 +174,8 @@ def _put_back(path: Path, file: dict[str, Any], tensors: dict[str, torch.Tensor]
     save_file({name: value.clone() for name, value in found.items()}, path, metadata=file["metadata"])
 
 
-def _relative(place: str) -> Path:
-    parts = PurePosixPath(place)
+def _relative(path: str) -> Path:
+    parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts:
-        raise LumiereError(f"the packed state names a file outside its run: {place}")
+        raise LumiereError(f"the packed state names a file outside its run: {path}")
     return Path(parts)

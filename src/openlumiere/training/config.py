@@ -1,53 +1,39 @@
-"""Training configurations: one YAML file a run, overridden from the command line, unknown keys refused."""
+"""Training configurations: the keys that stages share, and how a file becomes one.
+
+Each stage's own keys are in its file, in `training/stages/`: a subclass of `TrainConfig`, with sections of its own.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from openlumiere.data.emoji.scenes import subject_set
-from openlumiere.diffusion.upsampling import RESIDUAL_BASES
 from openlumiere.errors import LumiereError
+
+from .settings import override, read_yaml, typed
+from .stages import STAGES, stage_class
+
+# Keys of earlier versions, (section, key), and what they are called today.
+_RENAMED = {("data", "every"): "frame_stride"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network that trains; the keys are the stage's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the clips come from."""
+    """Where the samples come from; stages add keys."""
 
-    # "emoji" (composed on the fly), "folder" (captioned clips of a user's own), "pictures" (stage style), or "artwork"
-    # (stages autoencoder and ssr-image)
     kind: str = "emoji"
     folder: str = "data/emoji"
-    # Keys of the vocabulary (pictures: names of files), in files also the name of one of its sets; None = all
-    subjects: list[str] | None = None
-    pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
-    with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
-    layout_dropout: float = 0.15  # fraction of clips whose layout is not told, for networks that are told it
-    channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
-    transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
-    num_frames: int = 80
-    every: int = 1  # emoji: of each clip, show every n-th frame alone
-    window: int = 0  # so many consecutive ones of them are shown, at a random place; 0 = all
-    crop: int = 0  # artwork, emoji: side of the part of a frame that is shown, in pixels; 0 = all
-    fps: float = 16.0
-    workers: int = 0
-    on_device: bool = False  # emoji and artwork: draw where the network is, for a GPU; without workers
-    cache: str | None = None  # models with a VAE: folder that keeps the latents of `cached` clips; None = encode anew
-    cached: int = 0  # how many different clips it holds
-
-    def __post_init__(self) -> None:
-        if self.channels not in (3, 4):
-            raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
-        if not 0 <= self.transparent <= 1:
-            raise LumiereError(f"data.transparent must be between 0 and 1, not {self.transparent}")
-        if self.on_device and (self.workers or self.cache is not None):
-            raise LumiereError("data.on_device draws clips as they are needed: leave data.workers and data.cache out")
+    workers: int = 0  # processes that prepare samples; 0 = none besides the training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,51 +43,6 @@ class TextConfig:
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     max_length: int = 24
     dropout: float = 0.1  # fraction of prompts emptied, for classifier-free guidance
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The network that trains.
-
-    `unet` holds the arguments of diffusers' UNet2DConditionModel (stage t2i); `temporal` those of
-    `STUNet.from_unet` (stages t2v and ssr); `t2i` the folder that the frozen spatial half is read from.
-    """
-
-    size: int = 32  # height and width of a frame in pixels
-    pixel_unshuffle: int = 2
-    autoencoder: dict[str, Any] = field(default_factory=dict)  # stage autoencoder: arguments of RGBAAutoencoder
-    # stage autoencoder: most noise on standardized latents, which the decoder forgives; ssr-image, ssr: on those of
-    # low-res clips that pass through `vae`
-    latent_noise: float = 0.15
-    # stage autoencoder: share of the samples whose latents are moved or shrunk, and should decode to such pictures
-    equivariance: float = 0.0
-    decoder_only: bool = False  # stage autoencoder: train the decoder of `vae` on, and leave its latents as they are
-    # Folder of the VAE whose latents the network works on (t2i; None = on pixels), or that trains on (autoencoder), or
-    # that a first stage's clips are decoded by, so that the second learns to undo its softness (ssr-image, ssr)
-    vae: str | None = None
-    unet: dict[str, Any] = field(default_factory=dict)
-    temporal: dict[str, Any] = field(default_factory=dict)
-    t2i: str | None = None
-    spatial_only: bool = False  # where `t2i` is a clip model, take its frozen half and train temporal layers anew
-    scale: int = 4  # stages ssr-image and ssr: from the soft clip's side to `size`
-    max_noise_level: int = 60  # stages ssr-image and ssr: of the soft clip, see diffusion/upsampling.py
-    masks: list[str] | None = None  # stage conditional: kinds of training/masks.py, equally often; None = its mixture
-    condition_blocks: bool = False  # stage conditional: see STUNet.widen_blocks
-    condition_gate: bool = False  # stage conditional: see STUNet.add_gate
-    spread_condition: bool | None = None  # stage conditional: see diffusion/conditioning.py; None = the model's own
-    lora_rank: int = 16  # stage style; 0 trains all weights
-    planner: dict[str, Any] = field(default_factory=dict)  # stage planner: arguments of PathPlanner
-    residual_scale: float = 8.0  # stages ssr-image and ssr: brings residuals to a variance near 1
-    through_vae: float = 0.5  # stages ssr-image and ssr: fraction of low-res clips that pass through `vae`, if named
-    # Stages ssr-image and ssr, see LumiereSuperResolutionPipeline
-    enlarge_low_res: bool = True
-    residual_base: str = "noisy"
-
-    def __post_init__(self) -> None:
-        if self.residual_base not in RESIDUAL_BASES:
-            raise LumiereError(f"model.residual_base {self.residual_base!r}: use {' or '.join(RESIDUAL_BASES)}")
-        if not 0 <= self.through_vae <= 1:
-            raise LumiereError(f"model.through_vae must be between 0 and 1, not {self.through_vae}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +62,6 @@ class OptimizerConfig:
     gradient_accumulation: int = 1
     gradient_checkpointing: bool = False
     ema_decay: float = 0.999
-    snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
-    timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
-    timestep_shift_start: float = 1.0  # where the shift starts from, if it is annealed
-    timestep_shift_steps: int = 0  # steps in which it is, evenly in its logarithm; 0 = it is the same throughout
-    uniform_timesteps: float = 0.0  # fraction of the samples whose timesteps are not shifted
-    noise_correlation: float = 0.0  # of adjacent frames, see diffusion/noise.py
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -135,14 +70,6 @@ class OptimizerConfig:
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("noise_correlation", "uniform_timesteps"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise LumiereError(f"optim.{name} must be between 0 and 1, not {getattr(self, name)}")
-        for name in ("timestep_shift", "timestep_shift_start"):
-            if getattr(self, name) <= 0:
-                raise LumiereError(f"optim.{name} must be above 0, not {getattr(self, name)}")
-        if self.timestep_shift_steps < 0:
-            raise LumiereError(f"optim.timestep_shift_steps must be 0 or more, not {self.timestep_shift_steps}")
         if self.batch_size % self.gradient_accumulation:
             raise LumiereError(
                 f"optim.batch_size, {self.batch_size}, must be a multiple of optim.gradient_accumulation, "
@@ -151,8 +78,31 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiffusionOptimizerConfig(OptimizerConfig):
+    """What is learnt at which noise; for stages that denoise."""
+
+    snr_gamma: float = 5.0  # cap of the loss at low noise, see objective.loss_weights; 0 = none
+    timestep_shift: float = 1.0  # above 1 trains more at high noise, see diffusion/timesteps.py
+    timestep_shift_start: float = 1.0  # where the shift starts from, if it is annealed
+    timestep_shift_steps: int = 0  # steps in which it is, evenly in its logarithm; 0 = it is the same throughout
+    uniform_timesteps: float = 0.0  # fraction of the samples whose timesteps are not shifted
+    noise_correlation: float = 0.0  # of adjacent frames, see diffusion/noise.py
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("noise_correlation", "uniform_timesteps"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LumiereError(f"optim.{name} must be between 0 and 1, not {getattr(self, name)}")
+        for name in ("timestep_shift", "timestep_shift_start"):
+            if getattr(self, name) <= 0:
+                raise LumiereError(f"optim.{name} must be above 0, not {getattr(self, name)}")
+        if self.timestep_shift_steps < 0:
+            raise LumiereError(f"optim.timestep_shift_steps must be 0 or more, not {self.timestep_shift_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole run. See `configs/` for examples."""
+    """A whole run, as far as the loop needs to know it. See `configs/` for examples."""
 
     stage: str
     output: str
@@ -169,101 +119,101 @@ class TrainConfig:
     log_every: int = 10  # steps
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    text: TextConfig = field(default_factory=TextConfig)
     optim: OptimizerConfig = field(default_factory=OptimizerConfig)
-    scheduler: dict[str, Any] = field(default_factory=dict)  # arguments of diffusers' DDIMScheduler
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise LumiereError(f"seed must be 0 or more, not {self.seed}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise LumiereError(f"mixed_precision {self.mixed_precision!r}: use no, bf16 or fp16")
 
 
-def load(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
-    """Read a YAML configuration and apply overrides such as ``optim.lr=1e-4``.
+def load(path: str | Path, overrides: list[str] | None = None) -> Any:
+    """Read a YAML configuration, with what it includes, and apply overrides such as ``optim.lr=1e-4``.
+
+    Returns:
+        The `TrainConfig` of the stage that it names.
 
     Raises:
-        LumiereError: a file that is missing or no YAML, an unknown key, a value of the wrong type.
+        LumiereError: a file that is missing or no YAML, an unknown key or stage, a value of the wrong type.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LumiereError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LumiereError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise LumiereError(f"{path} holds no configuration; see configs/ for examples")
-    return parse(tree, overrides, str(path))
+    return parse(read_yaml(path), overrides, str(path))
 
 
-def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str = "configuration") -> TrainConfig:
-    """Build a configuration from plain data; `where` it comes from is told in errors."""
-    for override in overrides or []:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise LumiereError(f"cannot read the override {override!r}; write KEY=VALUE, e.g. optim.lr=1e-4")
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise LumiereError(f"{key}: {parent} is not a section of the configuration")
-        node[leaf] = _scalar(value)
+def parse(tree: dict[str, Any], overrides: list[str] | None = None, where: str = "configuration") -> Any:
+    """Build the configuration of a stage from plain data; errors say `where` that comes from."""
+    tree = _renamed(override(tree, overrides or []), where)
+    stage = tree.get("stage")
+    if stage is None:
+        raise LumiereError(f"{where} names no stage; write stage: and one of {', '.join(STAGES)}")
+    kind = stage_class(str(stage)).Config
     data = tree.get("data")
     if isinstance(data, dict) and isinstance(data.get("subjects"), str):
         # Written out, so that a run's own copy of its settings tells what it was.
         tree = tree | {"data": data | {"subjects": subject_set(data["subjects"])}}
-    return typed(TrainConfig, tree, where)
+    return typed(kind, _own_keys(tree, kind, (), str(stage), where), where)
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as plain YAML-able data."""
+    """Return the configuration as plain YAML-able data."""
     return dataclasses.asdict(config)
 
 
-def _scalar(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LumiereError(f"cannot read the value {text!r}; quote it, or close its brackets") from error
-    if isinstance(value, str):  # YAML reads 1e-4 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def check_on_device(data: Any) -> None:
+    """Refuse workers and a cache beside ``data.on_device``."""
+    if data.on_device and (data.workers or getattr(data, "cache", None) is not None):
+        raise LumiereError("data.on_device draws clips as they are needed: leave data.workers and data.cache out")
 
 
-def typed(kind: Any, value: Any, where: str) -> Any:
-    """Build `kind` out of plain YAML data, refusing what does not fit."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise LumiereError(f"{where}: expected a section with keys, got {value!r}")
-        hints = typing.get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        if unknown:
-            raise LumiereError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(hints)}")
-        try:
-            return kind(**{key: typed(hints[key], item, f"{where}: {key}") for key, item in value.items()})
-        except TypeError as error:
-            raise LumiereError(f"{where}: {error}") from error
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return typed(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
-        return tuple(typed(a, item, where) for a, item in zip(arguments, value, strict=True))
-    if origin is list and isinstance(value, list):
-        return [typed(arguments[0], item, where) for item in value]
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    plain = origin or kind
-    if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
-        return value
-    raise LumiereError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+def _renamed(tree: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return settings with the keys of earlier versions under today's names."""
+    for (section, old), new in _RENAMED.items():
+        found = tree.get(section)
+        if isinstance(found, dict) and old in found:
+            if new in found:
+                raise LumiereError(f"{where}: {section}.{old} is the old name of {section}.{new}: leave it out")
+            tree = tree | {section: {new if key == old else key: value for key, value in found.items()}}
+    return tree
+
+
+def _own_keys(tree: dict[str, Any], kind: type, path: tuple[str, ...], stage: str, where: str) -> dict[str, Any]:
+    """Return the keys of a section that the stage knows.
+
+    Keys that only other stages know are left out where they have their default, since runs of earlier versions wrote
+    down the keys of all stages.
+
+    Raises:
+        LumiereError: such a key with another value, which would change nothing.
+    """
+    hints = typing.get_type_hints(kind)
+    own: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in hints:
+            nested = isinstance(value, dict) and dataclasses.is_dataclass(hints[key])
+            own[key] = _own_keys(value, hints[key], (*path, key), stage, where) if nested else value
+            continue
+        defaults = dict(_defaults_elsewhere(path, key))
+        if not defaults:
+            own[key] = value  # no stage knows it: refused where the section is built
+        elif value not in defaults.values():
+            name = ".".join((*path, key))
+            known = f"stage{'s' if len(defaults) > 1 else ''} {', '.join(defaults)}"
+            raise LumiereError(f"{where}: {name} means nothing to stage {stage}, only to {known}; leave it out")
+    return own
+
+
+def _defaults_elsewhere(path: tuple[str, ...], key: str) -> Iterator[tuple[str, Any]]:
+    """Yield each stage that knows a key of a section, and the key's default there as plain data."""
+    for name in STAGES:
+        section: Any = stage_class(name).Config
+        for part in path:
+            section = typing.get_type_hints(section).get(part)
+        found = {f.name: f for f in dataclasses.fields(section)} if dataclasses.is_dataclass(section) else {}
+        if key not in found:
+            continue
+        default, factory = found[key].default, found[key].default_factory
+        value = factory() if factory is not dataclasses.MISSING else default
+        yield name, dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

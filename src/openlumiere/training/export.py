@@ -11,25 +11,23 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from safetensors.torch import load_file
 from torch import nn
 
-from openlumiere.bundled import STYLES, write_checksums
+from openlumiere.bundled import CHECKSUMS, write_checksums
 from openlumiere.errors import LumiereError
+from openlumiere.files import read_json, replacing
 from openlumiere.pipelines.load import resolve_model
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
+from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.stunet import STUNet
 
 from . import state
-from .config import TrainConfig, load
+from .config import load
 from .stages.conditional import Conditional
 from .stages.super_resolution import build_super_resolution
 from .stages.t2v import TextToVideo
 
 _STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
-# What the second stage is told by the pipeline that carries it.
-_SECOND_STAGE = (
-    "pixel_unshuffle", "scale", "residual_scale", "enlarge_low_res", "residual_base", "num_inference_steps",
-    "guidance_scale", "timestep_shift", "noise_correlation", "window_frames", "window_overlap", "noise_level",
-)  # fmt: skip
+_INDEX = "model_index.json"
 
 
 def export(
@@ -49,21 +47,26 @@ def export(
 
     Args:
         run: the run's output folder; or a model, to be written anew with other defaults or another second stage.
-        out: folder to write; weights of an older export in it are replaced, a README.md and styles beside them stay.
+        out: folder to write: a new one, an empty one, or one with a model of ours, which is replaced; what lies beside
+            that model, such as a README.md and styles, stays.
         super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
         planner: output folder of a `planner` run, for models that are told where their subject is.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
         num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
         upscale_steps, noise_level: likewise of the second stage.
+
+    Raises:
+        LumiereError: no such run, runs that do not belong together, or other files in `out`.
     """
-    if (run / "model_index.json").exists():
+    kept = _beside_the_model(out)
+    if (run / _INDEX).exists():
         pipe = LumierePipeline.from_pretrained(resolve_model(str(run)), torch_dtype=dtype, local_files_only=True)
     else:
         config = _config(run, *_STAGES)
         pipe = _STAGES[config.stage].build(config)
         _take_average(run, pipe.unet, dtype)
-        if pipe.sr_unet is not None:  # of the model that the run started from
-            nn.Module.to(pipe.sr_unet, dtype)
+        if pipe.super_resolution is not None:  # of the model that the run started from
+            nn.Module.to(pipe.super_resolution.unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -78,29 +81,40 @@ def export(
                 f"it alone: lumiere upscale CLIP --model {super_resolution}/export/pipeline"
             )
         _take_average(super_resolution, second.unet, dtype)
-        pipe.register_modules(sr_unet=second.unet, sr_scheduler=second.scheduler)
-        options = {key: second.config[key] for key in _SECOND_STAGE}
-        options |= _given({"num_inference_steps": upscale_steps, "noise_level": noise_level})
-        pipe.register_to_config(super_resolution=options)
+        pipe.register_modules(super_resolution=second)
+        second.register_to_config(**_given({"num_inference_steps": upscale_steps, "noise_level": noise_level}))
     if planner is not None:
         pipe.register_modules(planner=_read_planner(planner, pipe, dtype))
     _forget_origin(pipe)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    pipe.save_pretrained(partial)
-    card, styles = out / "README.md", out / STYLES
-    if card.exists():
-        shutil.copy(card, partial / card.name)
-    if styles.exists():
-        shutil.copytree(styles, partial / styles.name)
-    write_checksums(partial)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with replacing(out.resolve()) as partial:
+        pipe.save_pretrained(partial)
+        for path in kept:
+            if path.is_dir():
+                shutil.copytree(path, partial / path.name)
+            else:
+                shutil.copy2(path, partial / path.name)
+        write_checksums(partial)
     return out
 
 
-def _config(run: Path, *stages: str) -> TrainConfig:
+def _beside_the_model(out: Path) -> list[Path]:
+    """Return what a folder holds besides the model that is to be replaced there, such as its card and its styles.
+
+    Raises:
+        LumiereError: a file, or a folder that is neither empty nor a model of ours: nothing there may be removed.
+    """
+    if not out.exists():
+        return []
+    found = list(out.iterdir()) if out.is_dir() else [out]
+    if not found:
+        return []
+    index = read_json(out / _INDEX) if (out / _INDEX).is_file() else {}
+    if index.get("_class_name") not in (LumierePipeline.__name__, LumiereSuperResolutionPipeline.__name__):
+        raise LumiereError(f"{out} holds something else than a model of openlumiere; name a new or an empty folder")
+    return [path for path in found if path.name not in {*index, _INDEX, CHECKSUMS}]
+
+
+def _config(run: Path, *stages: str) -> Any:
     if not state.checkpoints(run):
         raise LumiereError(f"{run} holds neither a checkpoint nor a model; give the output folder of a training run")
     config = load(run / "config.yaml")
@@ -129,14 +143,17 @@ def _read_planner(run: Path, pipe: LumierePipeline, dtype: torch.dtype) -> PathP
     try:
         planner = PathPlanner.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise LumiereError(f"{folder} holds no planner; let the run come to its end: lumiere train planner") from error
+        raise LumiereError(
+            f"{folder} holds no planner; let the run come to its end: lumiere train {run}/config.yaml"
+        ) from error
     nn.Module.to(planner, dtype)
     return planner
 
 
 def _forget_origin(pipe: LumierePipeline) -> None:
     """Leave out the folders that parts were loaded from, which mean nothing elsewhere."""
-    for part in (pipe, *pipe.components.values()):
+    stage = pipe.super_resolution
+    for part in (pipe, *pipe.components.values(), *(() if stage is None else stage.components.values())):
         if isinstance(part, ConfigMixin):
             kept = {key: value for key, value in part.config.items() if key != "_name_or_path"}
             part._internal_dict = FrozenDict(kept)

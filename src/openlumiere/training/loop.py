@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -22,17 +22,24 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
+from openlumiere import extras
 from openlumiere.errors import LumiereError
+from openlumiere.files import replacing, write_text
 
 from . import state
 from .config import OptimizerConfig, TrainConfig, as_dict
 from .muon import Muon
-from .stages.stage import Stage
+from .stages import make_stage
+from .stages.base import Stage
+
+
+class DivergedError(LumiereError):
+    """The loss is not finite any more, and all processes know."""
 
 
 @contextlib.contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Denormals in the optimizer's moments slow CPU arithmetic several times; the caller's setting is put back."""
+    """Flush denormals, which slow CPU arithmetic several times, to zero; put the caller's setting back afterwards."""
     already = not (torch.tensor(1e-38) * 1e-3).item()
     torch.set_flush_denormal(True)
     try:
@@ -43,7 +50,7 @@ def _denormals_flushed() -> Iterator[None]:
 
 @_denormals_flushed()
 def train(config: TrainConfig, *, resume: bool = True) -> Path:
-    """Run a stage to its last step or to its time budget; returns the folder of the exported weights.
+    """Run a stage to its last step or to its time budget, and return the folder of the exported weights.
 
     Args:
         resume: go on from the newest checkpoint in ``config.output``, if there is one.
@@ -61,7 +68,8 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     output = Path(config.output)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+        state.remove_unfinished(output)
+        write_text(output / "config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
     accelerator.wait_for_everyone()
 
     torch.manual_seed(config.seed)  # the same initial weights on every process
@@ -121,9 +129,9 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
         stage.step = step
         total = 0.0
         for part in range(optim.gradient_accumulation):
-            seed = (config.seed, step, part, accelerator.process_index)
-            generator.manual_seed(abs(hash(seed)))
-            torch.manual_seed(abs(hash(seed)))
+            seed = seed_of(config.seed, step, part, accelerator.process_index)
+            generator.manual_seed(seed)
+            torch.manual_seed(seed)
             with accelerator.accumulate(module):
                 loss = stage.loss(forward, next(batches), generator)
                 accelerator.backward(loss)
@@ -133,10 +141,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
                 optimizer.zero_grad()
             total += float(loss.detach())
         total /= optim.gradient_accumulation
-        if not math.isfinite(total):
-            raise LumiereError(
-                f"the loss became {total} at step {step}; start again from the last checkpoint with a lower optim.lr"
-            )
+        _check_finite(total, step, accelerator)
         ema.update(stage.module)
         step += 1
         average_loss = total if average_loss is None else 0.98 * average_loss + 0.02 * total
@@ -169,66 +174,24 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
 
 
 def _curves(folder: Path, step: int) -> Any:
-    """A writer of TensorBoard's files; None where that is not installed."""
+    """Return a writer of TensorBoard's files; None where that is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        tqdm.write("tensorboard is not installed: no curves are written")
+        tqdm.write(f"{extras.missing('tensorboard')}; no curves are written")
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def make_stage(config: TrainConfig, device: torch.device) -> Stage:
-    """The stage that a configuration names."""
-    match config.stage:
-        case "autoencoder":
-            from .stages.autoencoder import Autoencode
-
-            return Autoencode(config, device)
-        case "t2i":
-            from .stages.t2i import TextToImage
-
-            return TextToImage(config, device)
-        case "t2v":
-            from .stages.t2v import TextToVideo
-
-            return TextToVideo(config, device)
-        case "conditional":
-            from .stages.conditional import Conditional
-
-            return Conditional(config, device)
-        case "ssr-image":
-            from .stages.super_resolution import SuperResolutionImage
-
-            return SuperResolutionImage(config, device)
-        case "ssr":
-            from .stages.super_resolution import SuperResolution
-
-            return SuperResolution(config, device)
-        case "style":
-            from .stages.style import Style
-
-            return Style(config, device)
-        case "planner":
-            from .stages.planner import Planner
-
-            return Planner(config, device)
-        case _:
-            raise LumiereError(
-                f"unknown stage {config.stage!r}; use autoencoder, t2i, t2v, conditional, ssr-image, ssr, style or "
-                "planner"
-            )
-
-
 def make_optimizer(optim: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that a configuration names."""
+    """Return the optimizer that a configuration names."""
     if optim.optimizer == "muon":
         return Muon(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
     return torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:
-    """What is about to run, in one line."""
+    """Return one line that says what is about to run."""
     processes = f" x {accelerator.num_processes}" if accelerator.num_processes > 1 else ""
     trained = sum(p.numel() for p in state.trainable(module).values())
     frozen = sum(p.numel() for p in module.parameters()) - trained
@@ -243,16 +206,12 @@ def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, s
 
 
 def _export(stage: Stage, target: Path) -> None:
-    """Write the export beside its place, then put it there whole."""
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    stage.export(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with replacing(target) as partial:
+        stage.export(partial)
 
 
 def learning_rate(optim: OptimizerConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to `final_lr_ratio` of the peak at the last step.
+    """Return the rate of a step: linear warm-up, then a cosine to `final_lr_ratio` of the peak at the last step.
 
     With `decay_steps` the rate stays at its peak until so many steps before the last, so that a run can be prolonged,
     and then falls as 1 - sqrt does (Hägele et al. 2024).
@@ -267,8 +226,27 @@ def learning_rate(optim: OptimizerConfig, step: int) -> float:
 
 
 def _warmed_again(optim: OptimizerConfig, step: int, since: int) -> float:
-    """Share of the learning rate after a resumption without the optimizer's moments at step `since`; 0 = none."""
+    """Return the factor of the warm-up after step `since`, where a run was resumed without moments; 0 = it was not."""
     return min((step - since + 1) / max(optim.warmup_steps, 1), 1.0) if since else 1.0
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed for `torch.Generator` that depends on all of some numbers, 0 or more, in their order."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _check_finite(loss: float, step: int, accelerator: Accelerator) -> None:
+    """Stop all processes alike if the loss of one is not finite: the others would wait for it for ever.
+
+    Raises:
+        DivergedError: that is so; with the same words on every process.
+    """
+    losses = accelerator.gather(torch.tensor([loss], device=accelerator.device)).tolist()
+    worst = next((value for value in losses if not math.isfinite(value)), None)
+    if worst is not None:
+        raise DivergedError(
+            f"the loss became {worst} at step {step}; start again from the last checkpoint with a lower optim.lr"
+        )
 
 
 def _out_of_time(config: TrainConfig, started: float, accelerator: Accelerator) -> bool:
@@ -280,7 +258,7 @@ def _out_of_time(config: TrainConfig, started: float, accelerator: Accelerator) 
 
 
 class _IndexBatches(Sampler[list[int]]):
-    """Indices of each micro-batch, from the run's present place to its end, disjoint between processes."""
+    """Indices of each micro-batch, from the present step to the last, disjoint between processes."""
 
     def __init__(self, start: int, stop: int, size: int, rank: int, world: int) -> None:
         self.start, self.stop, self.size, self.rank, self.world = start, stop, size, rank, world

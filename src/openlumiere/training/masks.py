@@ -47,7 +47,7 @@ def draw_mask(
     alpha: torch.Tensor | None = None,
     kinds: Sequence[str] | None = None,
 ) -> torch.Tensor:
-    """One mask, float (1, F, H, W), 1 = given. See `Subject` for the arguments.
+    """Draw one mask, float (1, F, H, W), 1 = given. See `Subject` for the arguments.
 
     Args:
         kinds: of `MIXTURE`, equally often; None = all of them, by their shares.
@@ -66,7 +66,7 @@ def draw_mask(
 def draw_kind(
     kind: str, clip: torch.Tensor, rng: np.random.Generator, *, alpha: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """A mask of one kind of `MIXTURE`."""
+    """Draw a mask of one kind of `MIXTURE`."""
     subject = Subject(clip, alpha, rng)
     return MIXTURE[kind][1](subject).expand(subject.shape).float()[None].contiguous()
 
@@ -81,7 +81,7 @@ def _frames(subject: Subject, given: list[int] | range | np.ndarray) -> torch.Te
 
 
 def _some(subject: Subject) -> int:
-    """A number of frames from 2 to half of the clip's, small ones more often."""
+    """Draw a number of frames from 2 to half of the clip's, small ones more often."""
     most = max(subject.shape[0] // 2, 2)
     return int(np.exp(subject.rng.uniform(np.log(2), np.log(most + 1))))
 
@@ -100,14 +100,14 @@ def _every_other(subject: Subject) -> torch.Tensor:
 
 
 def _grid(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels' places, y and x in [0, 1]."""
+    """Return the pixels' coordinates, y and x in [0, 1]."""
     _, height, width = subject.shape
     y, x = ((torch.arange(side) + 0.5) / side for side in (height, width))
     return y[:, None], x[None]
 
 
 def _path(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
-    """A region's centre in each frame, (F, 1, 1) each: at rest, or on a straight way across the frame."""
+    """Draw a region's centre in each frame, y and x, (F, 1, 1) each: at rest, or on a line across the frame."""
     frames, rng = subject.shape[0], subject.rng
     start = rng.uniform(0.2, 0.8, 2)
     end = start if rng.random() < 0.5 else rng.uniform(0.2, 0.8, 2)
@@ -119,7 +119,7 @@ def _path(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
 def _inside(
     subject: Subject, y: torch.Tensor, x: torch.Tensor, half: np.ndarray, *, strokes: bool = True
 ) -> torch.Tensor:
-    """A box, an ellipse or a brush stroke around a centre, half as high and wide as told; 1 inside, (F, H, W)."""
+    """Draw a box, an ellipse or a brush stroke around a centre, `half` its height and width; 1 inside, (F, H, W)."""
     rng, (rows, columns) = subject.rng, _grid(subject)
     v, u = (rows - y) / half[0], (columns - x) / half[1]
     match rng.integers(3 if strokes else 2):
@@ -135,26 +135,26 @@ def _inside(
 
 
 def _distance(v: torch.Tensor, u: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """From each pixel to the segment between two points."""
+    """Return the distance of each pixel from the segment between two points."""
     along = b - a
-    place = ((v - a[0]) * along[0] + (u - a[1]) * along[1]) / along.square().sum().clamp(min=1e-6)
-    place = place.clamp(0, 1)
-    return ((v - a[0] - place * along[0]).square() + (u - a[1] - place * along[1]).square()).sqrt()
+    nearest = ((v - a[0]) * along[0] + (u - a[1]) * along[1]) / along.square().sum().clamp(min=1e-6)
+    nearest = nearest.clamp(0, 1)
+    return ((v - a[0] - nearest * along[0]).square() + (u - a[1] - nearest * along[1]).square()).sqrt()
 
 
 def _region(subject: Subject) -> torch.Tensor:
-    """Somewhere in the frame, at rest or moving, to be changed."""
+    """Draw a region to be changed, at rest or moving."""
     return 1 - _inside(subject, *_path(subject), subject.rng.uniform(0.1, 0.35, 2))
 
 
 def _around_object(subject: Subject) -> torch.Tensor:
-    """A region that follows the object; anywhere where the object is not known."""
+    """Draw a region that follows the object; any region where the object is not known."""
     if subject.alpha is None or not subject.alpha.amax(dim=(1, 2)).gt(0.5).any():
         return _region(subject)
     (rows, columns), rng = _grid(subject), subject.rng
     weight = subject.alpha.clamp(min=0) + 1e-6
     total = weight.sum((1, 2), keepdim=True)
-    y, x = ((weight * place).sum((1, 2), keepdim=True) / total for place in (rows, columns))
+    y, x = ((weight * axis).sum((1, 2), keepdim=True) / total for axis in (rows, columns))
     if rng.random() < 0.4:  # its outline, with some room
         radius = int(rng.integers(1, max(subject.shape[1] // 8, 2)))
         return 1 - _grown((subject.alpha > 0.1).float(), radius)

@@ -18,8 +18,8 @@ class Muon(torch.optim.Optimizer):
     """Muon for weights of two and more dimensions, a convolution's as (out, in * height * width); AdamW for the rest.
 
     Args:
-        params: parameters; one group, so that a state is known by its parameter's place.
-        lr: of both, as one would choose it for AdamW.
+        params: parameters; one group, so that a state is identified by its parameter's index.
+        lr: of both, on AdamW's scale.
         betas: AdamW's.
         momentum: Muon's, with Nesterov's step.
         weight_decay: decoupled, of both.
@@ -68,7 +68,7 @@ def _adam(gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) 
 
 
 def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """About the nearest matrix of which all singular values are 1, by a Newton-Schulz iteration; (m, n) -> (m, n)."""
+    """Return about the nearest matrix whose singular values are all 1, by a Newton-Schulz iteration; (m, n)."""
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-12)
     for _ in range(_ITERATIONS):

@@ -9,7 +9,7 @@ import torch
 from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.timesteps import shifted
 
-from .config import OptimizerConfig
+from .config import DiffusionOptimizerConfig
 
 
 def stratified_timesteps(
@@ -21,10 +21,10 @@ def stratified_timesteps(
     shift: float = 1.0,
     uniform: float = 0.0,
 ) -> torch.Tensor:
-    """One timestep for each sample, spread evenly over the range with a common random offset, then shuffled.
+    """Return one timestep for each sample, int64 (batch,): evenly spread with a common random offset, then shuffled.
 
-    The loss at one timestep varies far more than between samples, so an even spread lowers the gradient's
-    variance (Kingma et al. 2021, low-discrepancy sampler). Returns int64 of shape (batch,).
+    The loss varies far more between timesteps than between samples, so an even spread lowers the gradient's variance
+    (Kingma et al. 2021, low-discrepancy sampler).
 
     Args:
         shift: above 1 leans towards high noise, see `diffusion.timesteps`.
@@ -42,8 +42,8 @@ def stratified_timesteps(
     return (fraction * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
 
 
-def annealed_shift(optim: OptimizerConfig, step: int) -> float:
-    """The timestep shift at a step: from `timestep_shift_start`, evenly in its logarithm, to `timestep_shift`.
+def annealed_shift(optim: DiffusionOptimizerConfig, step: int) -> float:
+    """Return the timestep shift at a step: from `timestep_shift_start`, evenly in its logarithm, to `timestep_shift`.
 
     What moves how is learnt first, at the highest noise; what it looks like later.
     """
@@ -54,7 +54,7 @@ def annealed_shift(optim: OptimizerConfig, step: int) -> float:
 
 
 def loss_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Weights of the squared error, shape (B,), that cap the loss at low noise.
+    """Return weights of the squared error, (B,), that cap the loss at low noise.
 
     The error of the clean sample is weighed by min(SNR + 1, gamma): as plain v prediction does (SNR + 1), but not more
     than gamma, so that the visually unimportant last bits of noise don't rule the gradient. Unlike min-SNR
@@ -78,7 +78,7 @@ def loss_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> torch
 
 
 def target_of(scheduler: Any, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """What the network should return, by the scheduler's prediction type."""
+    """Return the network's target, by the scheduler's prediction type."""
     match scheduler.config.prediction_type:
         case "v_prediction":
             return scheduler.get_velocity(sample, noise, timesteps)
@@ -99,7 +99,7 @@ def diffusion_loss(
     uniform_timesteps: float = 0.0,
     noise_correlation: float = 0.0,
 ) -> torch.Tensor:
-    """Mean weighted squared error of one batch; a scalar.
+    """Return the mean weighted squared error of one batch; a scalar.
 
     Args:
         denoise: ``(noisy sample, timesteps) -> prediction``, of the sample's shape.

@@ -1,4 +1,4 @@
-"""`lumiere train plan`: stage after stage, in pieces of minutes, on a machine that is lent without a network.
+"""Plans for `lumiere train`: stage after stage, in pieces of minutes, on a machine that is lent without a network.
 
 Each call goes on where the last one stopped: from the checkpoints that lie there, or, on a fresh machine, from the
 small files that `carried` packs at the end of every piece.
@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate.state import AcceleratorState
 
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.text import PACKED_ENCODER
 
 from . import carried, state
-from .config import TrainConfig, load, typed
+from .config import TrainConfig, load
 from .loop import train
+from .settings import read_yaml, typed
 
 # Of a piece: kept for exporting and packing; and the least that is worth starting a stage for.
 _RESERVED = 0.05
@@ -48,9 +48,9 @@ class PlanConfig:
 
 
 def load_plan(path: Path, overrides: list[str] | None = None) -> dict[str, TrainConfig]:
-    """The configurations of a plan's stages, by name, in their order.
+    """Return the configurations of a plan's stages, by name, in their order.
 
-    From then on this process reads the packed text encoder, where the plan names one.
+    From then on this process reads the packed text encoder, if the plan names one.
 
     Args:
         overrides: for every stage, after all others.
@@ -58,11 +58,7 @@ def load_plan(path: Path, overrides: list[str] | None = None) -> dict[str, Train
     Raises:
         LumiereError: a file that cannot be read, unknown keys, two stages of one name.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LumiereError(f"cannot read the plan {path}: {' '.join(str(error).split())}") from error
-    plan: PlanConfig = typed(PlanConfig, tree, str(path))
+    plan: PlanConfig = typed(PlanConfig, read_yaml(path), str(path))
     if plan.text_encoder is not None:
         os.environ[PACKED_ENCODER] = plan.text_encoder
     stages: dict[str, TrainConfig] = {}
@@ -80,7 +76,7 @@ def run(
     stages: dict[str, TrainConfig], *, minutes: float | None = None, folder: Path | None = None,
     budget: int = carried.BUDGET, clock: Callable[[], float] = time.monotonic,
 ) -> bool:  # fmt: skip
-    """Train what is unfinished of a plan for so many minutes; returns whether all of it is finished.
+    """Train the unfinished stages of a plan for some minutes, and return whether all are finished.
 
     Args:
         minutes: of wall clock, everything included but Python's own start; None = to the end.
@@ -117,18 +113,18 @@ def run(
 
 
 def steps_made(config: TrainConfig) -> int:
-    """How many steps the newest checkpoint of a run has seen, 0 where there is none."""
+    """Return the step of a run's newest checkpoint, 0 where there is none."""
     found = state.checkpoints(Path(config.output))
     return state.step_of(found[-1]) if found else 0
 
 
 def finished(config: TrainConfig) -> bool:
-    """Whether a run has made all its steps and written its export."""
+    """Return whether a run has made all its steps and written its export."""
     return steps_made(config) >= config.optim.max_steps and (Path(config.output) / "export").is_dir()
 
 
 def _free_memory(*, compiled: bool) -> None:
-    """Let go of a stage's network, and of settings that the next may have otherwise."""
+    """Free a stage's network, and reset what the next stage may set otherwise."""
     AcceleratorState._reset_state()  # mixed precision is one for a process
     if compiled:
         torch.compiler.reset()

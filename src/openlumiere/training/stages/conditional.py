@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,29 @@ from openlumiere.diffusion.alpha import lay_over, unpremultiply
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import TextConditions
 from openlumiere.training.cached import in_latents
-from openlumiere.training.config import TrainConfig
 from openlumiere.training.masks import MIXTURE, draw_kind, draw_mask
 from openlumiere.video import write_clip
 
-from .t2v import TextToVideo
+from .t2v import TextToVideo, TextToVideoConfig, TextToVideoModelConfig
 
 _SAMPLES_SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalModelConfig(TextToVideoModelConfig):
+    """A STUNet that is given a part of the clip."""
+
+    masks: list[str] | None = None  # kinds of training/masks.py, equally often; None = its mixture
+    condition_blocks: bool = False  # see STUNet.add_condition_to_blocks
+    condition_gate: bool = False  # see STUNet.add_gate
+    spread_condition: bool | None = None  # see diffusion/conditioning.py; None = the model's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalConfig(TextToVideoConfig):
+    """Configuration of stage `conditional`."""
+
+    model: ConditionalModelConfig = field(default_factory=ConditionalModelConfig)
 
 
 class Conditional(TextToVideo):
@@ -29,9 +46,12 @@ class Conditional(TextToVideo):
     Masks are drawn from `masks.MIXTURE`, "none" among them, so that the network goes on making clips of text alone.
     """
 
+    Config = ConditionalConfig
+    config: ConditionalConfig
+
     @staticmethod
-    def build(config: TrainConfig) -> LumierePipeline:
-        """The pipeline of `TextToVideo.build`, widened where it is not yet."""
+    def build(config: Any) -> LumierePipeline:
+        """Return the pipeline of `TextToVideo.build`, widened where it is not yet."""
         pipe = TextToVideo.build(config)
         if not pipe.unet.config["condition_channels"]:
             pipe.unet.add_condition_channels(pipe.condition_channels)
@@ -47,7 +67,7 @@ class Conditional(TextToVideo):
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
         if self.config.data.on_device and self.pipe.vae is not None:
-            batch = in_latents(batch, self.encode_clips, small=True)
+            batch = in_latents(batch, self.codec.encode, small=True)
         # Masks of clips whose latents are kept are drawn at the latents' own resolution.
         kept = "latents" in batch
         clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")
@@ -61,17 +81,17 @@ class Conditional(TextToVideo):
             condition = self.pipe.condition_of(batch["latents"].to(self.device), mask)
         else:
             condition = self.pipe.encode_condition(clips.to(self.device), mask)
-        beside = condition.seen(torch.arange(clips.shape[2])[None])
-        told = self.told(batch, generator)
+        channels = condition.seen(torch.arange(clips.shape[2])[None])
+        conditions = self.frame_conditions(batch, generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
-            given = torch.cat([noisy, beside.to(noisy)], dim=1)
-            return self.pipe.call_network(module, given, timesteps, text, **told)[:, : noisy.shape[1]]
+            given = torch.cat([noisy, channels.to(noisy)], dim=1)
+            return self.pipe.call_network(module, given, timesteps, text, **conditions)[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
-        """For each kind of mask a looping clip: what is given, and what was made of it, side by side."""
+        """Write a looping clip for each kind of mask: what is given, and what was made of it, side by side."""
         folder.mkdir(parents=True, exist_ok=True)
         for index, kind in enumerate(self.config.model.masks or MIXTURE):
             item: dict[str, Any] = {
@@ -98,6 +118,6 @@ class Conditional(TextToVideo):
             shown = (shown * mask[:, None] + 0.5 * (1 - mask[:, None])).permute(0, 2, 3, 1).numpy()
             path = folder / f"{step:07d}-{kind.replace(' ', '-')}.webp"
             write_clip(
-                np.concatenate([shown, made], axis=2), path, fps=self.config.data.fps,
+                np.concatenate([shown, made], axis=2), path, fps=self.config.data.shown_fps,
                 metadata={"prompt": item["caption"]}, min_side=128,
             )  # fmt: skip

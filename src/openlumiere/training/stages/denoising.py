@@ -1,10 +1,10 @@
-"""What stages `t2i` and `t2v` share: data, prompts, the denoising loss, the pipeline around the network."""
+"""What the stages that denoise share: settings, data, prompts, the denoising loss, the pipeline around the network."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from torch import nn
 from torch.utils.data import Dataset
 
-from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.diffusion.layout import LAYOUT_DIM, drop
 from openlumiere.errors import LumiereError
-from openlumiere.latents import encode_clips, pixels_per_position
+from openlumiere.latents import Codec, VAECodec
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
 from openlumiere.stunet.t2i import takes_layout
 from openlumiere.training.cached import CachedLatents
-from openlumiere.training.config import TrainConfig
+from openlumiere.training.config import DiffusionOptimizerConfig, ModelConfig, TextConfig, TrainConfig
+from openlumiere.training.datasets import ClipDataConfig, PictureDataConfig, make_dataset
 from openlumiere.training.objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
@@ -33,14 +33,32 @@ _PROMPTS_AT_ONCE = 256  # on a GPU
 Predict = Callable[[torch.Tensor, torch.Tensor, TextConditions], torch.Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrameModelConfig(ModelConfig):
+    """What frames the network works on."""
+
+    size: int = 32  # height and width of a frame in pixels
+    pixel_unshuffle: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingConfig(TrainConfig):
+    """What all stages that denoise have."""
+
+    model: FrameModelConfig = field(default_factory=FrameModelConfig)
+    data: PictureDataConfig = field(default_factory=ClipDataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    optim: DiffusionOptimizerConfig = field(default_factory=DiffusionOptimizerConfig)
+    scheduler: dict[str, Any] = field(default_factory=dict)  # arguments of diffusers' DDIMScheduler
+
+
 class DenoisingTask:
     """Base of the stages that denoise clips, given text.
 
     Args:
         scheduler: the noise schedule.
-        encode_prompts: prompts to what the network is told; many come at once on a GPU.
-        encode_clips: pixels in [-1, 1] to what the network denoises.
-        vae: what `encode_clips` encodes with; None = the network works on pixels.
+        encode_prompts: prompts to the network's text conditions; many come at once on a GPU.
+        codec: pixels in [-1, 1] to what the network denoises.
 
     Attributes:
         clips: the data set as pixels.
@@ -51,38 +69,33 @@ class DenoisingTask:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: DenoisingConfig,
         device: torch.device,
         *,
         single_frame: bool,
         scheduler: Any,
         encode_prompts: Callable[[list[str]], TextConditions],
-        encode_clips: Callable[[torch.Tensor], torch.Tensor],
-        vae: Any = None,
+        codec: Codec,
     ) -> None:
         self.config, self.device = config, device
-        if config.model.size % config.model.pixel_unshuffle:
-            raise LumiereError(
-                f"model.size, {config.model.size}, must be a multiple of model.pixel_unshuffle, "
-                f"{config.model.pixel_unshuffle}"
-            )
-        if vae is not None and config.model.size % pixels_per_position(vae):
-            raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {pixels_per_position(vae)}")
-        channels = None if vae is None else int(vae.config.in_channels)
+        if config.model.size % codec.factor:
+            of = "" if isinstance(codec, VAECodec) else "model.pixel_unshuffle, "
+            raise LumiereError(f"model.size, {config.model.size}, must be a multiple of {of}{codec.factor}")
+        channels = codec.pixel_channels if isinstance(codec, VAECodec) else None
         self.clips = self.dataset = make_dataset(config, single_frame=single_frame, channels=channels, device=device)
-        if config.data.cache is not None:
-            self.dataset = cached_latents(config, self.clips, vae, device)
-        self.scheduler, self.encode_clips = scheduler, encode_clips
+        if getattr(config.data, "cache", None) is not None:
+            self.dataset = cached_latents(config, self.clips, codec, device)
+        self.scheduler, self.codec = scheduler, codec
         at_once = _PROMPTS_AT_ONCE if device.type == "cuda" else 1
         self.text = PromptCache(encode_prompts, at_once=at_once)
 
     def denoising_loss(
         self, batch: dict[str, Any], generator: torch.Generator, predict: Predict, clips: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Loss of one batch; `clips`: what is denoised, the batch's own when None."""
+        """Return the loss of one batch; `clips` is what is denoised, the batch's own when None."""
         if clips is None:
             known = batch.get("latents")
-            clips = self.encode_clips(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
+            clips = self.codec.encode(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
         drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
         captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
         text = self.text(captions)
@@ -100,9 +113,9 @@ class DenoisingTask:
     def draw_layout(
         self, unet: UNet2DConditionModel, batch: dict[str, Any], generator: torch.Generator
     ) -> torch.Tensor | None:
-        """The layouts that the network is told of a batch, (B, F, 6), or None where its T2I, `unet`, takes none.
+        """Return a batch's layouts, (B, F, 6), or None where the network's T2I, `unet`, takes none.
 
-        Those of some clips are left out, whatever is told of their prompts; so are those that the data don't hold.
+        Those of some clips are dropped, independently of their prompts; data without layouts count as dropped.
         """
         if not takes_layout(unet):
             return None
@@ -112,11 +125,11 @@ class DenoisingTask:
         return drop(batch["layout"].to(self.device), self.config.data.layout_dropout, generator)
 
     def sample_prompts(self) -> list[str]:
-        """The configuration's prompts, or the first captions of the data set."""
+        """Return the configuration's prompts, or the first captions of the data set."""
         return self.config.sample_prompts or [self.dataset[i]["caption"] for i in range(8)]
 
     def sample_layouts(self, unet: UNet2DConditionModel, count: int, num_frames: int) -> torch.Tensor | None:
-        """The layouts of the data set's first clips, (count, F, 6); None where there are none, or none are taken."""
+        """Return the layouts of the first clips, (count, F, 6); None where there are none, or the T2I takes none."""
         if not takes_layout(unet):
             return None
         found = [self.dataset[i].get("layout") for i in range(count)]
@@ -124,33 +137,26 @@ class DenoisingTask:
         return torch.stack(layouts) if len(layouts) == count else None
 
 
-def make_scheduler(config: TrainConfig) -> DDIMScheduler:
-    """The noise schedule that a configuration describes."""
+def make_scheduler(config: DenoisingConfig) -> DDIMScheduler:
+    """Return the noise schedule that a configuration describes."""
     try:
         return DDIMScheduler(**config.scheduler)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise LumiereError(f"scheduler is not a DDIMScheduler's configuration: {error}") from error
 
 
-def new_pipeline(config: TrainConfig, unet: STUNet, vae: Any = None) -> LumierePipeline:
-    """A pipeline around a network, with the configuration's defaults; the text encoder is named only."""
+def new_pipeline(config: DenoisingConfig, unet: STUNet, vae: Any = None) -> LumierePipeline:
+    """Return a pipeline around a network, with the configuration's defaults; the text encoder is named only."""
     return LumierePipeline(
         unet=unet,
         vae=vae,
-        window_frames=frames_shown(config),
         subjects=config.data.subjects,
         **pipeline_options(config),
     )
 
 
-def frames_shown(config: TrainConfig) -> int:
-    """Length of the clips that the network sees in training."""
-    data = config.data
-    return data.window or len(range(0, data.num_frames, data.every))
-
-
-def pipeline_options(config: TrainConfig) -> dict[str, Any]:
-    """What the pipelines of both stages are told of how their network was trained, and so is to be sampled."""
+def pipeline_options(config: DenoisingConfig) -> dict[str, Any]:
+    """Return the options of a pipeline that follow from how its network was trained."""
     return {
         # The training schedule, sampled by DPM-Solver++ (Lu et al. 2022): 15 of its steps look like 25 of DDIM's.
         "scheduler": DPMSolverMultistepScheduler.from_config(make_scheduler(config).config),
@@ -164,65 +170,30 @@ def pipeline_options(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def cached_latents(config: TrainConfig, source: Dataset[Any], vae: Any, device: torch.device) -> CachedLatents:
-    """The data set's latents, kept on disk where the configuration says."""
+def cached_latents(config: Any, source: Dataset[Any], codec: Codec, device: torch.device) -> CachedLatents:
+    """Return the data set's latents, kept on disk where the configuration says."""
     data = config.data
-    if vae is None or data.cached < 1 or data.pool:
+    if not isinstance(codec, VAECodec) or data.cached < 1 or data.pool:
         raise LumiereError(
             "data.cache keeps latents: it needs a model with a VAE, data.cached above 0, and no data.pool"
         )
-    described = {name: value for name, value in asdict(data).items() if name not in _NOT_IN_CACHE}
-    weights = hashlib.sha256()
-    for name, value in sorted(vae.state_dict().items()):
-        weights.update(name.encode() + value.float().cpu().numpy().tobytes())
-    identity = {"data": described, "size": config.model.size, "seed": config.seed, "vae": weights.hexdigest()[:16]}
     return CachedLatents(
-        source, lambda pixels: encode_clips(vae, pixels.to(device)), Path(str(data.cache)), count=data.cached,
-        identity=identity, seed=config.seed, small=config.stage == "conditional",
+        source, lambda pixels: codec.encode(pixels.to(device)), Path(str(data.cache)), count=data.cached,
+        identity=cache_identity(config, codec.vae), seed=config.seed, small=config.stage == "conditional",
     )  # fmt: skip
 
 
-def make_dataset(
-    config: TrainConfig, *, single_frame: bool, channels: int | None = None, device: torch.device | str = "cpu"
-) -> Dataset[Any]:
-    """The data set that a configuration names.
-
-    Args:
-        channels: of pixels; the configuration's own when None.
-        device: where clips are drawn if the configuration wants it to be where the network is.
-    """
-    data, size = config.data, config.model.size
-    match data.kind:
-        case "emoji":
-            return EmojiClips(
-                Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
-                frame_stride=data.every, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
-                with_motion=data.with_motion, channels=data.channels if channels is None else channels,
-                transparent=data.transparent, alpha=config.stage == "conditional", crop=data.crop,
-                device=device if data.on_device else "cpu",
-            )  # fmt: skip
-        case "folder":
-            from openlumiere.data.folder import ClipFolder
-
-            num_frames = 1 if single_frame else data.window or data.num_frames
-            return ClipFolder(Path(data.folder), num_frames=num_frames, fps=data.fps, size=size, seed=config.seed)
-        case "artwork":
-            from openlumiere.data.artwork import ArtworkClips
-
-            if not single_frame or data.channels != 4:
-                raise LumiereError(
-                    "data.kind artwork: single pictures with transparency, for stage ssr-image with data.channels=4"
-                )
-            return ArtworkClips(Path(data.folder), size=size, crop=data.crop, seed=config.seed, native_size=True)
-        case "pictures":
-            from openlumiere.data.style_images import StyleImages
-
-            return StyleImages(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
-        case _:
-            raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, pictures or artwork")
+def cache_identity(config: Any, vae: nn.Module) -> dict[str, Any]:
+    """Return all that cached latents depend on, under the names that the first caches have."""
+    data = {name: value for name, value in asdict(config.data).items() if name not in _NOT_IN_CACHE}
+    data = {"window": 0, "every": data.pop("frame_stride")} | data
+    weights = hashlib.sha256()
+    for name, value in sorted(vae.state_dict().items()):
+        weights.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return {"data": data, "size": config.model.size, "seed": config.seed, "vae": weights.hexdigest()[:16]}
 
 
-def set_gradient_checkpointing(module: nn.Module, config: TrainConfig) -> None:
+def set_gradient_checkpointing(module: nn.Module, config: DenoisingConfig) -> None:
     """Trade time for memory where the configuration asks for it."""
     if config.optim.gradient_checkpointing:
         module.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from openlumiere.diffusion.motion import TURN
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import load_text_encoder
-from openlumiere.training.config import TrainConfig
+from openlumiere.training.config import DataConfig, ModelConfig, TextConfig, TrainConfig
+from openlumiere.training.previews import path_sheet
 from openlumiere.training.scene_paths import ScenePaths
-from openlumiere.training.sheets import path_sheet
 
 _PATHS_A_PROMPT = 4
 _READ_AT_ONCE = 64
@@ -24,19 +25,48 @@ _READ_AT_ONCE = 64
 _PRECISION_OF_TURNS = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannerModelConfig(ModelConfig):
+    """A PathPlanner."""
+
+    planner: dict[str, Any] = field(default_factory=dict)  # arguments of PathPlanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerDataConfig(DataConfig):
+    """Scenes whose captions and paths are learnt."""
+
+    subjects: list[str] | None = None  # keys of the vocabulary, in files also the name of one of its sets; None = all
+    pool: int = 0  # number of distinct scenes
+    num_frames: int = 80  # of the samples
+    fps: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.kind != "emoji":
+            raise LumiereError(f"data.kind {self.kind!r}: a planner is trained on emoji scenes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerConfig(TrainConfig):
+    """Configuration of stage `planner`."""
+
+    model: PlannerModelConfig = field(default_factory=PlannerModelConfig)
+    data: PlannerDataConfig = field(default_factory=PlannerDataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+
+
 class Planner:
     """Trains a `PathPlanner` by flow matching (Lipman et al. 2023)."""
 
+    Config = PlannerConfig
     step: int = 0  # see `Stage`
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        if config.data.kind != "emoji":
-            raise LumiereError(f"data.kind {config.data.kind!r}: a planner is trained on emoji scenes")
+    def __init__(self, config: PlannerConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
         paths = ScenePaths(
-            self.tell, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
+            self.embed, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
             subjects=config.data.subjects,
         )  # fmt: skip
         options = {"text_dim": encoder.config.hidden_size, "fps": config.data.fps} | config.model.planner
@@ -52,20 +82,20 @@ class Planner:
         self.module.scale.copy_(scale)
 
     @torch.no_grad()
-    def tell(self, captions: list[str]) -> torch.Tensor:
-        """Token embeddings of captions, (N, L, D), as `pipelines.text.embed`'s, but many at once, in half precision."""
+    def embed(self, captions: list[str]) -> torch.Tensor:
+        """Return token embeddings of captions, (N, L, D), as `pipelines.text.embed`, but many at once, in float16."""
         parts = [captions[i : i + _READ_AT_ONCE] for i in range(0, len(captions), _READ_AT_ONCE)]
         longest = self.config.text.max_length
-        told = torch.zeros(len(captions), longest, self.encoder.config.hidden_size, dtype=torch.float16)
+        embedded = torch.zeros(len(captions), longest, self.encoder.config.hidden_size, dtype=torch.float16)
         row = 0
         for part in tqdm(parts, desc="reading captions", leave=False, disable=len(parts) == 1):
             tokens = self.tokenizer(part, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(
                 self.device
             )
             hidden = self.encoder(**tokens).last_hidden_state * tokens.attention_mask[..., None]
-            told[row : row + len(part), : hidden.shape[1]] = hidden.half().cpu()
+            embedded[row : row + len(part), : hidden.shape[1]] = hidden.half().cpu()
             row += len(part)
-        return told
+        return embedded
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
@@ -79,18 +109,18 @@ class Planner:
         return (module(noisy, time, text, seconds) - (motion - noise)).square().mean()
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of paths, a row for each prompt."""
+        """Write a sheet of paths, a row for each prompt."""
         prompts = self.config.sample_prompts or ["a tiger walking to the left", "a heart bouncing", "a star spinning"]
         module = self.module.eval()
         rows = []
         for prompt in prompts:
-            told = self.tell([prompt]).float().expand(_PATHS_A_PROMPT, -1, -1)
+            embedded = self.embed([prompt]).float().expand(_PATHS_A_PROMPT, -1, -1)
             generators = [torch.Generator(self.device).manual_seed(i) for i in range(_PATHS_A_PROMPT)]
-            rows.append(module.plan(told, self.config.data.num_frames, generator=generators))
+            rows.append(module.plan(embedded, self.config.data.num_frames, generator=generators))
         module.train()
         folder.mkdir(parents=True, exist_ok=True)
         path_sheet(torch.stack(rows).numpy(), prompts).save(folder / f"{step:07d}.png")
 
     def export(self, folder: Path) -> None:
-        """diffusers' folder `planner`."""
+        """Write diffusers' folder `planner`."""
         self.module.save_pretrained(folder / "planner")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,44 @@ from torch import nn
 
 from openlumiere import __version__
 from openlumiere.errors import LumiereError
+from openlumiere.files import write_json
 from openlumiere.pipelines.text import TextConditions, load_text_encoder
-from openlumiere.training.config import TrainConfig
-from openlumiere.training.sheets import sheet
+from openlumiere.training.datasets import PictureDataConfig
+from openlumiere.training.previews import sheet
 
-from .denoising import DenoisingTask
+from .denoising import DenoisingConfig, DenoisingTask, FrameModelConfig
 from .t2v import build_pipeline
 
 
+@dataclass(frozen=True, kw_only=True)
+class StyleModelConfig(FrameModelConfig):
+    """A network that learns a style; its `size` and `pixel_unshuffle` are those of `t2i`."""
+
+    t2i: str | None = None  # the model that the style is for
+    lora_rank: int = 16  # 0 trains all weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleDataConfig(PictureDataConfig):
+    """Pictures in the style, see `data.style_images`."""
+
+    kind: str = "pictures"
+
+    def __post_init__(self) -> None:
+        if self.kind != "pictures":
+            raise LumiereError(f"data.kind {self.kind!r}: a style is learnt from pictures; leave data.kind out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleConfig(DenoisingConfig):
+    """Configuration of stage `style`."""
+
+    model: StyleModelConfig = field(default_factory=StyleModelConfig)
+    data: StyleDataConfig = field(default_factory=StyleDataConfig)
+
+
 def recipe(*, images: str, model: str, output: str) -> dict[str, Any]:
-    """The settings of a style for which no configuration was written.
+    """Return the settings of a style for which no configuration was written.
 
     Args:
         images: see `data.style_images`.
@@ -49,8 +77,11 @@ def recipe(*, images: str, model: str, output: str) -> dict[str, Any]:
 class Style(DenoisingTask):
     """Fine-tunes the spatial weights of a model, by LoRA (Hu et al. 2021) or all of them."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.pipe = build_pipeline(config).to(device)
+    Config = StyleConfig
+    config: StyleConfig
+
+    def __init__(self, config: StyleConfig, device: torch.device) -> None:
+        self.pipe = build_pipeline(config, config.model.t2i).to(device)
         if self.pipe.text_encoder is None:
             tokenizer, encoder = load_text_encoder(config.text.encoder)
             self.pipe.register_modules(text_encoder=encoder.to(device), tokenizer=tokenizer)
@@ -76,23 +107,23 @@ class Style(DenoisingTask):
             single_frame=True,
             scheduler=DDIMScheduler.from_config(self.pipe.scheduler.config),
             encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
-            encode_clips=self.pipe.encode_clips,
+            codec=self.pipe.codec,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
         layout = self.draw_layout(self.pipe.unet.spatial, batch, generator)
-        told = {} if layout is None else {"class_labels": layout[:, 0]}
+        labels = {} if layout is None else {"class_labels": layout[:, 0]}
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             pictures = noisy[:, :, 0].contiguous(memory_format=torch.channels_last)
             # DeepFloyd IF also predicts a variance, which the loss leaves alone.
-            return self.pipe.call_network(module, pictures, timesteps, text, **told)[:, : pictures.shape[1], None]
+            return self.pipe.call_network(module, pictures, timesteps, text, **labels)[:, : pictures.shape[1], None]
 
         return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of the first frames of clips, one a prompt."""
+        """Write a sheet of the first frames of clips, one a prompt."""
         prompts = self.sample_prompts()
         generators = [torch.Generator(self.device).manual_seed(i) for i in range(len(prompts))]
         frames = self.pipe(prompts, num_frames=self.pipe.unet.frame_multiple, generator=generators, upscale=False)[0]
@@ -100,7 +131,7 @@ class Style(DenoisingTask):
         sheet(frames[:, 0]).save(folder / f"{step:07d}.png")
 
     def export(self, folder: Path) -> None:
-        """A style folder: a LoRA in diffusers' format, or the whole ``unet``; and ``style.json``."""
+        """Write a style folder: a LoRA in diffusers' format, or the whole ``unet``; and ``style.json``."""
         rank = self.config.model.lora_rank
         folder.mkdir(parents=True, exist_ok=True)
         if rank:
@@ -109,5 +140,5 @@ class Style(DenoisingTask):
             StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=half)
         else:
             self.module.save_pretrained(folder / "unet")  # type: ignore[operator]
-        told = {"openlumiere": __version__, "lora_rank": rank, "steps": self.config.optim.max_steps}
-        (folder / "style.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        note = {"openlumiere": __version__, "lora_rank": rank, "steps": self.config.optim.max_steps}
+        write_json(folder / "style.json", note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,49 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from openlumiere.diffusion.pixels import pixel_unshuffle
 from openlumiere.errors import LumiereError
-from openlumiere.latents import encode_clips, load_vae, pixels_per_position
+from openlumiere.latents import Codec, PixelCodec, VAECodec, load_vae
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
 from openlumiere.stunet import STUNet
-from openlumiere.training.config import TrainConfig
-from openlumiere.training.sheets import sheet
+from openlumiere.training.datasets import CachedClipDataConfig
+from openlumiere.training.previews import sheet
 
-from .denoising import DenoisingTask, make_scheduler, new_pipeline, set_gradient_checkpointing
+from .denoising import (
+    DenoisingConfig,
+    DenoisingTask,
+    FrameModelConfig,
+    make_scheduler,
+    new_pipeline,
+    set_gradient_checkpointing,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageModelConfig(FrameModelConfig):
+    """A UNet2DConditionModel."""
+
+    vae: str | None = None  # folder of the VAE whose latents the network works on; None = on pixels
+    unet: dict[str, Any] = field(default_factory=dict)  # arguments of diffusers' UNet2DConditionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageConfig(DenoisingConfig):
+    """Configuration of stage `t2i`."""
+
+    model: TextToImageModelConfig = field(default_factory=TextToImageModelConfig)
+    data: CachedClipDataConfig = field(default_factory=CachedClipDataConfig)
 
 
 class TextToImage(DenoisingTask):
     """Trains a UNet2DConditionModel from scratch."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    Config = TextToImageConfig
+    config: TextToImageConfig
+
+    def __init__(self, config: TextToImageConfig, device: torch.device) -> None:
         model = config.model
         vae = self.vae = None if model.vae is None else load_vae(model.vae).to(device)
-        channels = 3 * model.pixel_unshuffle**2 if vae is None else int(vae.config.latent_channels)
+        codec: Codec = PixelCodec(model.pixel_unshuffle) if vae is None else VAECodec(vae)
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
         super().__init__(
@@ -37,14 +63,13 @@ class TextToImage(DenoisingTask):
             encode_prompts=lambda prompts: encode(
                 prompts, [self.tokenizer], [self.encoder], max_length=config.text.max_length, together=len(prompts) > 1
             ),
-            encode_clips=lambda p: pixel_unshuffle(p, model.pixel_unshuffle) if vae is None else encode_clips(vae, p),
-            vae=vae,
+            codec=codec,
         )
         try:
             self.module = UNet2DConditionModel(
-                sample_size=model.size // (model.pixel_unshuffle if vae is None else pixels_per_position(vae)),
-                in_channels=channels,
-                out_channels=channels,
+                sample_size=model.size // codec.factor,
+                in_channels=codec.channels,
+                out_channels=codec.channels,
                 **model.unet,
             ).to(device, memory_format=torch.channels_last)
         except (TypeError, ValueError) as error:
@@ -63,7 +88,7 @@ class TextToImage(DenoisingTask):
         return self.denoising_loss(batch, generator, predict)
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of pictures, one a prompt; told the layouts of the first of the data, where the network takes one."""
+        """Write a sheet of pictures, one a prompt, with the layouts of the first samples if the network takes any."""
         # A freshly inflated network is the T2I itself on clips of one frame.
         twin = UNet2DConditionModel.from_config(self.module.config)
         twin.load_state_dict(self.module.state_dict())
@@ -79,7 +104,7 @@ class TextToImage(DenoisingTask):
         sheet(frames).save(folder / f"{step:07d}.png")
 
     def export(self, folder: Path) -> None:
-        """diffusers' folders `unet` and `scheduler`, and `vae` where there is one."""
+        """Write diffusers' folders `unet` and `scheduler`, and `vae` where there is one."""
         if self.vae is not None:
             self.vae.save_pretrained(folder / "vae")
         self.module.save_pretrained(folder / "unet")

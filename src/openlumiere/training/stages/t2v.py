@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,56 @@ from openlumiere.latents import load_vae
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import TextConditions, load_text_encoder
 from openlumiere.stunet import STUNet
-from openlumiere.training.config import TrainConfig
+from openlumiere.training.datasets import WindowedClipDataConfig
 from openlumiere.video import write_clip
 
-from .denoising import DenoisingTask, frames_shown, make_scheduler, new_pipeline, set_gradient_checkpointing
+from .denoising import (
+    DenoisingConfig,
+    DenoisingTask,
+    FrameModelConfig,
+    make_scheduler,
+    new_pipeline,
+    set_gradient_checkpointing,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToVideoModelConfig(FrameModelConfig):
+    """A STUNet on a frozen T2I."""
+
+    t2i: str | None = None  # the T2I, or the clip model, that the network starts from; see `build_pipeline`
+    spatial_only: bool = False  # of a clip model, take the frozen half and train temporal layers anew
+    temporal: dict[str, Any] = field(default_factory=dict)  # arguments of `STUNet.from_unet`
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToVideoConfig(DenoisingConfig):
+    """Configuration of stage `t2v`."""
+
+    model: TextToVideoModelConfig = field(default_factory=TextToVideoModelConfig)
+    data: WindowedClipDataConfig = field(default_factory=WindowedClipDataConfig)
 
 
 class TextToVideo(DenoisingTask):
     """Inflates a trained T2I and trains what inflation added."""
 
+    Config: type[TextToVideoConfig] = TextToVideoConfig
+    config: TextToVideoConfig
+
     @staticmethod
-    def build(config: TrainConfig) -> LumierePipeline:
-        """The pipeline that a configuration describes, as yet untrained."""
-        pipe = build_pipeline(config)
-        # Whatever the model it starts from was told: clips are sampled as they were trained.
+    def build(config: Any) -> LumierePipeline:
+        """Return the pipeline that a configuration describes, its temporal layers untrained."""
+        model = config.model
+        pipe = build_pipeline(config, model.t2i, temporal=model.temporal, spatial_only=model.spatial_only)
+        # Clips are sampled as they were trained, whatever the model that training starts from has.
         pipe.register_to_config(
             timestep_shift=config.optim.timestep_shift,
             noise_correlation=config.optim.noise_correlation,
-            window_frames=frames_shown(config),
+            window_frames=config.data.window or config.data.frames_of_clip,
         )
         return pipe
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TextToVideoConfig, device: torch.device) -> None:
         self.pipe = self.build(config).to(device)
         if self.pipe.text_encoder is None:
             tokenizer, encoder = load_text_encoder(config.text.encoder)
@@ -55,37 +84,41 @@ class TextToVideo(DenoisingTask):
             single_frame=False,
             scheduler=schedule,
             encode_prompts=lambda prompts: self.pipe.encode_prompts(prompts, together=len(prompts) > 1),
-            encode_clips=self.pipe.encode_clips,
-            vae=self.pipe.vae,
+            codec=self.pipe.codec,
         )
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
         """See `Stage`."""
-        told = self.told(batch, generator)
+        conditions = self.frame_conditions(batch, generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             # DeepFloyd IF also predicts a variance, which the loss leaves alone.
-            return self.pipe.call_network(module, noisy, timesteps, text, **told)[:, : noisy.shape[1]]
+            return self.pipe.call_network(module, noisy, timesteps, text, **conditions)[:, : noisy.shape[1]]
 
         return self.denoising_loss(batch, generator, predict)
 
-    def told(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """For `STUNet.forward`: where windows lie in their clips, which whole clips need not be told; layouts."""
-        told = {"frame_positions": batch["frame_positions"].to(self.device)} if "frame_positions" in batch else {}
+    def frame_conditions(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Return arguments of `STUNet.forward`: the frames' positions in their clip, layouts.
+
+        Whole clips have no positions, as frame n of F is at n / F.
+        """
+        conditions = {}
+        if "frame_positions" in batch:
+            conditions["frame_positions"] = batch["frame_positions"].to(self.device)
         layout = self.draw_layout(self.module.spatial, batch, generator)
-        return told if layout is None else told | {"layout": layout}
+        return conditions if layout is None else conditions | {"layout": layout}
 
     def sample(self, folder: Path, step: int) -> None:
-        """A looping clip and a contact sheet for each prompt."""
+        """Write a looping clip and a contact sheet for each prompt."""
         data, prompts = self.config.data, self.sample_prompts()
-        layouts = None  # the data's captions are told the data's layouts; other prompts, which say other things, none
+        layouts = None  # prompts of the configuration's own say other things than the data's layouts
         if not self.config.sample_prompts:
-            layouts = self.sample_layouts(self.module.spatial, len(prompts), data.num_frames)
+            layouts = self.sample_layouts(self.module.spatial, len(prompts), data.frames_of_clip)
         for i, prompt in enumerate(prompts):
             generator = torch.Generator(self.device).manual_seed(i)
             clip = self.pipe(
                 prompt,
-                num_frames=data.num_frames,
+                num_frames=data.frames_of_clip,
                 num_inference_steps=self.config.sample_steps,
                 guidance_scale=self.config.sample_guidance,
                 generator=generator,
@@ -94,37 +127,48 @@ class TextToVideo(DenoisingTask):
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in (".webp", ".png"):
                 path = folder / f"{step:07d}-{i:02d}{suffix}"
-                write_clip(clip, path, fps=data.fps, metadata={"prompt": prompt})
+                write_clip(clip, path, fps=data.shown_fps, metadata={"prompt": prompt})
 
     def export(self, folder: Path) -> None:
-        """The temporal weights alone in `temporal`, and a whole pipeline in `pipeline`."""
+        """Write the temporal weights alone in `temporal`, and a whole pipeline in `pipeline`."""
         self.module.save_temporal(folder / "temporal")
         self.pipe.save_pretrained(folder / "pipeline")
 
 
-def build_pipeline(config: TrainConfig) -> LumierePipeline:
-    """The pipeline that a configuration describes, its temporal layers untrained.
+def build_pipeline(
+    config: DenoisingConfig, source: str | None, *, temporal: dict[str, Any] | None = None, spatial_only: bool = False
+) -> LumierePipeline:
+    """Return the pipeline that training starts from.
 
-    ``model.t2i`` may be what stage `t2i` exported, what `lumiere inflate` wrote, or any text-to-image pipeline of
-    diffusers, by folder or hub id; the latter two bring their own text encoders, schedule and VAE.
+    Args:
+        source: what stage `t2i` exported, what `lumiere inflate` or `lumiere export` wrote, or any text-to-image
+            pipeline of diffusers, by folder or hub id; all but the first bring their own text encoders, schedule and
+            VAE.
+        temporal: arguments of `STUNet.from_unet`.
+        spatial_only: of a clip model, take the frozen half alone.
+
+    Raises:
+        LumiereError: nothing that can be read there, or arguments that do not fit it.
     """
-    source = config.model.t2i
     if source is None:
-        raise LumiereError("stage t2v needs model.t2i: the folder that stage t2i exported, or another T2I's")
+        raise LumiereError(
+            f"stage {config.stage} needs model.t2i: the folder that stage t2i exported, or another T2I's"
+        )
+    temporal = temporal or {}
     folder = Path(source)
     try:
         if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
             unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", local_files_only=True)
             vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
-            return new_pipeline(config, STUNet.from_unet(unet, **config.model.temporal), vae)
-        if config.model.spatial_only:
+            return new_pipeline(config, STUNet.from_unet(unet, **temporal), vae)
+        if spatial_only:
             grown = STUNet.from_pretrained(source, subfolder="unet", local_files_only=folder.exists())
-            return new_pipeline(config, STUNet.from_unet(grown.spatial, **config.model.temporal))
+            return new_pipeline(config, STUNet.from_unet(grown.spatial, **temporal))
         local = folder.exists()
         if DiffusionPipeline.load_config(source, local_files_only=local)["_class_name"] != LumierePipeline.__name__:
             t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)
-            return LumierePipeline.from_t2i(t2i, **config.model.temporal)
-        if config.model.temporal:
+            return LumierePipeline.from_t2i(t2i, **temporal)
+        if temporal:
             raise LumiereError(f"{source} is inflated already: leave model.temporal out")
         return LumierePipeline.from_pretrained(source, local_files_only=local)
     except TypeError as error:
@@ -133,5 +177,5 @@ def build_pipeline(config: TrainConfig) -> LumierePipeline:
         if isinstance(error, LumiereError):
             raise
         raise LumiereError(
-            f"cannot read a U-Net from model.t2i = {source}; train it first: lumiere train t2i"
+            f"cannot read a U-Net from model.t2i = {source}; train it first (stage t2i, see configs/)"
         ) from error

@@ -1,0 +1,74 @@
+"""Tiny data that several files share. Imports are late: tests of the study need no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openlumiere.study.pairs import Study, create_study
+from study_tools import PROMPTS, folder_of
+
+SLOW_TO_MAKE = {"judges", "wheel"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses something that takes long to make."""
+    for item in items:
+        if SLOW_TO_MAKE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiger and a heart, 32 pixels wide, in shards as `lumiere data emoji` writes them: to read only."""
+    from tiny_data import make_data
+
+    folder = tmp_path_factory.mktemp("loops")
+    make_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty drawings in arrays as `lumiere data artwork` writes them: to read only."""
+    from openlumiere.data.artwork import _store
+    from tiny_data import SIDE, drawing
+
+    folder = tmp_path_factory.mktemp("artwork")
+    _store(folder, "drawn", lambda: ((str(n), drawing(n)) for n in range(60)), SIDE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny, untrained RGBAAutoencoder in its folder: to read only."""
+    import torch
+
+    from openlumiere.autoencoder import RGBAAutoencoder
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    net = RGBAAutoencoder(latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=(1, 1), sample_size=32)
+    net.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of two baselines, one without the question of the text."""
+    root = tmp_path_factory.mktemp("made")
+    ours = folder_of(root / "ours")
+    others = {"Pika": folder_of(root / "pika"), "SVD": folder_of(root / "svd", PROMPTS[:2])}
+    return create_study(
+        ours, others, root / "study", no_text_question=["SVD"], pairs_per_rater=3, checks=2, progress=False
+    )
+
+
+@pytest.fixture
+def study(made: Study) -> Iterator[Study]:
+    """The same, without answers."""
+    yield made
+    for path in made.folder.glob("answers*"):
+        path.unlink()
