@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from openlumiere import files
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -44,10 +45,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write beside, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write a report whole or not at all, and say so."""
+    files.write_json(path, content)
     print(f"wrote {path}")
 
 

@@ -64,8 +64,8 @@ def test_drawing_training_and_sampling_share_one_definition(folder: Path) -> Non
     torch.testing.assert_close(drawn, expected)
 
     part = windowed[index]  # windowed training
-    first = int((part["place"][0] * FRAMES).round())
-    assert torch.equal(part["place"], expected[first : first + WINDOW])
+    first = int((part["frame_positions"][0] * FRAMES).round())
+    assert torch.equal(part["frame_positions"], expected[first : first + WINDOW])
     assert torch.equal(part["layout"], whole[index]["layout"][first : first + WINDOW])
 
     windows = plan_windows(FRAMES, WINDOW, 4)  # sampling in windows
@@ -73,7 +73,7 @@ def test_drawing_training_and_sampling_share_one_definition(folder: Path) -> Non
     assert torch.equal(positions, expected[windows.frames])
 
     assert torch.equal(seen_by_network(None), expected)  # training and sampling of whole clips
-    assert torch.equal(seen_by_network(part["place"][None]), part["place"])
+    assert torch.equal(seen_by_network(part["frame_positions"][None]), part["frame_positions"])
     assert torch.equal(seen_by_network(positions[-1:]), positions[-1])
 
 

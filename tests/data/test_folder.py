@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from openlumiere.data.folder import ClipFolder, describe, scan
+from openlumiere.cli import main
+from openlumiere.data.folder import ClipFolder, scan
 from openlumiere.errors import LumiereError
 from openlumiere.video import write_clip
 
@@ -84,7 +85,7 @@ def test_tables_of_captions(tmp_path: Path, table: str, column: str) -> None:
     assert "no caption" in report.skipped["train/silent.mp4"]
 
 
-def test_unusable_clips_are_listed_with_the_reason(tmp_path: Path) -> None:
+def test_unusable_clips_are_listed_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = counting(tmp_path / "good.mp4")
     write_clip(np.random.default_rng(0).random((90, 32, 32, 3)), tmp_path / "cut.mp4")
     data = (tmp_path / "cut.mp4").read_bytes()
@@ -105,7 +106,8 @@ def test_unusable_clips_are_listed_with_the_reason(tmp_path: Path) -> None:
     for name, reason in reasons.items():
         assert reason in report.skipped[name]
         assert "\n" not in report.skipped[name]
-    text = describe(report)
+    assert main(["data", "folder", str(tmp_path), "--frames", "80", "--fps", "16"]) == 0
+    text = capsys.readouterr().out
     assert "1 usable clips, 5 skipped" in text
     assert "48x32 (1)" in text
     assert all(f"{name}: {report.skipped[name]}" in text for name in reasons)

@@ -153,9 +153,6 @@ def run_pack(args: argparse.Namespace) -> None:
 
 
 def run_folder(args: argparse.Namespace) -> None:
-    from openlumiere.data.folder import scan
+    from openlumiere.data.folder import describe, scan
 
-    report = scan(args.folder, num_frames=args.frames, fps=args.fps)
-    for name, reason in report.skipped.items():
-        print(f"  skipped: {name}: {reason}")
-    print(f"{len(report.clips)} usable clips in {args.folder}, {len(report.skipped)} skipped")
+    print(describe(scan(args.folder, num_frames=args.frames, fps=args.fps)))

@@ -33,7 +33,6 @@ from .boxes import Boxes, layout_in_square
 SUFFIXES = VIDEO_SUFFIXES | {".gif", ".webp"}
 _TABLES = ("metadata.jsonl", "metadata.csv")
 _CAPTION_COLUMNS = ("text", "caption")
-_SKIPPED_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -187,9 +186,7 @@ def describe(report: FolderReport) -> str:
         ]
     if skipped:
         lines.append("skipped:")
-        lines += [f"  {name}: {reason}" for name, reason in list(skipped.items())[:_SKIPPED_SHOWN]]
-        if len(skipped) > _SKIPPED_SHOWN:
-            lines.append(f"  and {len(skipped) - _SKIPPED_SHOWN} more")
+        lines += [f"  {name}: {reason}" for name, reason in skipped.items()]
     return "\n".join(lines)
 
 
