@@ -61,7 +61,7 @@ class SecondStageMixin(_Base):
 
     @classmethod
     def extract_init_dict(cls, config_dict: Any, **kwargs: Any) -> Any:
-        """As diffusers'; its own ``DiffusionPipeline.from_pretrained`` calls only this of ours, so reads no older one."""
+        """As diffusers'; leave out an older layout's second stage, which its own ``from_pretrained`` can't read."""
         if isinstance(config_dict.get(_NAME), dict):
             logger.warning("the second stage is in an older layout: load it with LumierePipeline.from_pretrained")
             config_dict = {key: value for key, value in config_dict.items() if key not in _OLDER}
