@@ -13,12 +13,12 @@ from openlumiere.errors import LumiereError
 
 
 def given_where(change: torch.Tensor) -> torch.Tensor:
-    """A user's mask in [0, 1], 1 or white = change, to M: float, 1 = given; any shape."""
+    """Turn a user's mask in [0, 1], 1 or white = change, into M: float, 1 = given; any shape."""
     return (change < 0.5).float()
 
 
 def masked(clips: torch.Tensor, mask: torch.Tensor, *, blank: float = 0.0) -> torch.Tensor:
-    """C: clips where they are given, and blank elsewhere; (B, C, F, H, W) by (B, 1, F, H, W).
+    """Return C: clips where they are given, and blank elsewhere; (B, C, F, H, W) by (B, 1, F, H, W).
 
     Args:
         blank: 0, which is gray, or `alpha.EMPTY`, which is transparent, for clips with premultiplied alpha.
@@ -30,14 +30,14 @@ def masked(clips: torch.Tensor, mask: torch.Tensor, *, blank: float = 0.0) -> to
 
 
 def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """C and M spread over time: what a frame is not given it sees as other frames are given it.
+    """Propagate C and M in time: a frame sees what it is not given as other frames are given it.
 
     Where the paper leaves C blank, a network has to carry details through all of its temporal levels; here each frame
     sees them where they were. Between two frames C is a blend, beyond the last one it is that one's; M is 1 / (1 + d),
     d frames from where C was given, so that 1 still means given, and less a guess.
 
     Args:
-        clips: C, (B, C, F, h, w), of pixels folded into channels or of latents.
+        clips: C, (B, C, F, h, w), of pixel blocks as channels or of latents.
         mask: M, (B, m, F, h, w), where m divides C as `pixel_unshuffle` lays channels out.
 
     Returns:
@@ -59,7 +59,7 @@ def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
 
 
 def downsample_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:
-    """M at the resolution of a latent space: 1 where all of a block's pixels are given.
+    """Return M at the resolution of a latent space: 1 where all of a block's pixels are given.
 
     (B, 1, F, H, W) -> (B, 1, F, H / factor, W / factor).
     """

@@ -4,8 +4,8 @@ A *path* has four columns, as `openlumiere.data.emoji.scenes.trajectory` gives t
 subject's square, in [-1, 1] of the frame, y down; the square's side, as a fraction of the frame's; the angle in
 radians, clockwise on screen.
 
-A *layout* is what networks are told of it, six numbers a frame: x, y, the side's natural logarithm, sine and cosine of
-the angle, and 1 for "given". All six are 0 where nothing is told.
+A *layout* is what networks see of it, six numbers a frame: x, y, the side's natural logarithm, sine and cosine of
+the angle, and 1 for "given". All six are 0 where nothing is given.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SIDE, _ANGLE = 0.75, 0.0
 
 
 def layout_of(path: torch.Tensor) -> torch.Tensor:
-    """What a network is told of a path: (..., F, 4) -> (..., F, 6)."""
+    """Return the layout of a path: (..., F, 4) -> (..., F, 6)."""
     x, y, side, angle = path.unbind(-1)
     return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
 
 
 def drop(layout: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    """Don't tell some clips' layouts, each a whole clip's: (B, F, 6) -> (B, F, 6)."""
+    """Leave out some clips' layouts, each a whole clip's: (B, F, 6) -> (B, F, 6)."""
     kept = torch.rand(len(layout), generator=generator, device=generator.device) >= probability
     return layout * kept.to(layout)[:, None, None]
 
@@ -37,7 +37,7 @@ def drop(layout: torch.Tensor, probability: float, generator: torch.Generator) -
 def path_through(
     points: Sequence[Sequence[float]], num_frames: int, *, loop: bool = False, default: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The smooth path through a user's way points, which it meets at evenly spaced times: (F, 4).
+    """Return the smooth path through a user's way points, which it meets at evenly spaced times: (F, 4).
 
     Args:
         points: (x, y), (x, y, size) or (x, y, size, angle): x and y in [0, 1] of the frame, from its left and its top;
@@ -50,24 +50,26 @@ def path_through(
         LumiereError: no point, points of other numbers, or outside the frame.
     """
     check_way_points(points)
-    told = torch.tensor([list(point) for point in points], dtype=torch.float64)
-    told[:, :2] = 2 * told[:, :2] - 1
-    if told.shape[1] > 2:
-        told[:, 2] = told[:, 2].log()  # so that growing to twice the size is even, and no size becomes negative
-    if told.shape[1] > 3:
-        told[:, 3] = told[:, 3].deg2rad()
-    told = catmull_rom(told, num_frames, loop=loop)
+    columns = torch.tensor([list(point) for point in points], dtype=torch.float64)
+    columns[:, :2] = 2 * columns[:, :2] - 1
+    if columns.shape[1] > 2:
+        columns[:, 2] = columns[:, 2].log()  # so that growing to twice the size is even, and no size becomes negative
+    if columns.shape[1] > 3:
+        columns[:, 3] = columns[:, 3].deg2rad()
+    columns = catmull_rom(columns, num_frames, loop=loop)
     if default is None:
         default = torch.tensor([0.0, 0.0, _SIDE, _ANGLE]).expand(num_frames, -1)
     path = default.to(torch.float64).clone()
-    path[:, : told.shape[1]] = told
-    if told.shape[1] > 2:
-        path[:, 2] = told[:, 2].exp()
+    path[:, : columns.shape[1]] = columns
+    if columns.shape[1] > 2:
+        path[:, 2] = columns[:, 2].exp()
     return path.float()
 
 
 def catmull_rom(points: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:
-    """The uniform Catmull-Rom spline through N points (Catmull & Rom 1974), (N, D) -> (F, D); two give a straight line.
+    """Return the uniform Catmull-Rom spline through N points, (N, D) -> (F, D); two give a straight line.
+
+    See Catmull & Rom 1974.
 
     Args:
         loop: from the last point on to the first, the frame after the last being the first; a fourth column, an angle

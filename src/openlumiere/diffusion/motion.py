@@ -42,15 +42,15 @@ def trace(motion: torch.Tensor, num_frames: int, seconds: float, *, loop: bool =
     trends = trends.clone()
     trends[:, _ANGLE, 1] = speed / 2  # the polynomial goes from -1 to 1
     turning = torch.zeros_like(speed)
-    place = at
+    position = at
     if loop:
         frequency = (frequency * seconds).round().clamp(min=1) / seconds
-        place = (1 - (2 * math.pi * at).cos()) / 2
+        position = (1 - (2 * math.pi * at).cos()) / 2
         turns = (speed / (2 * math.pi)).round()
         turns = torch.where((turns == 0) & (speed.abs() > _A_TURN), speed.sign(), turns)
         turning = 2 * math.pi * turns
         trends[:, _ANGLE, 1] *= turns == 0
-    path = (trends @ _legendre(place)).transpose(1, 2)
+    path = (trends @ _legendre(position)).transpose(1, 2)
     path[..., _ANGLE] += turning[:, None] * (at - 0.5)
     quiet = waves.square().sum((1, 2)) < _NEGLIGIBLE**2
     waves = waves * ~quiet[:, None, None]

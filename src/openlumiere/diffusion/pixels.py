@@ -1,4 +1,4 @@
-"""Pixels as the network sees them: blocks of p x p pixels folded into channels.
+"""Pixels as the network sees them: blocks of p x p pixels as channels.
 
 An exact, invertible stand-in for a latent space (Shi et al. 2016, "pixel unshuffle"): a U-Net starts at a p-th of
 the frame's size, so that its costly first level has 1/p^2 of the positions.

@@ -1,11 +1,11 @@
-"""The soft clip as a super-resolution network sees it: enlarged, and corrupted with noise of a level that it is told.
+"""The low-res clip as a super-resolution network sees it: upsampled, with noise of a level that the network knows.
 
 Noise in training, of a random level, teaches the network to mend what a generated clip has wrong instead of trusting
-it ("noise conditioning augmentation": Ho et al. 2022, Cascaded Diffusion Models). DeepFloyd IF corrupts the enlarged
-clip (`noise_augment`); the networks trained here get the noise before enlarging (`add_noise`), where a base model's
-errors are, and denoise only what the sharp clip has more than the enlarged one, its residual: plain areas, which have
-none, stay plain, most of all where the noise is in what the network sees alone and not in what its residual is added
-to.
+it ("noise conditioning augmentation": Ho et al. 2022, Cascaded Diffusion Models). DeepFloyd IF adds noise to the
+upsampled clip (`noise_augment`); the networks trained here get it before upsampling (`add_noise`), where a base model's
+errors are, and denoise only what the high-res clip has more than the upsampled one, its residual: plain areas, which
+have none, stay plain, most of all where the noise is in what the network sees alone and not in what its residual is
+added to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOBES = 3  # of Lanczos' kernel
 
 
 def upsample(clips: torch.Tensor, scale: int, *, align_corners: bool = False) -> torch.Tensor:
-    """Bilinearly: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale)."""
+    """Upsample bilinearly: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale)."""
     size = [side * scale for side in clips.shape[3:]]
     frames = clips.transpose(1, 2).flatten(0, 1).float()
     large = F.interpolate(frames, size=size, mode="bilinear", align_corners=align_corners).to(clips.dtype)
@@ -33,7 +33,7 @@ def upsample(clips: torch.Tensor, scale: int, *, align_corners: bool = False) ->
 
 
 def upsample_lanczos(clips: torch.Tensor, scale: int) -> torch.Tensor:
-    """By Lanczos' kernel, sharper than bilinearly: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale), float32.
+    """Upsample by Lanczos' kernel: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale), float32.
 
     The kernel rings beside an edge, which would be a haze around a cut-out subject; so no pixel leaves the range of
     the four that it lies between.
@@ -68,14 +68,14 @@ def _lanczos(side: int, scale: int, device: torch.device) -> _Kernel:
 
 
 def downsample(clips: torch.Tensor, scale: int) -> torch.Tensor:
-    """The mean of each scale x scale block of pixels: (B, C, F, H, W) -> (B, C, F, H / scale, W / scale)."""
+    """Return the mean of each scale x scale block of pixels: (B, C, F, H, W) -> (B, C, F, H / scale, W / scale)."""
     return F.avg_pool3d(clips, (1, scale, scale))
 
 
 def upsample_base(
     noisy: torch.Tensor, clean: torch.Tensor, scale: int, *, kind: str, align_corners: bool = False
 ) -> torch.Tensor:
-    """What a residual is added to: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale).
+    """Return what a residual is added to: (B, C, F, H, W) -> (B, C, F, H * scale, W * scale).
 
     Args:
         noisy, clean: the low-res clips with and without the noise that the network sees.
@@ -90,14 +90,14 @@ def upsample_base(
 def low_res_channels(
     clips: torch.Tensor, scale: int, unit: int, *, upsampled: bool, align_corners: bool = False
 ) -> torch.Tensor:
-    """Low-res clips at the resolution of a network on pixels folded by `unit`: (B, C, F, H, W) -> (B, C', F, h, w).
+    """Fit low-res clips to the resolution of a network on blocks of `unit` pixels: (B, C, F, H, W) -> (B, C', F, h, w).
 
     Args:
-        enlarged: enlarge them first, which makes C' = C * unit^2 channels; else C' = C * (unit / scale)^2, which hold
+        upsampled: upsample them first, which makes C' = C * unit^2 channels; else C' = C * (unit / scale)^2, which hold
             the same, for less work in the network's first layer.
 
     Raises:
-        LumiereError: without enlarging, if `scale` does not divide `unit`.
+        LumiereError: without upsampling, if `scale` does not divide `unit`.
     """
     if upsampled:
         return pixel_unshuffle(upsample(clips, scale, align_corners=align_corners), unit)
@@ -109,7 +109,7 @@ def low_res_channels(
 def noise_augment(
     clips: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor, levels: torch.Tensor
 ) -> torch.Tensor:
-    """Clips with noise of a level each, keeping the variance; (B, ...).
+    """Add noise of a level each to clips, keeping the variance; (B, ...).
 
     Args:
         alphas_cumprod: of the schedule, (T,).

@@ -1,6 +1,6 @@
 """Temporal MultiDiffusion: a clip of any length, denoised in overlapping windows of frames.
 
-At every denoising step each window is denoised by itself, and what the windows say of a frame is averaged. That is
+At every denoising step each window is denoised by itself, and the predictions for a frame are averaged. That is
 Lumiere's answer to ``argmin_J' sum_i || J'|_i - Phi(J_i) ||^2`` (its equation 1; Bar-Tal et al. 2023): the objective
 falls apart into one least-squares problem a frame, whose solution is the mean over the windows that see the frame, a
 weighted mean if the squares are weighted.
@@ -41,7 +41,7 @@ class Windows:
 def plan_windows(
     num_frames: int, length: int, overlap: int = 2, *, loop: bool = False, tapered: bool = False
 ) -> Windows:
-    """Windows of `length` frames that overlap by `overlap` frames at least and together cover the clip.
+    """Plan windows of `length` frames that overlap by `overlap` frames at least and together cover the clip.
 
     The last window is shifted back into the clip rather than padded, and so overlaps by more. A clip that one window
     covers gets one window, of the clip's own length.
@@ -75,21 +75,21 @@ def plan_windows(
 
 
 def frame_positions(frames: torch.Tensor, num_frames: int, *, loop: bool = False) -> torch.Tensor:
-    """Where in the clip frames are, for networks that are told: float32 of the same shape, see `clock.frame_position`.
+    """Return the position in the clip of frames: float32 of the same shape, see `clock.frame_position`.
 
     Args:
         frames: indices into the clip, any shape.
-        loop: the place swings, as a pendulum does, from the start to the end and back: a path that leads anywhere
+        loop: the position swings, as a pendulum does, from the start to the end and back: a path that leads anywhere
             must lead back if the clip's end is to flow into its start.
     """
-    place = frame_position(frames.float(), num_frames)
-    return (1 - (2 * math.pi * place).cos()) / 2 if loop else place
+    position = frame_position(frames.float(), num_frames)
+    return (1 - (2 * math.pi * position).cos()) / 2 if loop else position
 
 
 def _taper(length: int) -> torch.Tensor:
     """A triangle, positive at its ends."""
-    place = torch.arange(length, dtype=torch.float32)
-    return torch.minimum(place + 1, length - place)
+    position = torch.arange(length, dtype=torch.float32)
+    return torch.minimum(position + 1, length - position)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a network is told while it denoises: text, concatenated channels, layouts."""
+"""What a network is conditioned on: text, concatenated channels, layouts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Conditions:
         guidance_scale, guidance_rescale: see `diffusion.guidance`.
         concat: channels beside the noisy clip.
         loop: the clip's end flows into its start.
-        layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = not told.
+        layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = left open.
     """
 
     text: TextConditions

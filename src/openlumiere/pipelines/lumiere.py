@@ -41,9 +41,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         vae: of latent T2Is; None = the network works on pixels.
         super_resolution: the second stage, a pipeline of its own that reads prompts by this one's text encoder; None =
             there is none.
-        planner: turns prompts into paths, for networks that are told where their subject is; None = they are not told
-            unless the user does.
-        pixel_unshuffle: side of the blocks of pixels folded into channels, for networks on pixels.
+        planner: turns prompts into paths, for networks that take a layout; None = only the user gives one.
+        pixel_unshuffle: side of the blocks of pixels that are channels, for networks on pixels.
         text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
         max_text_length: tokens that the bundled models read.
         num_inference_steps, guidance_scale, guidance_rescale: the model's own defaults.
@@ -271,7 +270,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             last = stage is None or pasted.high_res_clips is None
             pixels = pasted.paste_onto(pixels, feather=feather if last else 0)
         if self.has_alpha and not transparent:
-            # Before the second stage, which then sees the edges that it is to sharpen.
+            # Before the second stage, which then sees the edges as they will be.
             pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
         frames = None
         if stage is not None:

@@ -1,4 +1,4 @@
-"""The planner: a prompt to a path, for clip models that are told where their subject is."""
+"""The planner: a prompt to a path, for clip models with a layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openlumiere.diffusion.motion import MOTION_DIM, trace, upright
 from openlumiere.errors import LumiereError
 
 _TIME_DIM = 32
-_FEWEST_SECONDS, _MOST_SECONDS = 1.0, 30.0  # what is told of lengths beyond is this
+_FEWEST_SECONDS, _MOST_SECONDS = 1.0, 30.0  # longer and shorter clips count as these
 
 
 # Saved pipelines name this module, and diffusers looks for `ModelMixin` beside the class: both must stay here.
@@ -69,15 +69,15 @@ class PathPlanner(ModelMixin, ConfigMixin):
         return self._velocity(noisy, time, self._read(text), seconds)
 
     def _read(self, text: torch.Tensor) -> torch.Tensor:
-        told = text.ne(0).any(-1, keepdim=True).to(text)
-        return self.drop((self.text(text) * told).sum(1) / told.sum(1).clamp(min=1))
+        tokens = text.ne(0).any(-1, keepdim=True).to(text)
+        return self.drop((self.text(text) * tokens).sum(1) / tokens.sum(1).clamp(min=1))
 
     def _velocity(
         self, noisy: torch.Tensor, time: torch.Tensor, read: torch.Tensor, seconds: torch.Tensor
     ) -> torch.Tensor:
         length = seconds.clamp(_FEWEST_SECONDS, _MOST_SECONDS).log() - math.log(5)
-        told = [noisy, get_timestep_embedding(1000 * time, _TIME_DIM).to(noisy), read, length[:, None]]
-        x = self.first(torch.cat(told, dim=1))
+        inputs = [noisy, get_timestep_embedding(1000 * time, _TIME_DIM).to(noisy), read, length[:, None]]
+        x = self.first(torch.cat(inputs, dim=1))
         for layer in self.layers:
             x = x + layer(x)
         return self.last(x)

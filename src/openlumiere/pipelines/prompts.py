@@ -1,4 +1,4 @@
-"""Prompts, or embeddings in their place, to what the networks of a pipeline are told."""
+"""Prompts, or embeddings in their place, to the text conditions of a pipeline's networks."""
 
 from __future__ import annotations
 

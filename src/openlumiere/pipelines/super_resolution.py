@@ -91,7 +91,7 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
         known = ("text_encoder", "tokenizer", "scheduler", "image_noising_scheduler")
         return cls(
             unet=STUNet.from_unet(parts["unet"], **options),
-            align_corners=True,  # as diffusers' pipeline enlarges
+            align_corners=True,  # as diffusers' pipeline upsamples
             noise_level=250,  # its default
             **{name: parts[name] for name in known if name in parts},
         )

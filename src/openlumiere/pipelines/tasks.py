@@ -81,10 +81,10 @@ def animate(picture: np.ndarray, num_frames: int, *, last: np.ndarray | None = N
     picture = ends[0]
     video = picture[None].repeat(num_frames, axis=0)
     mask = np.ones(video.shape[:3], bool)
-    for place, given in zip((0, -1), ends, strict=False):
+    for index, given in zip((0, -1), ends, strict=False):
         if given.shape != picture.shape:
             raise LumiereError(f"the last picture is {given.shape[:2]}, the first {picture.shape[:2]}: make them equal")
-        video[place], mask[place] = given, False
+        video[index], mask[index] = given, False
     return Task(video, mask, num_frames)
 
 

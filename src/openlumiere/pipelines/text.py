@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TextConditions:
-    """What a network is told of B prompts.
+    """Text embeddings of B prompts.
 
     Attributes:
         hidden_states: (B, L, D).
@@ -217,7 +217,7 @@ def embed(
 
 
 class PromptCache:
-    """What a network is told of the prompts seen so far, in half precision.
+    """Embeddings of the prompts seen so far, in half precision.
 
     Args:
         encode: encodes prompts.
@@ -245,7 +245,7 @@ class PromptCache:
         )
 
     def _learn(self, prompts: list[str]) -> None:
-        told = self._encode(prompts)
-        half = TextConditions(told.hidden_states.half(), None if told.pooled is None else told.pooled.half())
+        text = self._encode(prompts)
+        half = TextConditions(text.hidden_states.half(), None if text.pooled is None else text.pooled.half())
         for row, prompt in enumerate(prompts):
             self._known[prompt] = half.select(slice(row, row + 1))
