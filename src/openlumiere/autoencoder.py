@@ -15,6 +15,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, IdentityDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 
@@ -92,6 +93,7 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         """Pixels along one side of a latent position."""
         return int(self.config["patch_size"]) * 2 ** (len(self.config["block_out_channels"]) - 1)
 
+    @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[IdentityDistribution]:
         """Encode pictures, (B, 4, H, W) in [-1, 1], to latents, (B, C, H / 8, W / 8).
 
@@ -100,6 +102,7 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         distribution = IdentityDistribution(self.standardize(self.encoder(x)))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
+    @apply_forward_hook
     def decode(
         self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[torch.Tensor]:

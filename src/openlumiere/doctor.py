@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from importlib.metadata import PackageNotFoundError
 
 import openlumiere
 from openlumiere.bundled import bundled_folder, bundled_models, damaged_files, weight_files
+from openlumiere.extras import MODULES
 from openlumiere.files import one_line
 
 _NEEDED = (
@@ -85,16 +85,11 @@ def _version(package: str) -> str | None:
 
 def _extras(report: Report) -> None:
     """Note each extra of the package: what it is for, and which of its packages are missing."""
-    packages: dict[str, list[str]] = {}
-    requirements = metadata.requires("openlumiere") if _version("openlumiere") else None
-    for requirement in requirements or []:
-        if found := re.fullmatch(r"([\w.-]+).*\bextra == ['\"](\w+)['\"].*", requirement):
-            packages.setdefault(found[2], []).append(found[1])
     for extra, purpose in _EXTRAS.items():
-        missing = [name for name in packages.get(extra, []) if not _version(name)]
-        if missing or extra not in packages:
-            why = f" ({', '.join(missing)})" if missing else ""
-            report.lacks(f"extra {extra}{why}", f"for {purpose}: pip install 'openlumiere[{extra}]'", needed=False)
+        missing = [name for of, name in MODULES.values() if of == extra and not _version(name)]
+        if missing:
+            remedy = f"for {purpose}: pip install 'openlumiere[{extra}]'"
+            report.lacks(f"extra {extra} ({', '.join(missing)})", remedy, needed=False)
         else:
             report.found(f"extra {extra}", f"installed, for {purpose}")
 

@@ -354,7 +354,7 @@ def test_a_model_gets_its_second_stage_later(t2v: Path, ssr: Path, tmp_path: Pat
     export(later, later, super_resolution=ssr, upscale_steps=1)
     assert (later / "README.md").read_text() == "a card"
     assert (later / "styles" / "mine").is_dir()
-    for part in ("unet", "sr_unet"):
+    for part in ("unet", "super_resolution/unet"):
         one, other = (load_file(f / part / "diffusion_pytorch_model.safetensors") for f in (at_once, later))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)

@@ -54,7 +54,9 @@ def arrays_fingerprint(arrays: Iterable[np.ndarray]) -> str:
 def weights_hash(model: LumierePipeline | torch.nn.Module) -> str:
     """Return the SHA-256 of all weights of a pipeline's networks, or of one network, as loaded."""
     digest = hashlib.sha256()
-    components = {"": model} if isinstance(model, torch.nn.Module) else model.components
+    components = {"": model} if isinstance(model, torch.nn.Module) else dict(model.components)
+    if components.get("super_resolution") is not None:
+        components["sr_unet"] = components["super_resolution"].unet  # its name in hashes that are stored with scores
     for component, module in sorted(components.items()):
         if isinstance(module, torch.nn.Module):
             for name, tensor in sorted(module.state_dict().items()):

@@ -13,8 +13,7 @@ import torch
 
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.generators import restarted
-from openlumiere.pipelines.given import paste_given
-from openlumiere.pipelines.inputs import lay_frames_over
+from openlumiere.pipelines.inputs import lay_frames_over, paste_given
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.video import read_clip, write_clip

@@ -71,7 +71,8 @@ def _load(kind: type[ClipPipeline], model: str, source: str, device: str, dtype:
         raise LumiereError(
             f"cannot load {model!r} from the hub: check the name and the network ({one_line(error)})"
         ) from error
-    for component in pipe.components.values():
+    second = getattr(pipe, "super_resolution", None)
+    for component in (*pipe.components.values(), *(second.components.values() if second is not None else ())):
         if isinstance(component, STUNet):
             component.to(memory_format=torch.channels_last)
     return pipe.to(target)

@@ -19,7 +19,7 @@ from openlumiere.evaluation.judges.motion import FROZEN_BELOW
 from openlumiere.evaluation.metrics.fidelity import edge_correlation, psnr, seam_energy
 from openlumiere.evaluation.metrics.pixels import moving_fraction
 from openlumiere.evaluation.metrics.temporal import flicker
-from openlumiere.pipelines.given import paste_given
+from openlumiere.pipelines.inputs import paste_given
 from openlumiere.pipelines.tasks import Task, animate, cinemagraph, extend, inpaint, interpolate, restyle
 from openlumiere.stunet import STUNet
 
