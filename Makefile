@@ -34,10 +34,10 @@ dev: $(VENV)/.installed-dev ## the same, with what training, tests and linters n
 # One process a core, one thread each: small tensors gain nothing from more threads. Tests of one file share fixtures.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-quick: dev ## run the fast tests, in a minute
+quick: dev ## run the fast tests
 	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
 
-test: dev ## run all tests, in ten minutes
+test: dev ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
 compat: ## run the fast tests with the lowest and the newest versions allowed, in environments of their own

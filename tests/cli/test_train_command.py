@@ -12,6 +12,8 @@ import tiny
 from openlumiere.bundled import bundled_folder
 from openlumiere.cli import main
 
+pytestmark = pytest.mark.slow  # whole runs
+
 # An empty folder, so that a run ends after it has written down its settings.
 NOWHERE = "nowhere"
 

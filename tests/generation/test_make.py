@@ -24,6 +24,8 @@ from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipelin
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata
 
+pytestmark = pytest.mark.slow  # clips are made
+
 REQUEST = GenerateRequest(prompt="a tiger", seed=3, num_frames=8, num_inference_steps=2, upscale_steps=2)
 
 

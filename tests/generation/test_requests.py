@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from test_recipe import REQUESTS
 
 from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import (
@@ -24,6 +23,7 @@ from openlumiere.generation.requests import (
     Sticker,
     request_from_json,
 )
+from strategies import REQUESTS
 
 
 @settings(deadline=None)

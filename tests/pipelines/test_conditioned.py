@@ -20,6 +20,8 @@ from openlumiere.errors import LumiereError
 from openlumiere.training.masks import MIXTURE, draw_kind, draw_mask
 from openlumiere.training.objective import target_of
 
+pytestmark = pytest.mark.slow  # a second a test
+
 F, H, W = 16, 24, 20
 
 

@@ -28,6 +28,8 @@ from openlumiere.training.loop import make_stage, train
 from openlumiere.training.stages.super_resolution import SuperResolutionImage
 from tiny_data import SIDE
 
+pytestmark = pytest.mark.slow  # whole runs
+
 UNET = {
     "block_out_channels": [16, 16], "layers_per_block": 1, "down_block_types": ["DownBlock2D", "DownBlock2D"],
     "mid_block_type": "UNetMidBlock2D", "up_block_types": ["UpBlock2D", "UpBlock2D"], "norm_num_groups": 4,

@@ -13,6 +13,8 @@ from openlumiere.training.stages import make_stage
 from openlumiere.video import read_clip
 from tiny_data import make_data
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.mark.parametrize("stage", ["t2v", "conditional"])
 def test_every_second_frame_plays_at_half_the_rate(stage: str, tmp_path: Path) -> None:
