@@ -8,14 +8,17 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # PyPI's PyTorch for Linux is the CUDA build and brings gigabytes of libraries. Without an NVIDIA GPU ask for the CPU
 # build by its exact name, so that nothing else can be chosen: first from the indexes that pip is set up with, then
 # from TORCH_INDEX. Elsewhere, or to choose yourself:  make TORCH=torch==2.13.0 demo
+# All other versions are those of requirements.lock.
 GPU := $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-smi 2>/dev/null)
-TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),$(if $(GPU),,+cpu))
+TORCH_VERSION := 2.13.0
+TORCH ?= torch==$(TORCH_VERSION)$(if $(filter Linux,$(shell uname -s)),$(if $(GPU),,+cpu))
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+PIP_INSTALL := $(BIN)/pip install --constraint requirements.lock
 CLIP ?= tiger.mp4
 PROMPT ?= a tiger walking to the left on a green background
 
-.PHONY: help demo install dev test lint format clean
+.PHONY: help demo install dev quick test compat lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -24,13 +27,21 @@ help: ## list these targets
 demo: install ## install, then make a clip with the bundled model, offline
 	$(BIN)/lumiere generate "$(PROMPT)" -o "$(CLIP)"
 
-install: $(VENV)/.installed ## make .venv with the pinned dependencies; .venv/bin/lumiere is then ready
+install: $(VENV)/.installed ## make .venv with the locked dependencies; .venv/bin/lumiere is then ready
 
 dev: $(VENV)/.installed-dev ## the same, with what training, tests and linters need
 
 # One process a core, one thread each: small tensors gain nothing from more threads. Tests of one file share fixtures.
-test: dev ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+quick: dev ## run the fast tests, in a minute
+	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
+
+test: dev ## run all tests, in ten minutes
+	$(PYTEST) $(PYTEST_ARGS)
+
+compat: ## run the fast tests with the lowest and the newest versions allowed, in environments of their own
+	PYTHON="$(PYTHON)" TORCH_VERSION=$(TORCH_VERSION) .ci/compat
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -41,6 +52,14 @@ format: dev ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# uv resolves once for all systems and Python versions, which pip cannot. PyTorch and its CUDA are chosen above.
+lock: | $(VENV)/.torch ## choose the newest versions allowed anew
+	$(BIN)/pip install --quiet uv
+	echo torch==$(TORCH_VERSION) | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --extra dev pyproject.toml - --output-file $(VENV)/lock.txt
+	{ echo '# All versions that `make` installs, PyTorch aside: see the Makefile. Made by `make lock`; not to be edited.'; \
+		grep -vE '^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' $(VENV)/lock.txt; } > requirements.lock
+
 clean: ## delete the environment and what tools left; data, runs and models stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -48,13 +67,13 @@ clean: ## delete the environment and what tools left; data, runs and models stay
 $(VENV)/.torch:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("openlumiere needs Python 3.11 or newer; name one: make PYTHON=python3.12 demo")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install "$(TORCH)" 2>/dev/null || $(BIN)/pip install --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"
+	$(PIP_INSTALL) "$(TORCH)" 2>/dev/null || $(PIP_INSTALL) --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/.torch
-	$(BIN)/pip install --editable .
+$(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/.torch
+	$(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.torch
-	$(BIN)/pip install --editable '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml requirements.lock | $(VENV)/.torch
+	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed

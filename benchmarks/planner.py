@@ -15,7 +15,7 @@ import torch
 
 from openlumiere.clock import clip_seconds
 from openlumiere.data.emoji.scenes import SceneSampler, Split, speed, vocabulary
-from openlumiere.evaluation.judges.paths import judge_path
+from openlumiere.evaluation.metrics.paths import describe_path
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import embed, load_text_encoder
 
@@ -52,7 +52,7 @@ def row(split: str, scenes: list, paths: np.ndarray, seconds: float, *, real: bo
     right: dict[str, list[bool]] = defaultdict(list)
     for scene, planned in zip(scenes, paths, strict=True):
         path = trajectory(scene, np.arange(len(planned)) * seconds / len(planned), seconds) if real else planned
-        told = judge_path(path, seconds)
+        told = describe_path(path, seconds)
         right[scene.motion].append(told.motion == scene.motion)
         right["all"].append(told.motion == scene.motion)
         usual = words["motions"][scene.motion].get("period")

@@ -8,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+METADATA = {"prompt": 'a tiger, "é" <&> 🐯', "seed": 3, "guidance_scale": 7.5, "version": "0.1.0"}
+FORMATS = ["clip.mp4", "clip.mov", "clip.webp", "clip.webm", "clip.apng", "clip.gif", "clip.png", "frames/"]
+
 
 def moving(num_frames: int = 20, height: int = 32, width: int = 32, channels: int = 3) -> np.ndarray:
     """A blue square that moves right over red, transparent where alpha is asked for; uint8."""

@@ -10,6 +10,15 @@ import pytest
 from openlumiere.study.pairs import Study, create_study
 from study_tools import PROMPTS, folder_of
 
+SLOW_TO_MAKE = {"judges", "wheel"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses something that takes long to make."""
+    for item in items:
+        if SLOW_TO_MAKE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data import artwork
-from openlumiere.data.artwork import Artwork, picture_held_out
+from openlumiere.data.artwork import Artwork, is_test_artwork
 from openlumiere.errors import LumiereError
 from openlumiere.training.config import parse
 from openlumiere.training.loop import train
@@ -103,6 +103,7 @@ def recipe(drawings: Path, output: Path, **optim: object) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Path) -> None:
     constant = {"decay_steps": 1, "final_lr_ratio": 1.0}  # a rate that does not know where the run ends
     train(parse(recipe(drawings, tmp_path / "whole", **constant)))
@@ -115,6 +116,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(drawings: Path, tmp_path: Pat
     assert (tmp_path / "whole" / "export" / "vae" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp_path: Path) -> None:
     exported = train(parse(recipe(drawings, tmp_path / "run", max_steps=150)))
     torch.manual_seed(0)
@@ -165,15 +167,15 @@ def test_colours_are_premultiplied_whatever_lies_behind(drawings: Path) -> None:
 def test_pictures_of_a_held_out_emoji_are_held_out_in_every_design(drawings: Path) -> None:
     keys = [str(n) for n in range(60)]
     sizes = [len(np.load(drawings / f"drawn.{split}.npy")) for split in ("train", "test")]
-    assert sizes == [sum(not picture_held_out(k) for k in keys), sum(picture_held_out(k) for k in keys)]
+    assert sizes == [sum(not is_test_artwork(k) for k in keys), sum(is_test_artwork(k) for k in keys)]
     assert sizes[1] >= 1
-    assert picture_held_out("2764-fe0f") == picture_held_out("2764")
+    assert is_test_artwork("2764-fe0f") == is_test_artwork("2764")
 
 
 def test_a_missing_source_is_named(drawings: Path, tmp_path: Path) -> None:
-    with pytest.raises(LumiereError, match="lacks clip-art; make them with: lumiere data artwork"):
+    with pytest.raises(LumiereError, match="lacks clip-art; make it with: lumiere data artwork"):
         Artwork(drawings, size=SIDE, sources=["clip-art"])
-    with pytest.raises(LumiereError, match="holds no pictures"):
+    with pytest.raises(LumiereError, match="holds no artwork"):
         Artwork(tmp_path, size=SIDE)
 
 

@@ -17,6 +17,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.pipelines.text import MINILM
 
+pytestmark = pytest.mark.slow  # processes that measure
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 OPTIONAL = "lumiere-pytorch"  # the `bench` extra
 

@@ -14,6 +14,8 @@ from clips import moving
 from openlumiere.bundled import bundled_folder, styles_of
 from openlumiere.video import read_clip, write_clip
 
+pytestmark = pytest.mark.slow  # clips are made
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

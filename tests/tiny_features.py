@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+
+from openlumiere.evaluation.features.cache import Extraction
+from openlumiere.evaluation.protocols import distributions
+from openlumiere.evaluation.scores import Score
 
 
 class LikeI3D(nn.Module):
@@ -49,3 +55,21 @@ def torchscript(network: nn.Module, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.jit.script(network.eval()).save(str(path))
     return path
+
+
+def extraction_of(options: dict[str, Any]) -> Extraction:
+    """Take the options of `Extraction` out of a test's options."""
+    names = {field.name for field in dataclasses.fields(Extraction)}
+    return Extraction(**{name: options.pop(name) for name in list(options) if name in names})
+
+
+def fvd(real: Path, generated: Path, output: Path | None = None, **options: Any) -> Score:
+    """`distributions.fvd`, all options side by side."""
+    extraction = extraction_of(options)
+    return distributions.fvd(real, generated, output, distributions.FVDSettings(**options), extraction)
+
+
+def inception(generated: Path, output: Path | None = None, **options: Any) -> Score:
+    """`distributions.inception`, all options side by side."""
+    extraction = extraction_of(options)
+    return distributions.inception(generated, output, distributions.InceptionSettings(**options), extraction)

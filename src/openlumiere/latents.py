@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +108,10 @@ class VAECodec(_Codec):
     """
 
     mask_channels = 1
+    _blank: torch.Tensor | None
 
     def __init__(self, vae: Any) -> None:
-        self.vae = vae
+        self.vae, self._blank = vae, None
         self.pixel_channels = int(vae.config.in_channels)  # 3, or 4 with alpha
 
     @property
@@ -154,16 +154,17 @@ class VAECodec(_Codec):
 
         A latent near a border knows what lies beyond it: blank is blank, whatever was encoded around it.
         """
-        return torch.where(mask > 0.5, latents, self.blank_latent.to(latents)[:, None, None, None])
+        return torch.where(mask > 0.5, latents, self.blank_latent(latents.device).to(latents))
 
-    @cached_property
-    def blank_latent(self) -> torch.Tensor:
-        """What a position of a blank picture is encoded to, (channels,)."""
-        # The middle of one so large that the padding around it is out of the autoencoder's sight.
-        middle = 12
-        side = 2 * middle * self.factor
-        empty = torch.full((1, self.pixel_channels, 1, side, side), self.blank, device=self.vae.device)
-        return self.encode(empty)[0, :, 0, middle, middle].cpu()
+    def blank_latent(self, device: torch.device) -> torch.Tensor:
+        """Return what a position of a blank picture is encoded to, (channels, 1, 1, 1); computed once."""
+        if self._blank is None:
+            # The middle of a picture so large that the padding around it is out of the autoencoder's sight.
+            middle = 12
+            side = 2 * middle * self.factor
+            empty = torch.full((1, self.pixel_channels, 1, side, side), self.blank, device=device)
+            self._blank = self.encode(empty)[0, :, :, middle, middle, None, None].cpu()
+        return self._blank
 
     @property
     def _shift(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import shlex
@@ -14,14 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 import openlumiere
 from openlumiere.bundled import bundled_folder, damaged_files, fingerprint, weight_files
-from openlumiere.cli import build_parser, jobs, main
+from openlumiere.cli import main
 from openlumiere.cli.failures import explain
-from openlumiere.cli.recipe import GenerateRecipe, Recipe, UpscaleRecipe
 from openlumiere.errors import LumiereError
 
 MODEL = "emoji-nano"
@@ -160,158 +156,10 @@ def test_failures_are_explained_in_one_line(error: Exception, word: str, code: i
     assert exit_code == code
 
 
-# ------------------------------------------------------------------------------------------------ prompts and recipes
-
-text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda words: bool(words.strip()))
-
-
-@settings(deadline=None)
-@given(text)
-def test_slug_is_a_plain_file_name(prompt: str) -> None:
-    name = jobs.slug(prompt)
-    assert 0 < len(name) <= 60
-    assert Path(name).name == name
-    assert "." not in name
-    assert not name.startswith("-")
-
-
-RECIPE = {
-    "prompt": text,
-    "negative_prompt": st.text(st.characters(exclude_categories=["Cs", "Cc"])),
-    "seed": st.integers(0, 2**63 - 1),
-    "num_inference_steps": st.integers(1, 1000),
-    "guidance_scale": st.floats(0, 50).map(lambda x: round(x, 3)),
-    "fps": st.floats(0.1, 240).map(lambda x: round(x, 3)),
-    "model": st.just("emoji-nano"),
-    "weights": st.just(""),
-    "device": st.sampled_from(["cpu", "cuda"]),
-    "dtype": st.sampled_from(["float32", "bfloat16"]),
-    "loop": st.booleans(),
-    "alpha": st.sampled_from(["", "kept", "laid over"]),
-    "background": st.sampled_from(["white", "#336699"]),
-}
-
-
-def recipe_of(**changed: str) -> GenerateRecipe:
-    plain = {"prompt": "a", "negative_prompt": "", "seed": 0, "num_inference_steps": 1, "guidance_scale": 1.0}
-    rest = {"fps": 16.0, "model": "emoji-nano", "weights": "", "device": "cpu", "dtype": "float32", "num_frames": 8}
-    return GenerateRecipe(**plain | rest | changed)  # type: ignore[arg-type]
-
-
-@settings(deadline=None)
-@example(recipe_of(negative_prompt="--"))
-@example(recipe_of(prompt="--"))
-@example(recipe_of(prompt="--", negative_prompt="--"))
-@example(recipe_of(prompt="-- --"))
-@given(
-    st.builds(GenerateRecipe, num_frames=st.integers(1, 1000), upscale_steps=st.integers(0, 100), **RECIPE)
-    | st.builds(UpscaleRecipe, source=text, noise_level=st.integers(0, 999), **RECIPE)
-)
-def test_recipe_survives_metadata_and_the_shell(recipe: Recipe) -> None:
-    assert Recipe.from_metadata(json.loads(json.dumps(recipe.metadata()))) == recipe
-    words = shlex.split(recipe.command("clip.mp4"))
-    assert words[0] == "lumiere"
-    args = build_parser().parse_args(words[1:])
-    assert (args.prompt, args.negative, args.output) == (recipe.prompt, recipe.negative_prompt, "clip.mp4")
-    assert (args.seed, args.steps, args.guidance) == (recipe.seed, recipe.num_inference_steps, recipe.guidance_scale)
-    assert (args.model, args.device, args.dtype) == (recipe.model, recipe.device, recipe.dtype)
-    assert args.loop == recipe.loop
-    assert args.transparent == {"": None, "kept": True, "laid over": False}[recipe.alpha]
-    assert args.background == recipe.background
-    match recipe:
-        case GenerateRecipe():
-            assert (args.frames, args.fps) == (recipe.num_frames, recipe.fps)
-            assert (args.upscale_steps or 0, args.no_upscale) == (recipe.upscale_steps, not recipe.upscale_steps)
-        case UpscaleRecipe():
-            assert (args.clip, args.noise_level) == (recipe.source, recipe.noise_level)
-
-
-def test_recipes_of_older_versions_are_read() -> None:
-    """What they did not tell has the value that it had."""
-    metadata = recipe_of().metadata()
-    del metadata["alpha"], metadata["background"]
-    assert Recipe.from_metadata(metadata) == recipe_of()
-    del metadata["seed"]
-    with pytest.raises(LumiereError, match="read it with that version"):
-        Recipe.from_metadata(metadata)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "asks"),
-    [
-        ("a tiger on a transparent background", True),
-        ("a tiger, no background", True),
-        ("A tiger Without any background", True),
-        ("a tiger without a backdrop", True),
-        ("a tiger on a green background", False),
-        ("a transparent jellyfish on a blue background", False),
-        ("", False),
-    ],
-)
-def test_prompts_may_ask_for_transparency(prompt: str, asks: bool) -> None:
-    assert jobs.asks_for_transparency(prompt) == asks
-
-
-def test_transparent_clips_get_a_format_that_holds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    how = {"negative": "", "seed": 0, "count": 1}
-    clear = "a cat on a transparent background"
-    for prompt, transparent, suffix in (
-        (clear, None, ".webp"), (clear, False, ".mp4"), ("a cat", None, ".mp4"), ("a cat", True, ".webp"),
-    ):  # fmt: skip
-        (job,) = jobs.from_prompt(prompt, output=None, transparent=transparent, **how)
-        assert (Path(job.output).suffix, job.transparent) == (suffix, suffix == ".webp")
-        (tmp_path / "prompts.txt").write_text(prompt, encoding="utf-8")
-        (job,) = jobs.from_file(tmp_path / "prompts.txt", folder=tmp_path, transparent=transparent, **how)
-        assert (Path(job.output).suffix, job.transparent) == (suffix, suffix == ".webp")
-    (job,) = jobs.from_prompt(clear, output="a.mp4", transparent=None, **how)
-    assert (job.output, job.transparent) == ("a.mp4", True)
-
-
-def test_prompts_file_names_and_seeds_hang_on_the_place_alone(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.txt"
-    file.write_text('a cat\n\n{"prompt": "a dog", "seed": 5, "output": "dog.webp"}\na cat\n', encoding="utf-8")
-    planned = jobs.from_file(file, negative="", seed=10, folder=tmp_path, count=1)
-    assert [(job.prompt, job.seed, Path(job.output).name) for job in planned] == [
-        ("a cat", 10, "00001-a-cat.mp4"),
-        ("a dog", 5, "dog.webp"),
-        ("a cat", 13, "00004-a-cat.mp4"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ('{"prompt": ""}', "line 1: the prompt is empty"),
-        ('{"prompt": "x", "sed": 1}', "'sed'"),
-        ('{"prompt": "x", "seed": -1}', "-1"),
-        ('{"prompt": "x", "seed": true}', "True"),
-        ('{"prompt": "x", "output": "../x.mp4"}', "../x.mp4"),
-        ('{"prompt": "x"', "JSON"),
-        ('{"prompt": "x", "output": "a.mp4"}\n{"prompt": "y", "output": "a.mp4"}', "a.mp4"),
-        ("", "no prompts"),
-    ],
-)
-def test_bad_lines_of_prompts_are_named(line: str, word: str, tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(line, encoding="utf-8")
-    with pytest.raises(LumiereError, match=word.replace(".", r"\.")):
-        jobs.from_file(file, negative="", seed=0, folder=tmp_path, count=1)
-
-
-def test_names_from_the_prompt_replace_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = []
-    for _ in range(3):
-        (job,) = jobs.from_prompt("A cat!", negative="", seed=0, output=None, count=1)
-        Path(job.output).touch()
-        names.append(job.output)
-    assert names == ["a-cat.mp4", "a-cat-v2.mp4", "a-cat-v3.mp4"]
-
-
 # ------------------------------------------------------------------------------------------------ the bundled model
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     made = lumiere("generate", "a red heart", *QUICK, "--seed", "7", "-o", "one.mp4", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
@@ -338,6 +186,7 @@ def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     assert (tmp_path / "two.mp4").read_bytes() != (tmp_path / "first.mp4").read_bytes()
 
 
+@pytest.mark.slow
 def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text('a cat\n{"prompt": "a dog", "output": "dog.webp"}\n', encoding="utf-8")
     command = ("generate", "--prompts", "prompts.txt", "-o", "clips", *QUICK, "--seed", "1", "--num", "2")
@@ -357,11 +206,13 @@ def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "0 clips to make, 4 already there" in lumiere(*command, cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_frames_that_the_levels_do_not_divide(tmp_path: Path) -> None:
     refused(lumiere("generate", "a cat", "--frames", "7", "-o", "cat.mp4", cwd=tmp_path), "7 frames", "multiple")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_damaged_weights(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(bundled_folder(MODEL), model)
@@ -375,6 +226,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "cat.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's address space")
 def test_out_of_memory(tmp_path: Path) -> None:
     done = lumiere(
@@ -395,6 +247,7 @@ def test_out_of_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "openlumiere.cli", "generate", "a cat", "--frames", "8", "--steps", "900"]
 
@@ -422,6 +275,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
     from PIL import Image
 
@@ -433,6 +287,7 @@ def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
     assert "no lumiere metadata" in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_and_models() -> None:
     done = lumiere("doctor")
     assert done.returncode == 0, done.stdout

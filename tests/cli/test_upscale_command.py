@@ -11,7 +11,9 @@ import tiny
 from clips import encode, greys, moving
 from openlumiere.cli import main
 from openlumiere.pipelines.text import MINILM
-from openlumiere.video import read_clip, write_clip
+from openlumiere.video import read_clip, read_metadata, write_clip
+
+pytestmark = pytest.mark.slow  # clips are made
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +84,22 @@ def test_the_default_name_keeps_the_kind_of_file(tmp_path: Path, model: str, mon
         write_clip(moving(2, 64, 64), given)
         assert main(["upscale", given, "--model", model, "--steps", "1"]) == 0
         assert read_clip(made).frames.shape[1:3] == (128, 128)
+
+
+def test_the_default_name_replaces_no_file(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug 17: a second `upscale` wrote over the first one's clip."""
+    monkeypatch.chdir(tmp_path)
+    write_clip(moving(2, 64, 64), "a.webp")
+    Path("a.sharp.webp").write_text("somebody's")
+    assert main(["upscale", "a.webp", "--model", model, "--steps", "1"]) == 0
+    assert Path("a.sharp.webp").read_text() == "somebody's"
+    assert read_clip("a.sharp-v2.webp").frames.shape[1:3] == (128, 128)
+
+
+@pytest.mark.parametrize("command", [{}, {"command": "of a later version"}])
+def test_clips_of_other_versions_are_sharpened(tmp_path: Path, model: str, command: dict[str, str]) -> None:
+    """Bug 9: what their metadata lack, or name otherwise, does not matter: the prompt is all that is read."""
+    metadata = {"openlumiere": "0.0.1", "prompt": "a cat", **command}
+    clip = write_clip(moving(2, 64, 64), tmp_path / "clip.webp", metadata=metadata)
+    assert upscale(clip, tmp_path / "sharp.webp", model) == 0
+    assert read_metadata(tmp_path / "sharp.webp")["prompt"] == "a cat"

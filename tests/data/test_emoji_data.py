@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.data.emoji.scenes import vocabulary
 from openlumiere.data.emoji.shards import FPS, BuildReport, build, decode_loop, fetch, iterate, load_atlases, names_of
 from openlumiere.errors import LumiereError
+from openlumiere.files import partial_path
 
 TIGER, LION, HEART, CAT, FIST, PIG = "1f405", "1f981", "2764-fe0f", "1f431", "1f44a", "1f416"
 SIZE = 32
@@ -156,6 +159,14 @@ def test_the_datasheet_tells_source_licence_and_what_is_missing(built: tuple[Pat
 # Stopping, going on, and bad input
 
 
+def leave_unfinished(path: Path) -> None:
+    """Leave what a killed process had written of a file."""
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    partial = partial_path(path)
+    partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{killed.pid}-")).write_bytes(b"half")
+
+
 @pytest.mark.usefixtures("two_per_shard")
 def test_only_what_is_missing_is_written_again(packages: Path, tmp_path: Path) -> None:
     report = build(tmp_path, size=SIZE, workers=1, cache=packages)
@@ -163,7 +174,7 @@ def test_only_what_is_missing_is_written_again(packages: Path, tmp_path: Path) -
     before = state_of(tmp_path)
     (tmp_path / f"emoji-{SIZE}-0001.tar").unlink()
     (tmp_path / f"emoji-{SIZE}-0002.json").unlink()  # killed before the index, in an older layout
-    (tmp_path / f"emoji-{SIZE}-0001.tar.partial").write_bytes(b"half a shard")
+    leave_unfinished(tmp_path / f"emoji-{SIZE}-0001.tar")
     assert build(tmp_path, size=SIZE, workers=1, cache=packages) == report
     after = state_of(tmp_path)
     assert {name: data for name, (_, data) in after.items()} == {name: data for name, (_, data) in before.items()}
@@ -228,8 +239,6 @@ def test_packages_are_fetched_with_npm_once(packages: Path, tmp_path: Path, monk
     )
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     cache = tmp_path / "cache"
-    (cache / "fetching").mkdir(parents=True)
-    (cache / "fetching" / "half").write_bytes(b"left by a kill")
     assert [path.name for path in fetch(cache)] == archive_names()
     assert sorted(path.name for path in cache.iterdir()) == sorted(archive_names())
     fetch(cache)
@@ -314,17 +323,17 @@ def test_frames_can_be_left_out_and_windows_say_where_they_are(built: tuple[Path
     def clips(**options: int) -> EmojiClips:
         return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)
 
-    whole, half, third = clips()[0], clips(every=2)[0], clips(every=3)[0]
+    whole, half, third = clips()[0], clips(frame_stride=2)[0], clips(frame_stride=3)[0]
     assert torch.equal(half["pixels"], whole["pixels"][:, ::2])
     assert torch.equal(third["pixels"], whole["pixels"][:, ::3])
     assert "frame_positions" not in whole | half  # networks take frame n of F to be at n / F
     assert third["frame_positions"].tolist() == [0, 3 / 8, 6 / 8]  # every third of 8 is not at thirds
-    part = clips(every=2, window=2)[0]
+    part = clips(frame_stride=2, window=2)[0]
     at = (part["frame_positions"] * 8).round().long()
     assert at[1] - at[0] == 2
     assert torch.equal(part["pixels"], whole["pixels"][:, at])
     with pytest.raises(LumiereError, match="choose 1 to 8"):
-        clips(every=9)
+        clips(frame_stride=9)
 
 
 def test_rgba_clips_say_where_their_subject_is(built: tuple[Path, BuildReport]) -> None:
@@ -376,11 +385,11 @@ def test_frames_too_far_apart_for_the_fastest_motion_are_refused(built: tuple[Pa
     def clips(**options: Any) -> EmojiClips:
         return EmojiClips(built[0], subjects=["tiger"], size=16, num_frames=80, **options)
 
-    assert len(clips(every=3).frames) == 27
-    for options in ({"every": 4}, {"fps": 4.0}, {"every": 5, "window": 4}):
-        with pytest.raises(LumiereError, match=r"frames of a motion with a period of 0.625 .*data.fps / data.every"):
+    assert len(clips(frame_stride=3).frames) == 27
+    for options in ({"frame_stride": 4}, {"fps": 4.0}, {"frame_stride": 5, "window": 4}):
+        with pytest.raises(LumiereError, match=r"a motion with a period of 0.625 .*data.fps / data.frame_stride"):
             clips(**options)
-    assert clips(every=10, window=1)[0]["pixels"].shape[1] == 1  # single pictures show no motion
+    assert clips(frame_stride=10, window=1)[0]["pixels"].shape[1] == 1  # single frames show no motion
 
 
 def test_a_window_longer_than_the_clip_is_refused(built: tuple[Path, BuildReport]) -> None:
@@ -396,3 +405,14 @@ def test_an_index_is_whole_json_when_its_shard_is_there(built: tuple[Path, Build
     index = json.loads((built[0] / f"emoji-{SIZE}-0000.json").read_text(encoding="utf-8"))
     assert index["written"] == 4
     assert not list(built[0].glob("*.partial"))
+
+
+@pytest.mark.usefixtures("two_per_shard")
+def test_a_damaged_index_is_one_line(packages: Path, tmp_path: Path) -> None:
+    build(tmp_path, size=SIZE, workers=1, cache=packages)
+    index = tmp_path / f"emoji-{SIZE}-0000.json"
+    index.write_text('{"written": 2, "st')  # of a version that did not write it whole
+    with pytest.raises(
+        LumiereError, match=rf"{index.name} is missing or damaged .*; delete it and run the command again"
+    ):
+        build(tmp_path, size=SIZE, workers=1, cache=packages)

@@ -1,4 +1,4 @@
-"""Scenes and how they are drawn: deterministic, told truly in the caption, and honest about what is held out."""
+"""Scenes and how they are drawn: deterministic, told truly in the caption, and honest about the test split."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openlumiere.data.artwork import is_test_artwork
+from openlumiere.data.emoji import captions as written
 from openlumiere.data.emoji import scenes
 from openlumiere.data.emoji.drawing import Atlas, Sprites, draw, draw_batch, ground, over, render
 from openlumiere.data.emoji.scenes import (
@@ -21,9 +23,9 @@ from openlumiere.data.emoji.scenes import (
     Scene,
     SceneSampler,
     animation_frames,
-    animation_held_out,
     check_sampling,
-    combination_held_out,
+    has_test_animation,
+    is_test_combination,
     shortest_period,
     speed,
     subject_set,
@@ -71,34 +73,43 @@ def test_other_seeds_and_indices_give_other_scenes() -> None:
     assert len({sampler(seed=1)(i) for i in range(500)}) == 500
 
 
-def test_training_never_sees_a_held_out_combination_and_its_split_nothing_else(training: list[Scene]) -> None:
-    assert not any(combination_held_out(s.subject, s.motion, s.background) for s in training)
+def test_training_never_sees_a_test_combination_and_its_split_nothing_else(training: list[Scene]) -> None:
+    assert not any(is_test_combination(s.subject, s.motion, s.background) for s in training)
     unseen, told_anew = sampler("combinations", seed=3), sampler("paraphrases", seed=3)
-    assert all(combination_held_out(s.subject, s.motion, s.background) for s in map(unseen, range(1000)))
-    assert not any(combination_held_out(s.subject, s.motion, s.background) for s in map(told_anew, range(1000)))
+    assert all(is_test_combination(s.subject, s.motion, s.background) for s in map(unseen, range(1000)))
+    assert not any(is_test_combination(s.subject, s.motion, s.background) for s in map(told_anew, range(1000)))
 
 
-def test_a_tenth_of_all_combinations_is_held_out_and_every_subject_has_some() -> None:
+def test_a_tenth_of_all_combinations_tests_and_every_subject_has_some() -> None:
     every = list(product(NAMES, WORDS["motions"], WORDS["backgrounds"]))
-    held_out = [combination for combination in every if combination_held_out(*combination)]
-    assert 0.08 < len(held_out) / len(every) < 0.12
-    assert {subject for subject, _, _ in held_out} == set(NAMES)
+    chosen = [combination for combination in every if is_test_combination(*combination)]
+    assert 0.08 < len(chosen) / len(every) < 0.12
+    assert {subject for subject, _, _ in chosen} == set(NAMES)
 
 
-def test_what_is_held_out_stays_so_for_good() -> None:
+def test_the_test_split_stays_so_for_good() -> None:
     """Models that were published would else be judged by what they were trained on."""
     subjects = ("tiger", "cat", "octopus", "heart", "rocket", "ghost", "grinning-face", "christmas-tree")
     known = product(subjects, ("still", "left", "right", "up", "down", "grow", "shrink", "spin", "bounce", "sway"),
                     ("white", "black", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
                      "transparent"))  # fmt: skip
-    held_out = ["|".join(combination) for combination in known if combination_held_out(*combination)]
-    assert held_out[:4] == ["tiger|still|transparent", "tiger|left|orange", "tiger|left|green", "tiger|left|purple"]
-    assert hashlib.sha256("\n".join(held_out).encode()).hexdigest()[:16] == "da1a6180ce3a0205"
-    halved = {key for key in ("elephant", "panda", "penguin", "heart-eyes-face", *subjects) if animation_held_out(key)}
+    chosen = ["|".join(combination) for combination in known if is_test_combination(*combination)]
+    assert chosen[:4] == ["tiger|still|transparent", "tiger|left|orange", "tiger|left|green", "tiger|left|purple"]
+    assert hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:16] == "da1a6180ce3a0205"
+    every = list(product(NAMES, WORDS["motions"], [*WORDS["backgrounds"], TRANSPARENT]))
+    chosen = ["|".join(combination) for combination in every if is_test_combination(*combination)]
+    assert (len(every), len(chosen)) == (10320, 1060)
+    assert hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:16] == "67e91b155100d1e4"
+    halved = {key for key in ("elephant", "panda", "penguin", "heart-eyes-face", *subjects) if has_test_animation(key)}
     assert halved == {"elephant", "panda", "penguin", "heart-eyes-face"}
 
 
-def test_held_out_words_and_templates_are_never_in_a_training_caption(training: list[Scene]) -> None:
+def test_the_test_split_of_artwork_stays_so_for_good() -> None:
+    codes = [entry["emoji"] for entry in WORDS["subjects"].values() if is_test_artwork(entry["emoji"])]
+    assert hashlib.sha256("\n".join(codes).encode()).hexdigest()[:16] == "b427f5e731054e4f"
+
+
+def test_words_and_templates_of_the_test_split_are_never_in_a_training_caption(training: list[Scene]) -> None:
     for scene in training:
         kinds = [("subjects", scene.subject), ("sizes", scene.size), ("places", scene.place), ("motions", scene.motion)]
         for kind, key in kinds:
@@ -109,11 +120,11 @@ def test_held_out_words_and_templates_are_never_in_a_training_caption(training: 
     assert unseen
     assert [word for word in unseen if said(word, everything)] == []
     phrases = ("a short clip showing", "everything behind it is", "against plain", "there is", "backdrop with")
-    assert all(any(phrase in template for phrase in phrases) for template in scenes._UNSEEN_TEMPLATES)
+    assert all(any(phrase in template for phrase in phrases) for template in written._TEST_TEMPLATES)
     assert [phrase for phrase in phrases if phrase in everything] == []
 
 
-def test_the_paraphrase_split_uses_held_out_words() -> None:
+def test_the_paraphrase_split_uses_words_of_its_own() -> None:
     captions = [sampler("paraphrases", seed=3)(i).caption for i in range(500)]
     assert all(
         caption.startswith("a short clip showing") or ", there is" in caption or " backdrop with " in caption
@@ -337,7 +348,7 @@ def test_a_share_of_scenes_has_no_background_and_says_so(split: scenes.Split) ->
     assert all(any(said(word, scene.caption) for word in words) == (scene in cut) for scene in drawn)
     assert not any(said(color, scene.caption) for scene in cut for color in ("white", "green", "purple", "orange"))
     assert all(
-        combination_held_out(s.subject, s.motion, s.background) == (split == "combinations") for s in drawn
+        is_test_combination(s.subject, s.motion, s.background) == (split == "combinations") for s in drawn
     )  # these combinations are held out like any other
     assert not any(scene.background == TRANSPARENT for scene in map(sampler(split, seed=4), range(500)))  # unless asked
 
@@ -347,9 +358,9 @@ def test_a_share_of_scenes_has_no_background_and_says_so(split: scenes.Split) ->
 
 @SOME
 @given(loop=st.integers(4, 200))
-def test_halves_of_a_held_out_animation_are_disjoint_loops(loop: int) -> None:
-    held_out = next(key for key in NAMES if animation_held_out(key))
-    seen, unseen = animation_frames(held_out, loop), animation_frames(held_out, loop, held_out=True)
+def test_halves_of_a_test_animation_are_disjoint_loops(loop: int) -> None:
+    subject = next(key for key in NAMES if has_test_animation(key))
+    seen, unseen = animation_frames(subject, loop), animation_frames(subject, loop, test=True)
     assert not set(seen) & set(unseen)
     assert set(seen) | set(unseen) == set(range(loop))
     for half in (seen, unseen):  # forth and back: no jump, at the seam either
@@ -357,10 +368,10 @@ def test_halves_of_a_held_out_animation_are_disjoint_loops(loop: int) -> None:
 
 
 def test_other_animations_are_shown_whole() -> None:
-    subject = next(key for key in NAMES if not animation_held_out(key))
+    subject = next(key for key in NAMES if not has_test_animation(key))
     assert animation_frames(subject, 48).tolist() == list(range(48))
-    assert len(animation_frames(subject, 48, held_out=True)) == 0
-    share = sum(map(animation_held_out, NAMES)) / len(NAMES)
+    assert len(animation_frames(subject, 48, test=True)) == 0
+    share = sum(map(has_test_animation, NAMES)) / len(NAMES)
     assert 0.05 < share < 0.25
 
 
@@ -468,7 +479,7 @@ def test_single_frames_are_those_of_the_clip(drift: tuple[float, float, float], 
 
 
 def test_the_subjects_own_animation_goes_on_and_starts_where_drift_says() -> None:
-    subject = next(key for key in NAMES if not animation_held_out(key))
+    subject = next(key for key in NAMES if not has_test_animation(key))
     scene = replace(PLAIN, subject=subject)
 
     def shown(drift: float) -> list[int]:
@@ -479,12 +490,12 @@ def test_the_subjects_own_animation_goes_on_and_starts_where_drift_says() -> Non
     assert shown(0.5) == [(i + 6) % 12 for i in range(15)]
 
 
-def test_a_held_out_animation_is_drawn_from_its_second_half_alone() -> None:
-    subject = next(key for key in NAMES if animation_held_out(key))
+def test_a_test_animation_is_drawn_from_its_second_half_alone() -> None:
+    subject = next(key for key in NAMES if has_test_animation(key))
     scene = replace(PLAIN, subject=subject)
 
-    def shown(held_out: bool) -> set[int]:
-        rgb, _ = draw(scene, atlas(subject), size=32, num_frames=40, fps=16, held_out_animation=held_out)
+    def shown(test: bool) -> set[int]:
+        rgb, _ = draw(scene, atlas(subject), size=32, num_frames=40, fps=16, test_animation=test)
         return set(((rgb[0, :, 16, 12] + 1) * 127.5 / 255 * 12).round().int().tolist())
 
     assert shown(False) == set(range(6))
@@ -492,7 +503,7 @@ def test_a_held_out_animation_is_drawn_from_its_second_half_alone() -> None:
 
 
 def test_the_animation_goes_on_in_real_time_whatever_frames_are_shown() -> None:
-    subject = next(key for key in NAMES if not animation_held_out(key))
+    subject = next(key for key in NAMES if not has_test_animation(key))
     scene = replace(PLAIN, subject=subject, drift=(0.5, 0.5, 0.0))
 
     def shown(**options: int | float | list[int]) -> list[int]:
@@ -519,10 +530,10 @@ def test_a_clip_of_fewer_frames_shows_the_same_moments(
 
 
 def test_a_still_picture_is_an_atlas_of_one_frame() -> None:
-    for subject in (next(k for k in NAMES if animation_held_out(k) == held_out) for held_out in (False, True)):
-        for held_out in (False, True):
+    for subject in (next(k for k in NAMES if has_test_animation(k) == has) for has in (False, True)):
+        for test in (False, True):
             rgb, alpha = draw(replace(PLAIN, subject=subject), atlas(subject, loop=1), size=16, num_frames=20,
-                              held_out_animation=held_out)  # fmt: skip
+                              test_animation=test)  # fmt: skip
             assert torch.equal(rgb[:, :1].expand_as(rgb), rgb)
             assert alpha.max() == 1
 

@@ -21,19 +21,15 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
-from openlumiere.evaluation.judges.tracks import centres
 from openlumiere.evaluation.memory import peak_memory_mib
 from openlumiere.evaluation.metrics.periodicity import PERIODS, periodicity_error
-from openlumiere.evaluation.protocols.baselines import (
-    REAL,
-    Method,
-    evaluate_baselines,
-    make_in_own_process,
-    markdown,
-    sample_cascade,
-)
+from openlumiere.evaluation.metrics.tracks import centres
+from openlumiere.evaluation.protocols.baseline_methods import REAL, Method, make_in_own_process, sample_cascade
+from openlumiere.evaluation.protocols.baselines import evaluate_baselines, markdown
 from openlumiere.evaluation.protocols.xt import draw_slices, liveliest, xt_slice
 from openlumiere.video import write_clip
+
+pytestmark = pytest.mark.slow  # whole protocols
 
 
 def ball(key: str = "tiger") -> Atlas:

@@ -18,9 +18,8 @@ from openlumiere.cli import main
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.features.clip_sets import Preparation, list_clips, read_prepared, some_of
 from openlumiere.evaluation.features.networks import PUBLISHED, find_features
-from openlumiere.evaluation.protocols.distributions import fvd, inception
 from openlumiere.video import write_clip
-from tiny_features import LikeC3D, LikeI3D, torchscript
+from tiny_features import LikeC3D, LikeI3D, fvd, inception, torchscript
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +208,7 @@ def test_the_emoji_network_works_offline_and_shares_its_features(sets: dict[str,
     assert len([name for name in after if name.endswith(".npz")]) == 3 * 2  # sets of 40 clips, 32 a chunk
 
 
+@pytest.mark.slow
 def test_processes_and_batches_do_not_change_a_score_and_a_stopped_run_goes_on(
     sets: dict[str, Path], c3d: Path, tmp_path: Path
 ) -> None:

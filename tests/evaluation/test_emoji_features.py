@@ -40,6 +40,7 @@ def atlases() -> dict[str, Atlas]:
     return {key: tiny_atlas(key) for key in ("ell", "flag")}
 
 
+@pytest.mark.slow
 def test_it_learns_and_comes_back_from_the_disk(atlases: dict[str, Atlas], tmp_path: Path) -> None:
     network = train(atlases, CONFIGURATION, progress=False)
     found = accuracy(network, atlases, split="train")

@@ -13,9 +13,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.data.artwork import UNSEEN, picture_held_out
+from openlumiere.data.artwork import UNSEEN, is_test_artwork
 from openlumiere.data.emoji import shards as emoji
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation.metrics.fidelity import psnr
 from openlumiere.evaluation.protocols import autoencoder as measured
 from openlumiere.evaluation.protocols.autoencoder import (
     _Clip,
@@ -25,14 +26,15 @@ from openlumiere.evaluation.protocols.autoencoder import (
     evaluate_autoencoder,
     gates,
     load_vae,
-    psnr,
 )
-from openlumiere.evaluation.test_pictures import PLAIN, TRANSPARENT, held_out_animations, held_out_keys, read_square
+from openlumiere.evaluation.test_pictures import PLAIN, TRANSPARENT, draw_test_animations, list_test_keys, read_square
+
+pytestmark = pytest.mark.slow  # whole protocols
 
 TINY: dict[str, Any] = {"latent_channels": 4, "block_out_channels": [8, 8, 8], "layers_per_block": [1, 1]}
 # Some of these are held out, most are not.
 KEYS = ("1f405", "1f981", "1f418", "1f992", "1f993", "1f404", "1f416", "1f40e", "1f43b", "1f98a", "1f431", "1f436")
-HELD_OUT = [key for key in KEYS if picture_held_out(key)]
+HELD_OUT = [key for key in KEYS if is_test_artwork(key)]
 SIZE = 64
 
 
@@ -114,19 +116,19 @@ def test_psnr_is_that_of_the_clip_as_a_whole() -> None:
     """Not the mean over frames, which one perfect frame would raise without end."""
     one = clip()
     one.made[0] += 10
-    assert psnr(one.made, one.real) == pytest.approx(10 * np.log10(255**2 / (100 / 6)))
+    assert psnr(one.made, one.real, peak=255) == pytest.approx(10 * np.log10(255**2 / (100 / 6)))
 
 
 def test_only_held_out_animations_are_shown(data: Path) -> None:
     assert HELD_OUT, "choose other code points"
     assert len(HELD_OUT) < len(KEYS)
-    assert held_out_keys(data) == sorted(HELD_OUT)
+    assert list_test_keys(data) == sorted(HELD_OUT)
     with pytest.raises(LumiereError, match="holds no held-out animations"):
-        held_out_keys(data / "nowhere")
+        list_test_keys(data / "nowhere")
 
 
 def test_animations_move_and_their_ground_is_far_from_them(data: Path) -> None:
-    drawn = dict(held_out_animations(data, HELD_OUT, size=SIZE, num_frames=4, seed=1))
+    drawn = dict(draw_test_animations(data, HELD_OUT, size=SIZE, num_frames=4, seed=1))
     assert sorted(drawn) == sorted(HELD_OUT)
     for grounds in drawn.values():
         (bare, ground), (backed, same) = grounds[TRANSPARENT], grounds[PLAIN]

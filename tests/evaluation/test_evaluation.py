@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.data.emoji.scenes import TRANSPARENT, Scene, SceneSampler, vocabulary
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation.clips import Sample
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, subject_classifier
 from openlumiere.evaluation.judges.motion import FROZEN, MotionConfig
-from openlumiere.evaluation.judges.tracks import as_clip, background, lab, moving_fraction
-from openlumiere.evaluation.protocols.emoji import ClipMaker, clip_seed, evaluate, measure
-from openlumiere.evaluation.tables import summary
+from openlumiere.evaluation.metrics.pixels import SIDE, as_clip, background, lab, moving_fraction
+from openlumiere.evaluation.protocols.emoji import EmojiSettings, clip_seed, evaluate, measure
+from openlumiere.evaluation.protocols.emoji_report import summary
 from openlumiere.evaluation.test_split import real_clips
 from openlumiere.tables import wilson
 from tiny_data import scene, tiny_atlas
@@ -217,7 +218,8 @@ def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[
 
     found = {
         make.__name__: measure(
-            make, atlases, judges, tmp_path / make.__name__, settings={"model": make.__name__}, clips=10, progress=False
+            make, atlases, judges, tmp_path / make.__name__, EmojiSettings(clips=10, size=SIDE),
+            model={"model": make.__name__}, progress=False,
         )
         for make in (real, wrong_subject, wrong_background_still)
     }  # fmt: skip
@@ -243,7 +245,7 @@ def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[
     assert {"torch", "openlumiere"} <= stored["protocol"]["versions"].keys()
     assert "held-out combinations" in (output / "report.md").read_text()
     assert (output / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert "subject judge, on held-out combinations of real clips" in summary(found["real"])
+    assert "subject classifier, on held-out combinations of real clips" in summary(found["real"])
 
 
 def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
@@ -254,10 +256,11 @@ def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict
         cut = [replace(s, background="blue" if s.background == TRANSPARENT else s.background) for s in scenes]
         return real(cut, seeds)
 
-    def run(make: ClipMaker, **options: object) -> dict:
+    def run(make: Sample, **options: object) -> dict:
         return measure(
-            make, atlases, judges, tmp_path / make.__name__, settings={"model": make.__name__}, clips=30, num_frames=16,
-            splits=("train",), channels=4, progress=False, **options,
+            make, atlases, judges, tmp_path / make.__name__,
+            EmojiSettings(clips=30, num_frames=16, size=SIDE, splits=("train",)), model={"model": make.__name__},
+            channels=4, progress=False, **options,
         )  # fmt: skip
 
     good = run(real)
@@ -293,8 +296,10 @@ def test_a_stopped_evaluation_goes_on_and_ends_alike(judges: Judges, atlases: di
     def run(output: Path, batch: int = 1, seed: int = 0, **options: int) -> dict:
         return measure(
             lambda scenes, seeds: make(scenes, seeds, **options), atlases, judges, output,
-            settings={"model": "real"}, clips=4, num_frames=16, splits=("train", "combinations"), batch=batch,
-            seed=seed, progress=False,
+            EmojiSettings(
+                clips=4, num_frames=16, size=SIDE, splits=("train", "combinations"), batch=batch, seed=seed
+            ),
+            model={"model": "real"}, progress=False,
         )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):
@@ -331,8 +336,8 @@ def test_a_pipeline_is_evaluated_from_its_folder(judges: Judges, atlases: dict[s
     )  # fmt: skip
     pipeline.save_pretrained(tmp_path / "model")
     report = evaluate(
-        str(tmp_path / "model"), atlases, tmp_path / "out", clips=2, num_frames=16, splits=("train",), batch=2,
-        judges=judges, progress=False,
+        str(tmp_path / "model"), atlases, tmp_path / "out",
+        EmojiSettings(clips=2, num_frames=16, splits=("train",), batch=2), judges=judges, progress=False,
     )  # fmt: skip
     protocol = report["protocol"]
     assert len(protocol["weights_sha256"]) == 64
@@ -353,8 +358,12 @@ def test_a_pipeline_is_evaluated_from_its_folder(judges: Judges, atlases: dict[s
 def test_bad_input_is_told_in_one_line(
     judges: Judges, atlases: dict[str, Atlas], tmp_path: Path, options: dict, message: str
 ) -> None:
+    def run() -> None:
+        asked = EmojiSettings(**options)
+        measure(lambda *_: np.zeros(0), atlases, judges, tmp_path / "out", asked, model={}, progress=False)
+
     with pytest.raises(LumiereError, match=message) as told:
-        measure(lambda *_: np.zeros(0), atlases, judges, tmp_path / "out", settings={}, progress=False, **options)
+        run()
     assert "\n" not in str(told.value)
     with pytest.raises(LumiereError, match="unknown model"):
         evaluate("no-such-model", atlases, tmp_path / "out", progress=False)

@@ -17,9 +17,9 @@ from openlumiere.evaluation.metrics.frechet import (
     extrapolate,
     frechet,
     frechet_distance,
-    plot_bias,
 )
 from openlumiere.evaluation.metrics.inception_score import inception_score
+from openlumiere.evaluation.protocols.distributions import plot_bias
 
 
 def sample(count: int, dimensions: int, *, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:

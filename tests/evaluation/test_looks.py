@@ -12,11 +12,12 @@ import torch
 from openlumiere.data.emoji.scenes import TRANSPARENT, Scene
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.features.imagenet import FEATURES, frame_features
+from openlumiere.evaluation.features.sharpness import FVD, MODEL, OTHER, REAL, Sharpness
 from openlumiere.evaluation.judges.spoiling import SPOILERS
 from openlumiere.evaluation.judges.strict import NOTHING, StrictConfig, almost_unspoiled, strict_classifier
-from openlumiere.evaluation.judges.tracks import on_contrast, transparent
 from openlumiere.evaluation.metrics import looks
-from openlumiere.evaluation.protocols.sharpness import FVD, MODEL, OTHER, REAL, Sharpness, _within_span
+from openlumiere.evaluation.metrics.frechet import within_span
+from openlumiere.evaluation.metrics.pixels import on_contrast, transparent
 from openlumiere.evaluation.test_split import real_clips, smaller
 from tiny_data import scene, tiny_atlas
 
@@ -148,6 +149,7 @@ def test_halved_subjects_lose_a_third_to_two_thirds() -> None:
 CONFIG = StrictConfig(side=32, width=8, deep=False, steps=400, batch_size=48, held_out_clips=40)
 
 
+@pytest.mark.slow
 def test_the_strict_judge_knows_real_clips_and_refuses_spoiled_ones(tmp_path: Path) -> None:
     small = smaller(ATLASES, 64)
     weak = tmp_path / "weak"
@@ -180,7 +182,7 @@ def test_the_strict_judge_knows_real_clips_and_refuses_spoiled_ones(tmp_path: Pa
 def test_distances_in_the_span_are_those_in_all_dimensions() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0, 1, (6, 40)), rng.normal(1, 2, (5, 40))
-    inner, outer = _within_span([ours, theirs])
+    inner, outer = within_span([ours, theirs])
     assert inner.shape[1] <= 11
     from openlumiere.evaluation.metrics.frechet import frechet
 

@@ -17,12 +17,15 @@ from openlumiere.cli import build_parser, main
 from openlumiere.data.emoji import shards as emoji_data
 from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation import test_split as held_out
+from openlumiere.evaluation import test_split
 from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.protocols import overview
-from openlumiere.evaluation.protocols.overview import Section, evaluate_all, page
+from openlumiere.evaluation.protocols.overview import evaluate_all
+from openlumiere.evaluation.protocols.page import Section, page
+
+pytestmark = pytest.mark.slow  # whole protocols
 
 
 def test_the_page_needs_nothing_beside_it(tmp_path: Path) -> None:
@@ -58,7 +61,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_there(
         motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=16, held_out_clips=2),
     )  # fmt: skip
     # In place of the whole data set, which takes minutes to fetch; everything after reading it is the real thing.
-    for module in (emoji_data, overview, held_out, overview.editing):
+    for module in (emoji_data, overview, test_split, overview.editing):
         monkeypatch.setattr(module, "load_atlases", lambda *_, **__: atlases)
     path = evaluate_all(
         str(tmp_path / "model"), tmp_path / "data", tmp_path / "my report", clips=2, num_frames=16, judges=judges,

@@ -29,6 +29,8 @@ from openlumiere.evaluation.protocols.seams import (
     wrap_ratio,
 )
 
+pytestmark = pytest.mark.slow  # whole protocols
+
 
 def test_a_jump_at_every_border_is_seen_and_steady_motion_is_not() -> None:
     borders = window_borders(32, 8, 0)

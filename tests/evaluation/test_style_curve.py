@@ -1,4 +1,4 @@
-"""`lumiere evaluate styles`: the judge of styles learns real differences, and the protocol writes what it promises."""
+"""`lumiere evaluate styles`: the style classifier learns real differences, and the protocol writes what it promises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
-from openlumiere.evaluation.protocols.styles import ORIGINAL, evaluate_styles, markdown, style_judge
+from openlumiere.evaluation.judges.style import style_classifier
+from openlumiere.evaluation.protocols.styles import ORIGINAL, evaluate_styles, markdown
+
+pytestmark = pytest.mark.slow  # whole protocols
 
 SUBJECTS = ("tiger", "heart", "pig", "car")
 
@@ -34,17 +37,17 @@ def atlas(key: str, pixels: np.ndarray) -> Atlas:
     return Atlas(key, [key], torch.from_numpy(rgba).permute(2, 0, 1)[None].contiguous())
 
 
-def test_the_judge_tells_sets_apart(tmp_path: Path) -> None:
+def test_the_classifier_tells_sets_apart(tmp_path: Path) -> None:
     sets = {
         ORIGINAL: {key: atlas(key, np.full((32, 32, 3), 60 + 40 * i, np.uint8)) for i, key in enumerate(SUBJECTS)},
         "checked": {key: atlas(key, checks(32, 4 + 2 * i)) for i, key in enumerate(SUBJECTS)},
     }
     config = ClassifierConfig(width=8, steps=60, batch_size=16, held_out_clips=40)
-    judge = style_judge(sets, tmp_path, config=config, progress=False)
-    assert judge.card["accuracy"]["single frames of held-out combinations"] > 0.8
-    again = style_judge(sets, tmp_path, config=config, progress=False)
-    assert again.card == judge.card
-    assert torch.equal(again.head.weight, judge.head.weight)
+    network = style_classifier(sets, tmp_path, config=config, progress=False)
+    assert network.card["accuracy"]["single frames of held-out combinations"] > 0.8
+    again = style_classifier(sets, tmp_path, config=config, progress=False)
+    assert again.card == network.card
+    assert torch.equal(again.head.weight, network.head.weight)
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_the_protocol_writes_what_it_promises(model: LumierePipeline, tmp_path: 
     judges = load_judges(atlases, tmp_path / "judges", subject=quick, motion=motion, progress=False)
 
     def run(**options: object) -> dict:
-        given = {"clips": 2, "num_frames": 16, "judges": judges, "judge": quick, "progress": False} | options
+        given = {"clips": 2, "num_frames": 16, "judges": judges, "style_config": quick, "progress": False} | options
         return evaluate_styles(model, atlases, tmp_path / "designs", tmp_path / "report", **given)
 
     before = {name: value.clone() for name, value in model.unet.spatial.state_dict().items()}

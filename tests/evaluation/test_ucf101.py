@@ -19,16 +19,12 @@ from clips import moving_square, write_avi
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.cli import main
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.protocols.ucf101 import (
-    PUBLISHED,
-    VARIANTS,
-    class_prompts,
-    clip_seed,
-    evaluate_ucf101,
-    generated_classes,
-    read_layout,
-)
+from openlumiere.evaluation.features.cache import Extraction
+from openlumiere.evaluation.protocols.ucf101 import PUBLISHED, UCF101Settings, clip_seed, evaluate_ucf101
+from openlumiere.evaluation.protocols.ucf101_data import VARIANTS, class_prompts, generated_classes, read_layout
 from tiny_features import LikeC3D, LikeI3D, torchscript
+
+pytestmark = pytest.mark.slow  # whole protocols
 
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 GROUPS = 4
@@ -75,8 +71,12 @@ class Maker:
 
 
 def run(make: Maker, data: Path, output: Path, files: dict[str, Any], **options: Any) -> dict[str, Any] | None:
-    options = {"clips": 9, "feature_cache": output.parent / "features", "progress": False} | files | options
-    return evaluate_ucf101(make, data, output, settings={"model": "squares"}, **options)
+    options = {"clips": 9} | files | options
+    call = {name: options.pop(name) for name in ("shard", "batch", "command") if name in options}
+    extraction = Extraction(cache=output.parent / "features", progress=False)
+    return evaluate_ucf101(
+        make, data, output, UCF101Settings(**options), extraction, model={"model": "squares"}, **call
+    )
 
 
 def test_the_layout_and_the_variants(data: Path) -> None:

@@ -24,12 +24,14 @@ from openlumiere.evaluation.protocols.upscaling import (
     interpolate,
 )
 
-JUDGE = ClassifierConfig(side=32, width=4, steps=3, batch_size=4, held_out_clips=2)
+pytestmark = pytest.mark.slow  # whole protocols
+
+CONFIG = ClassifierConfig(side=32, width=4, steps=3, batch_size=4, held_out_clips=2)
 
 
-def judge() -> SubjectClassifier:
+def classifier() -> SubjectClassifier:
     torch.manual_seed(0)
-    return SubjectClassifier(["tiger", "heart"], JUDGE).eval()
+    return SubjectClassifier(["tiger", "heart"], CONFIG).eval()
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -56,7 +58,7 @@ def test_interpolation_keeps_flat_frames_and_the_shape() -> None:
 def test_measures_tell_the_same_clip_from_a_noisy_one_and_that_from_a_noisier_one() -> None:
     real = interpolate((noise(4, 8, 8, 3) * 255).astype(np.uint8), 4, Image.Resampling.BICUBIC)
     less, more = (np.clip(real + amount * (noise(*real.shape, seed=1) - 0.5), 0, 1) for amount in (0.1, 0.4))
-    same, near, far = (compare(clip, real, judge()) for clip in (real, less, more))
+    same, near, far = (compare(clip, real, classifier()) for clip in (real, less, more))
     assert same["ssim"] == pytest.approx(1)
     assert same["distance"] == pytest.approx(0, abs=1e-6)
     assert same["psnr"] > near["psnr"] > far["psnr"]
@@ -72,7 +74,7 @@ def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:
 
     def run() -> dict:
         return evaluate_upscaling(
-            pipe, atlases, tmp_path, clips=2, num_frames=16, size=32, steps=[1, 2], judge=JUDGE, progress=False
+            pipe, atlases, tmp_path, clips=2, num_frames=16, size=32, steps=[1, 2], classifier=CONFIG, progress=False
         )
 
     report = run()
@@ -108,7 +110,7 @@ def test_transparent_clips_are_judged_over_two_grounds_beside_any_other_way(tmp_
         return clip.repeat(2, axis=1).repeat(2, axis=2).astype(np.float32) / 255
 
     report = evaluate_upscaling(
-        tiny.second_stage(channels=4), atlases, tmp_path, clips=1, num_frames=16, size=32, steps=[1], judge=JUDGE,
+        tiny.second_stage(channels=4), atlases, tmp_path, clips=1, num_frames=16, size=32, steps=[1], classifier=CONFIG,
         transparent=True, others={"nearest": nearest}, progress=False,
     )  # fmt: skip
     assert list(report["ways"]) == [BICUBIC, LANCZOS, "nearest", "1 step", REAL]
@@ -125,7 +127,7 @@ def test_transparent_clips_are_judged_over_two_grounds_beside_any_other_way(tmp_
     hidden[:, :, :4] = (1, 0, 0, 0)
     other = hidden.copy()
     other[:, :, :4, :3] = 0.3  # colours that nobody sees
-    assert compare(other, hidden, judge())["ssim"] == pytest.approx(1)
-    assert compare(real, hidden, judge())["psnr"] < 20
+    assert compare(other, hidden, classifier())["ssim"] == pytest.approx(1)
+    assert compare(real, hidden, classifier())["psnr"] < 20
     with pytest.raises(LumiereError, match="a multiple of the scale"):
-        evaluate_upscaling(tiny.second_stage(), atlases, tmp_path, size=33, judge=JUDGE, progress=False)
+        evaluate_upscaling(tiny.second_stage(), atlases, tmp_path, size=33, classifier=CONFIG, progress=False)

@@ -386,7 +386,7 @@ def one_line(error: pytest.ExceptionInfo[LumiereError]) -> bool:
         ({"num_videos_per_prompt": 0}, "at least 1"),
         ({"height": 20}, "height 20: choose a multiple of 8"),
         ({"width": 4}, "width 4: choose a multiple of 8"),
-        ({"output_type": "gif"}, "'np', 'pt' or 'pil'"),
+        ({"output_type": "gif"}, "use one of 'np'"),
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts for 1 prompts"),
         ({"generator": [seeded(0)] * 3}, "3 generators for 1 clips"),
         ({"latents": torch.zeros(1, 4, 4, 8, 9)}, "this call needs"),

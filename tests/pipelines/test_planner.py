@@ -17,7 +17,7 @@ from openlumiere.clock import frame_seconds
 from openlumiere.data.emoji.scenes import Scene, SceneSampler, trajectory, vocabulary
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.diffusion.motion import MOTION_DIM, TURN, trace, upright
-from openlumiere.evaluation.judges.paths import judge_path
+from openlumiere.evaluation.metrics.paths import describe_path
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import embed, load_text_encoder
 from openlumiere.training.scene_paths import ScenePaths, add_trends, more_words, oscillations, retold
@@ -72,7 +72,7 @@ def test_in_a_loop_every_path_comes_round(seconds: float) -> None:
     assert (steps[:, -1] <= steps[:, :-1].amax(1) * 1.2 + 1e-3).all()
     for scene, path in zip(chosen, paths.numpy(), strict=True):
         if scene.motion in ("still", "spin"):
-            assert judge_path(path, seconds).motion == scene.motion
+            assert describe_path(path, seconds).motion == scene.motion
         elif scene.motion in ("left", "right"):
             assert np.ptp(path[:, 0]) > 0.4  # there and back again
 
@@ -94,7 +94,7 @@ def test_a_little_tilt_is_taken_out_and_a_turn_is_not() -> None:
 def test_the_judge_knows_what_scenes_do(seconds: float) -> None:
     chosen = scenes(300)
     for scene, path in zip(chosen, real_paths(chosen, seconds), strict=True):
-        told = judge_path(path, seconds)
+        told = describe_path(path, seconds)
         assert (told.motion, told.size) == (scene.motion, scene.size)
         if scene.motion in ("still", "spin", "grow", "shrink"):
             assert told.place == scene.place

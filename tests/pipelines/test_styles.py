@@ -16,16 +16,18 @@ from PIL import Image
 import tiny
 from openlumiere import LumierePipeline
 from openlumiere.cli import main
-from openlumiere.cli.recipe import Recipe
 from openlumiere.data.emoji.designs import DESIGNS, SKETCH
 from openlumiere.data.emoji.designs import build as build_designs
-from openlumiere.data.style_images import StylePictures
+from openlumiere.data.style_images import StyleImages
 from openlumiere.diffusion.style_interpolation import interpolate
 from openlumiere.errors import LumiereError
+from openlumiere.generation.recipe import Recipe
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.styles import LORA, read_style
 from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata
+
+pytestmark = pytest.mark.slow  # whole runs
 
 # --- Interpolation ----------------------------------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_objects_are_placed_and_photographs_are_taken_whole(pictures: Path) -> None:
-    found = StylePictures(pictures, size=16, seed=1)
+    found = StyleImages(pictures, size=16, seed=1)
     samples = [found[i] for i in range(60)]
     assert all(s["pixels"].shape == (3, 1, 16, 16) and s["pixels"].abs().max() <= 1 for s in samples)
     whole = [s for s in samples if s["caption"] == "a green meadow"]
@@ -85,29 +87,36 @@ def test_objects_are_placed_and_photographs_are_taken_whole(pictures: Path) -> N
     assert "tiger" in captions
     assert "my owl" in captions
     torch.testing.assert_close(found[7]["pixels"], samples[7]["pixels"])
-    alone = StylePictures(pictures / "my-owl.png", size=16)
+    alone = StyleImages(pictures / "my-owl.png", size=16)
     assert all("my owl" in alone[i]["caption"] for i in range(5))
-    only = StylePictures(pictures, size=16, only=["tiger"])
+    only = StyleImages(pictures, size=16, only=["tiger"])
     assert list(only.atlases) == ["tiger"]
     assert not only.whole
 
 
+def test_a_caption_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "owl.png")
+    (tmp_path / "owl.txt").write_bytes("eine Eule, schön".encode("latin-1"))
+    with pytest.raises(LumiereError, match=r"cannot read .*owl.txt .*; save it as UTF-8"):
+        StyleImages(tmp_path, size=16)
+
+
 @pytest.mark.parametrize(
-    ("name", "words"), [("none", "does not exist"), ("empty", "holds no pictures"), ("broken", "corrupt or no picture")]
+    ("name", "words"), [("none", "does not exist"), ("empty", "holds no images"), ("broken", "corrupt or no picture")]
 )
 def test_bad_pictures_are_one_line(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"\x89PNG and nothing")
     with pytest.raises(LumiereError, match=words):
-        StylePictures(tmp_path / name, size=16)
+        StyleImages(tmp_path / name, size=16)
 
 
 def test_a_caption_must_say_something(pictures: Path, tmp_path: Path) -> None:
     Image.open(pictures / "meadow.jpg").save(tmp_path / "meadow.jpg")
     (tmp_path / "meadow.txt").write_text("\n")
     with pytest.raises(LumiereError, match=r"write what meadow\.jpg shows"):
-        StylePictures(tmp_path, size=16)
+        StyleImages(tmp_path, size=16)
 
 
 # --- Training and using -----------------------------------------------------------------------------------------------
@@ -218,9 +227,9 @@ def test_generate_takes_styles_and_tells_of_them(
     options = ["--model", str(mine), "--frames", "8", "--steps", "1", "--seed", "1"]
     words = ["generate", "a tiger", "--style", "flat", "--style-strength", "0.7", "-o", "styled.webp", *options]
     assert main(words) == 0
-    recipe = Recipe.from_metadata(read_metadata("styled.webp"))
-    assert recipe.styles == "--style flat --style-strength 0.7"
-    assert "--style flat --style-strength 0.7" in recipe.command("again.webp")
+    recipe = Recipe.from_metadata(read_metadata("styled.webp"), "again.webp")
+    assert recipe.request.styles == (("flat", 0.7),)
+    assert "--style flat --style-strength 0.7" in recipe.command()
     for name, more in (("plain", []), ("none", ["--style", "flat", "--style-strength", "0"])):
         assert main(["generate", "a tiger", "-o", f"{name}.webp", *more, *options]) == 0
     plain, none, styled = (read_clip(f"{name}.webp").frames for name in ("plain", "none", "styled"))

@@ -159,7 +159,7 @@ def test_clips_do_not_depend_on_their_batch(upscaler: LumiereSuperResolutionPipe
         (clip(), {"prompt": ["a", "b"]}, "2 prompts for 1 clips"),
         (clip(), {"noise_level": 1000}, "choose 0 to 999"),
         (clip(), {"window_frames": 7}, "windows of 7 frames"),
-        (clip(), {"output_type": "mp4"}, "use 'np'"),
+        (clip(), {"output_type": "mp4"}, "use one of 'np'"),
         (clip(), {"latents": torch.zeros(1, 12, 3, 4, 4)}, "this call needs"),
     ],
 )

@@ -66,7 +66,7 @@ def test_cropped_clips_show_pictures_no_larger_than_they_are(loops: Path) -> Non
 
 
 def test_artwork_as_clips_is_sharp(drawings: Path) -> None:
-    data = ArtworkClips(drawings, size=2 * SIDE, crop=SIDE, sharp=True)
+    data = ArtworkClips(drawings, size=2 * SIDE, crop=SIDE, native_size=True)
     items = data.__getitems__(list(range(24)))
     assert {item["caption"] for item in items} == {""}
     pixels = torch.stack([item["pixels"] for item in items])

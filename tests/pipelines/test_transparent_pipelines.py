@@ -19,8 +19,7 @@ from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.diffusion.alpha import EMPTY, add_alpha, lay_over, premultiply, unpremultiply
 from openlumiere.diffusion.upsampling import upsample_lanczos
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.given import InpaintInput, paste_given
-from openlumiere.pipelines.inputs import as_clips, rgb
+from openlumiere.pipelines.inputs import InpaintInput, as_clips, paste_given, rgb
 from openlumiere.pipelines.tasks import animate, extend, inpaint
 
 FAINT = 8 / 255

@@ -40,10 +40,13 @@ SITUATION = (
 PATIENCE = 60  # seconds: machines that also train are slow
 DESKTOP, PHONE = (1280, 800), (390, 844)
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
-    reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
+        reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

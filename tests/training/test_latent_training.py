@@ -20,6 +20,8 @@ from openlumiere.training.config import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 class Drawn(Dataset[dict[str, Any]]):
     """Clips of plain colours that count how often they are drawn."""

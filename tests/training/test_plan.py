@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 
 import tiny
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.data.emoji.packed import pack_loops
+from openlumiere.data.packed import pack_loops
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import carried, plan, state
 from openlumiere.training.config import load, parse
 from openlumiere.training.export import export
+
+pytestmark = pytest.mark.slow  # whole runs
 
 ROOT = Path(__file__).parents[2]
 UNET = tiny.TRAINING["model"]["unet"] | {

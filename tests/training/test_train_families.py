@@ -19,6 +19,8 @@ from openlumiere.training.export import export
 from openlumiere.training.loop import train
 from openlumiere.video import write_clip
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:

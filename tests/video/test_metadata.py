@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
+from clips import FORMATS, METADATA, encode, moving
 from openlumiere.errors import LumiereError
 from openlumiere.video import read_clip, read_metadata, write_clip
 from openlumiere.video.metadata import Note, read_note
-from test_video import FORMATS, METADATA, encode, moving
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -35,10 +35,13 @@ READY = (
     "[...document.querySelectorAll('video')].every((v) => v.readyState >= 2 && v.currentTime > 0)"
 )
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
-    reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
+        reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

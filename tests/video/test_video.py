@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clips import encode, greys, moving
+from clips import FORMATS, METADATA, encode, greys, moving
 from openlumiere.errors import LumiereError
 from openlumiere.video import (
     check_writable,
@@ -28,8 +28,6 @@ from openlumiere.video import (
     write_clip,
 )
 
-METADATA = {"prompt": 'a tiger, "é" <&> 🐯', "seed": 3, "guidance_scale": 7.5, "version": "0.1.0"}
-FORMATS = ["clip.mp4", "clip.mov", "clip.webp", "clip.webm", "clip.apng", "clip.gif", "clip.png", "frames/"]
 EXACT = ["clip.webp", "clip.apng", "frames/"]
 
 
@@ -354,6 +352,14 @@ def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
         for read in (read_clip, probe):
             with pytest.raises(LumiereError, match=f"^{tmp_path}/{name}.mp4 {says}$"):
                 read(tmp_path / f"{name}.mp4")
+
+
+def test_a_codec_that_is_not_known_is_said(tmp_path: Path) -> None:
+    path = write_clip(moving(3), tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    for read in (read_clip, probe):
+        with pytest.raises(LumiereError, match=r"a.mp4 holds video of a codec that is not known here; convert it"):
+            read(path)
 
 
 def test_frames_of_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:

@@ -29,15 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int(args.run(args) or 0)
-    except KeyboardInterrupt:
-        return _fail("lumiere: interrupted", 130, debug=args.debug)
+    except KeyboardInterrupt as interrupt:
+        return _fail(interrupt, "lumiere: interrupted", 130, debug=args.debug)
     except BrokenPipeError:
         # The reader went away, as in `lumiere info clip.mp4 | head -1`; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         message, code = explain(error)
-        return _fail(f"lumiere: error: {message}", code, debug=args.debug)
+        return _fail(error, f"lumiere: error: {message}", code, debug=args.debug)
 
 
 def build_parser() -> Parser:
@@ -49,8 +49,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def _fail(line: str, code: int, *, debug: bool) -> int:
+def _fail(error: BaseException, line: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    for note in getattr(error, "__notes__", ()):  # such as what is kept of a clip
+        print(note, file=sys.stderr)
     print(line, file=sys.stderr)
     return code

@@ -44,16 +44,16 @@ def register(commands: Commands) -> None:
         help="fetch the same emoji as others draw them, and draw a pencil sketch, for lumiere train style",
         example=["lumiere data designs -o data/designs --emoji data/emoji"],
     )
-    designs.add_argument("-o", "--output", required=True, type=Path, help="folder for a folder of pictures each")
+    designs.add_argument("-o", "--output", required=True, type=Path, help="folder for a folder of images each")
     designs.add_argument("--emoji", type=Path, help="folder that lumiere data emoji wrote, for the sketch")
-    designs.add_argument("--size", type=parsing.positive_int, default=128, help="side of a picture in pixels: 128")
+    designs.add_argument("--size", type=parsing.positive_int, default=128, help="side of an image in pixels: 128")
     designs.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
 
     artwork = add_command(
         kinds,
         "artwork",
         run_artwork,
-        help="fetch and draw pictures with transparency from many sources, for lumiere train autoencoder",
+        help="fetch and draw artwork with transparency from many sources, for lumiere train autoencoder",
         more="Animated and still 3-D emoji, other designs of them, and public-domain clip art where a folder of it is "
         "given. Finished sources are kept, so it can be stopped and started again.",
         example=[
@@ -64,7 +64,7 @@ def register(commands: Commands) -> None:
     artwork.add_argument("-o", "--output", required=True, type=Path, help="folder for the arrays")
     artwork.add_argument("--emoji", required=True, type=Path, help="folder that lumiere data emoji wrote")
     artwork.add_argument("--clip-art", type=Path, help="folder of SVG files; those marked as public domain are taken")
-    artwork.add_argument("--size", type=parsing.positive_int, default=256, help="side of a picture in pixels: 256")
+    artwork.add_argument("--size", type=parsing.positive_int, default=256, help="side of each in pixels: 256")
     artwork.add_argument("--cache", type=Path, help="folder with, or for, the packages; default: in the output folder")
 
     pack = add_command(
@@ -79,7 +79,7 @@ def register(commands: Commands) -> None:
     pack.add_argument("--emoji", required=True, type=Path, help="folder that lumiere data emoji wrote")
     pack.add_argument("--subjects", default="emoji", help="a set of the vocabulary, or subjects, by commas: emoji")
     pack.add_argument("--artwork", type=Path, help="folder that lumiere data artwork wrote; default: none is packed")
-    pack.add_argument("--pictures", type=parsing.positive_int, default=2000, help="of the artwork: 2000")
+    pack.add_argument("--pictures", type=parsing.positive_int, default=2000, help="pieces of artwork: 2000")
     pack.add_argument("--size", type=parsing.positive_int, default=192, help="side of these in pixels: 192")
     pack.add_argument("--quality", type=int, choices=range(101), metavar="0..100", default=90, help="WebP's: 90")
 
@@ -103,7 +103,7 @@ def run_emoji(args: argparse.Namespace) -> None:
     report = build(args.output, size=args.size, skin_tones=args.skin_tones, workers=args.workers, cache=args.cache)
     print(
         f"wrote {report.written} clips in {report.shards} shards to {args.output}; "
-        f"left out {report.still} still pictures and {len(report.broken)} broken files"
+        f"left out {report.still} still emoji and {len(report.broken)} broken files"
     )
     for name, reason in sorted(report.broken.items()):
         print(f"  broken: {name}: {reason}")
@@ -124,20 +124,21 @@ def run_artwork(args: argparse.Namespace) -> None:
 
     counts = build(args.output, emoji=args.emoji, clip_art=args.clip_art, size=args.size, cache=args.cache)
     for name, (train, test) in counts.items():
-        print(f"{name}: {train} pictures to train on, {test} to test on")
+        print(f"{name}: {train} pieces to train on, {test} to test on")
     print(f"wrote {args.output}")
 
 
 def run_pack(args: argparse.Namespace) -> None:
-    from openlumiere.data.emoji.packed import pack_artwork, pack_loops
-    from openlumiere.data.emoji.scenes import every_phrase, subject_set, vocabulary
+    from openlumiere.data.emoji.captions import every_phrase
+    from openlumiere.data.emoji.vocabulary import subject_set, vocabulary
+    from openlumiere.data.packed import pack_artwork, pack_loops
     from openlumiere.pipelines.text import pack_encoder
 
     named = args.subjects in vocabulary()["sets"]
     subjects = subject_set(args.subjects) if named else args.subjects.split(",")
     unknown = [subject for subject in subjects if subject not in vocabulary()["subjects"]]
     if unknown:
-        raise LumiereError(f"--subjects: unknown {unknown}; see `sets` and `subjects` in data/vocabulary.yaml")
+        raise LumiereError(f"--subjects: unknown {unknown}; see `sets` and `subjects` in data/emoji/vocabulary.yaml")
     packed = {"loops": pack_loops(args.emoji, args.output, subjects=subjects, quality=args.quality)}
     if args.artwork is not None:
         packed["artwork"] = pack_artwork(

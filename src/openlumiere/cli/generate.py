@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.generation import jobs
+from openlumiere.generation.models import check_model, for_model
+from openlumiere.generation.requests import GenerateRequest
 
-from . import jobs, making, parsing, sampling, stickers
-from .jobs import Job
+from . import options, parsing, running, stickers
 from .parsing import Commands, add_command
-from .recipe import GenerateRecipe
-from .stages import Stopwatch
-
-_FRAMES = 80  # of the clips that the bundled models are trained on
 
 
 def register(commands: Commands) -> None:
@@ -52,64 +51,50 @@ def register(commands: Commands) -> None:
         help='one prompt a line, or JSON such as {"prompt": ..., "seed": 1, "output": "a.webp"}; '
         "clips that are there are skipped",
     )
-    making.add_options(parser)
+    options.add_both_stages(parser)
     parser.add_argument("--no-loop", action="store_true", help="with --for, which else makes loops")
 
 
 def run(args: argparse.Namespace) -> None:
-    watch = Stopwatch()
     args.loop = args.loop or (args.target is not None and not args.no_loop)
-    planned = _plan(args)
-    if not planned:
-        return
-    sampling.check_model(args.model)
-    pipe = sampling.load(args, watch)
-    making.set_styles(pipe, args)
-    stage = making.second_stage(pipe, args)
-    frames = args.frames or _length(args, pipe.unet.frame_multiple)
-    for number, job in enumerate(planned, 1):
-        if len(planned) > 1:
-            print(f"clip {number} of {len(planned)}: {job.prompt}", flush=True)
-        recipe = GenerateRecipe(num_frames=frames, fps=args.fps, **making.recipe_of(pipe, stage, job, args))
-        making.make(pipe, stage, recipe, job.output, args, watch, num_frames=recipe.num_frames)
-    print(watch.report())
+    requests = _requests(args)
+    if requests:
+        running.make_all(requests, args, about=lambda request: request.prompt)
 
 
-def _length(args: argparse.Namespace, multiple: int) -> int:
-    """Frames by default: as long as a sticker may last, so that a loop stays whole."""
-    if args.target is None:
-        return _FRAMES
-    from openlumiere.video.stickers import target_for
+def _requests(args: argparse.Namespace) -> list[GenerateRequest]:
+    """The clips to make, each with files that can be read and written, before anything slow is done."""
+    from openlumiere.generation.inputs import check_files
 
-    seconds = target_for(args.target).max_seconds
-    most = _FRAMES if seconds is None else min(int(seconds * args.fps + 1e-6), _FRAMES)
-    return max(most // multiple, 1) * multiple
+    if args.prompts is None and args.prompt is None:
+        raise LumiereError('say what to show: lumiere generate "a tiger walking to the left", or give --prompts')
+    if args.prompts is not None and args.prompt is not None:
+        raise LumiereError("give either a prompt or --prompts FILE, not both")
+    stickers.check_options(args)
+    requests = _from_prompt(args) if args.prompts is None else _from_file(args)
+    for request in requests:
+        check_files(request)
+    check_model(args.model)
+    return requests
 
 
-def _plan(args: argparse.Namespace) -> list[Job]:
-    """The clips to make, each with a file that can be written, before anything slow is done."""
-    from openlumiere.video import colour
+def _from_prompt(args: argparse.Namespace) -> list[GenerateRequest]:
+    return jobs.from_prompt(_request(args, prompt=args.prompt), count=args.num)
 
-    colour(args.background)
-    how: dict[str, Any] = {
-        "negative": args.negative, "seed": args.seed, "count": args.num, "transparent": sampling.wants_alpha(args),
-        "suffix": stickers.suffix_for(args),
-    }  # fmt: skip
-    if args.prompts is None:
-        if args.prompt is None:
-            raise LumiereError('say what to show: lumiere generate "a tiger walking to the left", or give --prompts')
-        planned = jobs.from_prompt(args.prompt, output=args.output, **how)
-    else:
-        if args.prompt is not None:
-            raise LumiereError("give either a prompt or --prompts FILE, not both")
-        if args.output is None:
-            raise LumiereError("--prompts needs a folder for the clips: add -o FOLDER")
-        folder = Path(args.output)
-        every = jobs.from_file(Path(args.prompts), folder=folder, **how)
-        planned = [job for job in every if not Path(job.output).exists()]
-        print(f"{len(planned)} clips to make, {len(every) - len(planned)} already there and skipped", flush=True)
-        for job in planned:
-            Path(job.output).parent.mkdir(parents=True, exist_ok=True)
-    for job in planned:
-        stickers.check_output(job.output, args)
-    return planned
+
+def _from_file(args: argparse.Namespace) -> list[GenerateRequest]:
+    if args.output is None:
+        raise LumiereError("--prompts needs a folder for the clips: add -o FOLDER")
+    folder, args.output = Path(args.output), None
+    every = jobs.from_file(Path(args.prompts), partial(_request, args), folder=folder, seed=args.seed, count=args.num)
+    wanted = [request for request in every if not Path(request.output).exists()]
+    print(f"{len(wanted)} clips to make, {len(every) - len(wanted)} already there and skipped", flush=True)
+    for request in wanted:
+        Path(request.output).parent.mkdir(parents=True, exist_ok=True)
+    return wanted
+
+
+def _request(args: argparse.Namespace, **own: Any) -> GenerateRequest:
+    """A request of the options, and of what a line of prompts says instead."""
+    fields = {**options.both_stages_fields(args), **own}
+    return for_model(GenerateRequest(**fields, num_frames=args.frames, fps=args.fps), args.model)

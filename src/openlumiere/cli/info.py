@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
+from openlumiere.generation.recipe import STICKER_KEY, Recipe
+
 from .parsing import Commands, add_command
-from .recipe import GenerateRecipe, Recipe
-from .stickers import METADATA_KEY
 
 
 def register(commands: Commands) -> None:
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
 
     shape = probe(args.file)
     metadata = read_metadata(args.file)
-    recipe = Recipe.from_metadata(metadata)
+    recipe = Recipe.from_metadata(metadata, args.file)
     sheet = recipe is not None and Path(args.file).suffix.lower() == ".png" and not is_clip(args.file)
     if sheet:
         print(f"{args.file}: contact sheet of {shape.width}x{shape.height} pixels")
@@ -37,15 +36,12 @@ def run(args: argparse.Namespace) -> None:
             f"{args.file}: {round(shape.duration * shape.fps)} frames of {shape.width}x{shape.height} pixels, "
             f"{shape.fps:.4g} frames per second, {shape.duration:.2f} s"
         )
-    options = str(metadata.get(METADATA_KEY, ""))
-    if options:
-        print(f"a sticker, made with {options}")
+    if metadata.get(STICKER_KEY):
+        print(f"a sticker, made with {metadata[STICKER_KEY]}")
     if recipe is None:
         print("carries no lumiere metadata")
         return
     for key, value in recipe.metadata().items():
-        print(f"  {key:<20} {value}")
-    more = shlex.split(options)
-    if more and isinstance(recipe, GenerateRecipe) and not recipe.loop:
-        more.append("--no-loop")  # stickers are loops by default
-    print(f"make it again with:\n  {recipe.command(args.file, more)}")
+        if key != STICKER_KEY:
+            print(f"  {key:<20} {value}")
+    print(f"make it again with:\n  {recipe.command()}")

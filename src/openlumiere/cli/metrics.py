@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from openlumiere import extras
 from openlumiere.errors import LumiereError
 
 from . import parsing
 from .parsing import Commands, Parser, add_command
+
+if TYPE_CHECKING:
+    from openlumiere.evaluation.features.cache import Extraction
 
 # Kept apart from evaluation/, whose import takes seconds.
 _SAMPLINGS = ("centre", "start", "spread", "random")
@@ -66,7 +70,7 @@ def register_metrics(protocols: Commands) -> None:
         protocols,
         "ucf101",
         run_ucf101,
-        help="zero-shot FVD and IS on UCF101, beside the published figures",
+        help="zero-shot FVD and IS on UCF101, beside the published scores",
         more="A run that was stopped goes on. Shards may run at once, on machines that share the output folder; the "
         "last one to finish prints the scores.",
         example=[
@@ -165,16 +169,10 @@ def _command(parser: Parser, args: argparse.Namespace) -> str:
 
 def run_fvd(args: argparse.Namespace) -> None:
     extras.require("matplotlib")
-    from openlumiere.evaluation.features.networks import usable_device
-    from openlumiere.evaluation.protocols.distributions import fvd
+    from openlumiere.evaluation.protocols.distributions import FVDSettings, fvd
 
-    score = fvd(
-        args.real, args.generated, args.output,
-        features=args.features, features_file=args.features_file, features_sha256=args.features_sha256,
-        num_frames=args.frames, sampling=args.sampling, size=args.size, fps=args.fps, resize=args.resize,
-        clips=args.clips, seed=args.seed, replicates=args.replicates, workers=args.workers, batch=args.batch,
-        device=usable_device(args.device), cache=args.cache, strict=args.strict, command=args.again(args),
-    )  # fmt: skip
+    settings = FVDSettings(replicates=args.replicates, **_clip_settings(args))
+    score = fvd(args.real, args.generated, args.output, settings, _extraction(args), command=args.again(args))
     print(score.line())
     infinity = score.details.get("infinity")
     if infinity:
@@ -184,16 +182,10 @@ def run_fvd(args: argparse.Namespace) -> None:
 
 
 def run_is(args: argparse.Namespace) -> None:
-    from openlumiere.evaluation.features.networks import usable_device
-    from openlumiere.evaluation.protocols.distributions import inception
+    from openlumiere.evaluation.protocols.distributions import InceptionSettings, inception
 
-    score = inception(
-        args.generated, args.output,
-        features=args.features, features_file=args.features_file, features_sha256=args.features_sha256,
-        num_frames=args.frames, sampling=args.sampling, size=args.size, fps=args.fps, resize=args.resize,
-        clips=args.clips, splits=args.splits, seed=args.seed, workers=args.workers, batch=args.batch,
-        device=usable_device(args.device), cache=args.cache, strict=args.strict, command=args.again(args),
-    )  # fmt: skip
+    settings = InceptionSettings(splits=args.splits, **_clip_settings(args))
+    score = inception(args.generated, args.output, settings, _extraction(args), command=args.again(args))
     print(f"{score.line()}, standard deviation over {args.splits} splits {score.details['std_over_splits']:.2f}")
     _notes(score.notes)
     print(f"wrote {args.output}")
@@ -203,21 +195,23 @@ def run_ucf101(args: argparse.Namespace) -> None:
     if "fvd" in args.metrics:
         extras.require("matplotlib")
     from openlumiere.evaluation.features.networks import usable_device
-    from openlumiere.evaluation.protocols.ucf101 import evaluate_ucf101, markdown, pipeline_maker, read_layout
+    from openlumiere.evaluation.protocols.ucf101 import UCF101Settings, evaluate_ucf101, load_sample, markdown
+    from openlumiere.evaluation.protocols.ucf101_data import read_layout
 
     shard = _shard(args.shard)
     read_layout(args.data, split=args.split)  # before the model, which takes longer to load
-    make, settings = pipeline_maker(
+    sample, model = load_sample(
         args.model, num_frames=args.frames, num_inference_steps=args.steps, guidance_scale=args.guidance,
         device=args.device, dtype=args.dtype,
     )  # fmt: skip
+    settings = UCF101Settings(
+        variant=args.variant, clips=args.clips, split=args.split, prompts=args.prompts, metrics=args.metrics,
+        emoji=args.features == "emoji", fvd_file=args.fvd_features, fvd_sha256=args.fvd_sha256,
+        is_file=args.is_features, is_sha256=args.is_sha256, seed=args.seed, device=usable_device(args.device),
+    )  # fmt: skip
     report = evaluate_ucf101(
-        make, args.data, args.output,
-        settings=settings, variant=args.variant, clips=args.clips, split=args.split, prompts=args.prompts,
-        metrics=args.metrics, emoji=args.features == "emoji", fvd_file=args.fvd_features, fvd_sha256=args.fvd_sha256,
-        is_file=args.is_features, is_sha256=args.is_sha256, shard=shard, seed=args.seed, batch=args.batch,
-        workers=args.workers, feature_cache=args.cache, device=usable_device(args.device),
-        command=args.again(args),
+        sample, args.data, args.output, settings, _extraction(args, batch=8),
+        model=model, shard=shard, batch=args.batch, command=args.again(args),
     )  # fmt: skip
     if report is None:
         print(f"made part {args.shard} of the clips in {args.output}; the last part to be made prints the scores")
@@ -231,7 +225,26 @@ def run_train_features(args: argparse.Namespace) -> None:
 
     sizes = {name: value for name, value in (("steps", args.steps), ("clips", args.clips)) if value is not None}
     make(args.data, args.output, config=EmojiFeaturesConfig(seed=args.seed, **sizes))
-    print(f"wrote {args.output}; its figures are in {args.output / CONFIG}")
+    print(f"wrote {args.output}; its metrics are in {args.output / CONFIG}")
+
+
+def _clip_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what FVD and IS have in common."""
+    from openlumiere.evaluation.features.networks import usable_device
+
+    return {
+        "features": args.features, "features_file": args.features_file, "features_sha256": args.features_sha256,
+        "device": usable_device(args.device), "num_frames": args.frames, "sampling": args.sampling, "size": args.size,
+        "fps": args.fps, "resize": args.resize, "clips": args.clips, "seed": args.seed,
+    }  # fmt: skip
+
+
+def _extraction(args: argparse.Namespace, *, batch: int | None = None) -> Extraction:
+    from openlumiere.evaluation.features.cache import Extraction
+
+    return Extraction(
+        cache=args.cache, workers=args.workers, batch=batch or args.batch, strict=getattr(args, "strict", False)
+    )
 
 
 def _notes(notes: list[str]) -> None:

@@ -1,9 +1,9 @@
-"""`lumiere data artwork`: pictures with transparency from many sources, for the autoencoder.
+"""`lumiere data artwork`: artwork with transparency from many sources, for the autoencoder.
 
 A model that knows its own emoji alone would spoil a user's picture, so the autoencoder sees far more: every animated
 and every still 3-D emoji, other designs of them, and public-domain clip art. Each source is two arrays of premultiplied
 RGBA, uint8, (N, 4, size, size), `SOURCE.train.npy` and `SOURCE.test.npy`, read without loading them whole. Whatever an
-emoji's design, its code points decide on which side it is, so the test pictures' subjects were never seen.
+emoji's design, its code points decide in which split it is, so training never sees a subject of the test split.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import remove_leftovers, replacing
 
 from .emoji.designs import DESIGNS, Design, draw_icon, icon_set
 from .emoji.drawing import render
-from .emoji.packed import holds_packed, read_packed
 from .emoji.scenes import stable_hash
 from .emoji.shards import SKIN_TONES, fetch_package, iterate
+from .packed import holds_packed, read_packed
 
 STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
 # Never trained on: kinds of drawing that the autoencoder has not seen.
@@ -35,17 +36,17 @@ UNSEEN = {
     "fxemoji": Design("@iconify-json/fxemoji", "1.2.2", "Apache-2.0"),
     "meteocons": Design("@iconify-json/meteocons", "1.2.4", "MIT"),
 }
-_HELD_OUT = 16  # one picture in so many
+_TEST_SHARE = 16  # one piece in so many is in the test split
 _ANIMATED = "animated"
 _FRAMES_OF_LOOP = 6  # of each animation: neighbours are too alike to teach more
 
-# key of a picture, the picture
+# key of a piece of artwork, the artwork
 Named = Iterator[tuple[str, Image.Image]]
 
 
-def picture_held_out(key: str) -> bool:
-    """Whether pictures of these code points, or of this name, are never trained on."""
-    return stable_hash("picture", key.replace("-fe0f", "")) % _HELD_OUT == 0
+def is_test_artwork(key: str) -> bool:
+    """Return whether artwork of these code points, or of this name, is in the test split, never trained on."""
+    return stable_hash("picture", key.replace("-fe0f", "")) % _TEST_SHARE == 0
 
 
 def build(
@@ -57,13 +58,14 @@ def build(
         out: folder for the arrays.
         emoji: folder that `lumiere data emoji` wrote, for the animations.
         clip_art: folder of SVG files marked as public domain, such as Debian's openclipart-svg installs; None = none.
-        size: side of the stored pictures in pixels.
+        size: side of the stored artwork in pixels.
         cache: folder with, or for, the npm packages' archives.
 
     Returns:
-        For each source the number of pictures to train on, and to test on.
+        For each source the number of pieces to train on, and to test on.
     """
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
     packages = cache or out / "packages"
     sources: dict[str, Callable[[], Named]] = {
         _ANIMATED: lambda: _animated(emoji),
@@ -72,28 +74,26 @@ def build(
     }
     if clip_art is not None:
         sources["clip-art"] = lambda: _clip_art(clip_art, size)
-    return {name: _store(out, name, pictures, size) for name, pictures in sources.items()}
+    return {name: _store(out, name, artwork, size) for name, artwork in sources.items()}
 
 
-def _store(out: Path, name: str, pictures: Callable[[], Named], size: int) -> tuple[int, int]:
+def _store(out: Path, name: str, artwork: Callable[[], Named], size: int) -> tuple[int, int]:
+    """Draw and store a source that is not there yet; return the number of pieces to train on, and to test on."""
     targets = [out / f"{name}.{split}.npy" for split in ("train", "test")]
     if not all(target.exists() for target in targets):
         kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for key, picture in tqdm(pictures(), desc=name, unit="picture"):
-            held_out = name in UNSEEN or picture_held_out(key)
-            kept[held_out].append(_premultiplied(picture, size))
+        for key, drawn in tqdm(artwork(), desc=name, unit="piece"):
+            kept[name in UNSEEN or is_test_artwork(key)].append(in_square(drawn, size))
         for target, arrays in zip(targets, kept, strict=True):
-            unfinished = target.with_name(target.name + ".partial")
-            with unfinished.open("wb") as file:
+            with replacing(target) as unfinished, unfinished.open("wb") as file:
                 np.save(file, np.stack(arrays) if arrays else np.zeros((0, 4, size, size), np.uint8))
-            unfinished.rename(target)
     train, test = (len(np.load(target, mmap_mode="r")) for target in targets)
     return train, test
 
 
-def _premultiplied(picture: Image.Image, size: int) -> np.ndarray:
-    """(4, size, size), uint8: the picture at the centre of a transparent square."""
-    rgba = picture.convert("RGBA").convert("RGBa")
+def in_square(artwork: Image.Image, size: int) -> np.ndarray:
+    """Fit artwork into a transparent square, at its centre: premultiplied RGBA, (4, size, size), uint8."""
+    rgba = artwork.convert("RGBA").convert("RGBa")
     scale = size / max(rgba.size)
     small = rgba.resize([max(round(side * scale), 1) for side in rgba.size], Image.Resampling.LANCZOS)
     square = np.zeros((size, size, 4), np.uint8)
@@ -140,35 +140,35 @@ def _clip_art(folder: Path, size: int) -> Named:
             continue
         try:
             drawn = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size))
-            picture = Image.open(io.BytesIO(drawn))
-            picture.load()
+            artwork = Image.open(io.BytesIO(drawn))
+            artwork.load()
         except (ValueError, OSError, RuntimeError):
             continue  # a broken drawing among thousands is no loss
-        if picture.getbbox() is not None and max(picture.size) < 4 * min(picture.size):
-            yield file.stem, picture
+        if artwork.getbbox() is not None and max(artwork.size) < 4 * min(artwork.size):
+            yield file.stem, artwork
 
 
 class Artwork(Dataset[dict[str, Any]]):
-    """Composed pictures, or crops of them; item n is a pure function of (seed, n).
+    """Frames composed of artwork, or crops of them; item n is a pure function of (seed, n).
 
-    A picture is placed, turned, flipped and scaled at random; half of the frames are transparent around it, the others
-    have a plain colour, a gradient or another picture behind it.
+    A piece is placed, turned, flipped and scaled at random; half of the frames are transparent around it, the others
+    have a plain colour, a gradient or another piece behind it.
 
     Args:
         folder: arrays made by `lumiere data artwork`.
         size: height and width of a whole frame in pixels.
         crop: side of the part that an item shows; 0 = the whole frame.
-        split: "train", or "test" for held-out pictures.
-        sources: names of those to draw from; None = all that are there but the never-trained-on kinds.
-        device: where frames are drawn; elsewhere than on the CPU all pictures are kept in its memory.
-        sharp: draw no picture larger than it is stored.
+        split: "train" or "test".
+        sources: names of those to draw from; None = all that are there, save `UNSEEN`.
+        device: where frames are drawn; elsewhere than on the CPU all artwork is kept in its memory.
+        native_size: draw nothing larger than it is stored, so that all is sharp.
     """
 
     def __init__(
         self, folder: Path, *, size: int, crop: int = 0, seed: int = 0, split: str = "train",
-        sources: list[str] | None = None, device: torch.device | str = "cpu", sharp: bool = False,
+        sources: list[str] | None = None, device: torch.device | str = "cpu", native_size: bool = False,
     ) -> None:  # fmt: skip
-        self.size, self.crop, self.seed, self.sharp = size, crop or size, seed, sharp
+        self.size, self.crop, self.seed, self.native_size = size, crop or size, seed, native_size
         self.device = torch.device(device)
         packed = read_packed(folder, split) if holds_packed(folder) else {}
         found = {path.name.removesuffix(f".{split}.npy"): path for path in sorted(folder.glob(f"*.{split}.npy"))}
@@ -176,11 +176,11 @@ class Artwork(Dataset[dict[str, Any]]):
         chosen = [name for name in known if name not in UNSEEN] if sources is None else sources
         missing = [name for name in chosen if name not in known]
         if missing or not chosen:
-            lacks = f"lacks {', '.join(missing)}" if missing else "holds no pictures"
-            raise LumiereError(f"{folder} {lacks}; make them with: lumiere data artwork -o {folder}")
+            lacks = f"lacks {', '.join(missing)}" if missing else "holds no artwork"
+            raise LumiereError(f"{folder} {lacks}; make it with: lumiere data artwork -o {folder}")
         self.arrays = [packed[name] if name in packed else np.load(found[name], mmap_mode="r") for name in chosen]
         on_cpu = self.device.type == "cpu"
-        self._pictures = None if on_cpu else [torch.from_numpy(np.array(a)).to(self.device) for a in self.arrays]
+        self._on_device = None if on_cpu else [torch.from_numpy(np.array(a)).to(self.device) for a in self.arrays]
         # The animated emoji are what the model draws; of the others a thousand weigh as much as four thousand.
         weights = [
             len(array) ** 0.5 * (2.0 if name == _ANIMATED else 1.0)
@@ -192,7 +192,7 @@ class Artwork(Dataset[dict[str, Any]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """Several at once: premultiplied RGBA in [-1, 1], (4, crop, crop) each."""
+        """Draw several at once: premultiplied RGBA in [-1, 1], (4, crop, crop) each."""
         rngs = [np.random.default_rng([self.seed, index, 0xA27]) for index in indices]
         front = self._placed(rngs)
         behind = torch.stack([self._ground(rng) for rng in rngs]).to(self.device)
@@ -204,30 +204,29 @@ class Artwork(Dataset[dict[str, Any]]):
         return [{"pixels": frame * 2 - 1} for frame in frames]
 
     def _placed(self, rngs: list[np.random.Generator], largest: float = 1.4) -> torch.Tensor:
-        """A random picture at a random pose for each generator, (N, 4, crop, crop) in [0, 1]."""
-        pictures, poses = [], []
+        """Draw a random piece at a random pose for each generator: (N, 4, crop, crop) in [0, 1]."""
+        pieces, poses = [], []
         for rng in rngs:
             source = int(rng.choice(len(self.arrays), p=self._shares))
-            picture = self._picture(source, int(rng.integers(len(self.arrays[source]))))
-            pictures.append(picture.flip(-1) if rng.random() < 0.5 else picture)
-            most = min(largest, picture.shape[-1] / self.size) if self.sharp else largest
+            piece = self._piece(source, int(rng.integers(len(self.arrays[source]))))
+            pieces.append(piece.flip(-1) if rng.random() < 0.5 else piece)
+            most = min(largest, piece.shape[-1] / self.size) if self.native_size else largest
             side = np.exp(rng.uniform(np.log(min(0.4, most / 2)), np.log(most)))
             angle = 0.0 if rng.random() < 0.6 else rng.uniform(-np.pi, np.pi)
             x, y = rng.uniform(-0.35, 0.35, 2)
-            # The crop's place in the frame: coordinates and side as seen from the crop.
+            # Where in the frame the crop is; coordinates and side as seen from it.
             zoom = self.size / self.crop
             cx, cy = rng.uniform(-1, 1, 2) * (1 - 1 / zoom)
             poses.append([(x - cx) * zoom, (y - cy) * zoom, side * zoom, angle])
-        poses_there = torch.tensor(poses, dtype=torch.float32).to(self.device)
-        return render(torch.stack(pictures), poses_there, size=self.crop)
+        return render(torch.stack(pieces), torch.tensor(poses, dtype=torch.float32).to(self.device), size=self.crop)
 
-    def _picture(self, source: int, number: int) -> torch.Tensor:
-        if self._pictures is not None:
-            return self._pictures[source][number]
+    def _piece(self, source: int, number: int) -> torch.Tensor:
+        if self._on_device is not None:
+            return self._on_device[source][number]
         return torch.from_numpy(np.array(self.arrays[source][number]))
 
     def _ground(self, rng: np.random.Generator) -> torch.Tensor:
-        """What lies behind: nothing, a plain colour or a gradient; (4, crop, crop)."""
+        """Draw a background: nothing, a plain colour or a gradient; (4, crop, crop)."""
         kind = rng.random()
         if kind < 0.5:
             return torch.zeros(4, self.crop, self.crop)
@@ -245,7 +244,7 @@ class Artwork(Dataset[dict[str, Any]]):
 
 
 class ArtworkClips(Artwork):
-    """The same as clips of a single frame, which nothing is said of: what a second stage learns sharpness from."""
+    """The same as clips of a single frame without a caption, for the second stage to learn sharpness from."""
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """See `Artwork`: ``pixels``, (4, 1, crop, crop), and an empty ``caption``."""

@@ -1,9 +1,9 @@
-"""Boxes around the subject of a user's clip, as `metadata.jsonl` may hold them, to layouts.
+"""Boxes around the subject of a user's clip, as `metadata.jsonl` may hold them, and the layouts that they give.
 
 ``"boxes": [[x0, y0, x1, y1], ...]``: left, top, right and bottom in pixels of the source. One box holds for the whole
 clip; more are spread evenly over it, the n-th of N at the middle of the n-th of N equal parts, so that a box for each
 frame is that frame's. ``"box_times": [...]``, in seconds from the clip's start, says other times. Between boxes they
-are interpolated; null stands for a moment at which the subject is not seen, and nothing is told up to the next box.
+are interpolated; null stands for a moment at which the subject is not seen; the layout is unknown up to the next box.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Boxes:
 
     @classmethod
     def read(cls, row: dict[str, Any]) -> Boxes | None:
-        """Those of a row of a table; None where it has none.
+        """Read those of a row of a table; None where it has none.
 
         Raises:
             LumiereError: malformed boxes or times, without saying where.
@@ -54,31 +54,31 @@ class Boxes:
         return cls(corners, None if times is None else np.array(times, dtype=np.float64))
 
     def at(self, seconds: np.ndarray, duration: float) -> np.ndarray:
-        """Corners at some times of a clip of some duration, (T, 4), not a number where the subject is not seen."""
+        """Interpolate the corners at some times of a clip: (T, 4), not a number where the subject is not seen."""
         count = len(self.corners)
         times = (np.arange(count) + 0.5) * duration / count if self.times is None else self.times
         columns = [np.interp(seconds, times, column) for column in np.nan_to_num(self.corners).T]
         seen = ~np.isnan(self.corners[:, 0])
-        # Told only where the boxes on both sides are: 1 between two that are seen, less beside one that is not.
-        told = np.interp(seconds, times, seen.astype(float)) == 1.0
-        return np.where(told[:, None], np.stack(columns, axis=1), math.nan)
+        # Known only where the boxes on both sides are: 1 between two that are seen, less next to one that is not.
+        known = np.interp(seconds, times, seen.astype(float)) == 1.0
+        return np.where(known[:, None], np.stack(columns, axis=1), math.nan)
 
 
 def layout_in_square(corners: np.ndarray, left: float, top: float, side: float) -> torch.Tensor:
-    """Boxes as networks are told of them, seen in a square cut out of the source: (T, 4) -> (T, 6).
+    """Convert boxes to layouts, see `diffusion.layout`, as seen in a square cut out of the source: (T, 4) -> (T, 6).
 
     Args:
-        corners: in pixels of the source, not a number where nothing is told.
+        corners: in pixels of the source, not a number where unknown.
         left, top, side: of the square, in pixels of the source.
     """
-    told = torch.from_numpy(~np.isnan(corners).any(1))
+    known = torch.from_numpy(~np.isnan(corners).any(1))
     x0, y0, x1, y1 = torch.from_numpy(np.nan_to_num(corners, nan=0.0)).unbind(1)
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     square = torch.maximum(x1 - x0, y1 - y0) / side
     path = torch.stack(
-        [2 * (x - left) / side - 1, 2 * (y - top) / side - 1, square.where(told, 1.0), torch.zeros_like(x)], dim=1
+        [2 * (x - left) / side - 1, 2 * (y - top) / side - 1, square.where(known, 1.0), torch.zeros_like(x)], dim=1
     )
-    return (layout_of(path) * told[:, None]).float().reshape(-1, LAYOUT_DIM)
+    return (layout_of(path) * known[:, None]).float().reshape(-1, LAYOUT_DIM)
 
 
 def _is_number(value: Any) -> bool:

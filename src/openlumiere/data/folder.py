@@ -1,4 +1,4 @@
-"""A user's own captioned clips: a folder of videos with captions beside them.
+"""A user's own captioned clips: a folder of videos and their captions.
 
 Captions come from ``metadata.jsonl`` or ``metadata.csv``, in the layout of Hugging Face's videofolder (columns
 ``file_name``, relative to the table, and ``text`` or ``caption``), or from a text file of the clip's name
@@ -38,7 +38,7 @@ _SKIPPED_SHOWN = 50
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One usable clip: its file, what is said of it (one caption or several), what its headers say; its subject."""
+    """One usable clip: its file, one caption or several, what its headers say, and boxes around its subject."""
 
     path: Path
     captions: tuple[str, ...]
@@ -89,7 +89,7 @@ def _check_window(num_frames: int, fps: float) -> None:
 
 
 def _entry(path: Path, captions: list[str] | None, *, num_frames: int, fps: float) -> ClipEntry:
-    """One clip, or a LumiereError saying why it cannot be used."""
+    """Return one clip, or raise a LumiereError that says why it cannot be used."""
     if not path.exists():
         raise LumiereError("listed in the table of captions, but missing")
     if path.suffix.lower() not in SUFFIXES:
@@ -104,7 +104,7 @@ def _entry(path: Path, captions: list[str] | None, *, num_frames: int, fps: floa
 
 
 def _needed(num_frames: int, fps: float) -> float:
-    """Seconds that a window spans, from its start to the middle of its last frame."""
+    """Return the seconds that a window spans, from its start to the middle of its last frame."""
     return (num_frames - 0.5) / fps
 
 
@@ -125,7 +125,7 @@ def _read_text(file: Path) -> str:
 
 
 def _tables(folder: Path) -> tuple[dict[Path, list[str]], dict[Path, Boxes]]:
-    """Captions, and boxes, in all tables of a folder and its subfolders, by clip."""
+    """Read the captions, and boxes, in all tables of a folder and its subfolders, by clip."""
     captions: dict[Path, list[str]] = {}
     boxes: dict[Path, Boxes] = {}
     for table in sorted(path for name in _TABLES for path in folder.rglob(name)):
@@ -140,16 +140,16 @@ def _tables(folder: Path) -> tuple[dict[Path, list[str]], dict[Path, Boxes]]:
             captions.setdefault(path, []).append(_clean(caption or ""))
             if table.suffix == ".jsonl":
                 try:
-                    told = Boxes.read(row)
+                    found = Boxes.read(row)
                 except LumiereError as error:
                     raise LumiereError(f"{where} {error}") from error
-                if told is not None:
-                    boxes[path] = told
+                if found is not None:
+                    boxes[path] = found
     return captions, boxes
 
 
 def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A table's rows, each with the place that an error should name."""
+    """Read a table's rows, each with the line that an error should name."""
     lines = _read_text(table).splitlines(keepends=True)
     if table.suffix == ".csv":
         reader = csv.DictReader(lines)
@@ -172,7 +172,7 @@ def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def describe(report: FolderReport) -> str:
-    """A report as a person reads it: counts, lengths, sizes and rates, and what was skipped and why."""
+    """Format a report for people: counts, lengths, sizes and rates, and what was skipped and why."""
     clips, skipped = report.clips, report.skipped
     lines = [f"{report.folder}: {len(clips)} usable clips, {len(skipped)} skipped"]
     if clips:
@@ -211,7 +211,7 @@ class ClipFolder(Dataset[dict[str, Any]]):
     """Windows of a folder's clips: ``{"pixels": (3, num_frames, size, size) in [-1, 1], "caption": str}``.
 
     Where any of its clips has boxes, there is ``"layout": (num_frames, 6)`` too, see `diffusion.layout`: the subject in
-    the frames as they are shown, zeros where that is not told.
+    the frames as they are shown, zeros where it is unknown.
 
     Item n is a pure function of ``(seed, n)``, for any n >= 0: epoch ``n // len`` goes through all clips in an
     order of its own, and takes from each a window at a random time. A window shows, at each of its frames'
@@ -252,8 +252,8 @@ class ClipFolder(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index < 0:
             raise IndexError(f"item {index}: items count from 0")
-        epoch, place = divmod(index, len(self.clips))
-        clip = self.clips[int(_order(self.seed, epoch, len(self.clips))[place])]
+        epoch, position = divmod(index, len(self.clips))
+        clip = self.clips[int(_order(self.seed, epoch, len(self.clips))[position])]
         rng = np.random.default_rng([self.seed, index, 0xC119])
         start = float(rng.uniform(0.0, max(clip.info.duration - self.num_frames / self.fps, 0.0)))
         caption = clip.captions[int(rng.integers(len(clip.captions)))]
@@ -276,16 +276,16 @@ class ClipFolder(Dataset[dict[str, Any]]):
         return layout_in_square(clip.boxes.at(times, clip.info.duration), left, top, side)
 
     def _square(self, frame: np.ndarray) -> torch.Tensor:
-        """Central square of one frame, uint8 (H, W, 3 or 4), resized: (3, size, size) in [-1, 1]."""
+        """Crop one frame, uint8 (H, W, 3 or 4), to its central square and resize it: (3, size, size) in [-1, 1]."""
         left, top, side = _central_square(*frame.shape[:2])
         # Cropped first: resizing a box would let pixels from outside it in at the edges.
-        picture = Image.fromarray(opaque(frame[top : top + side, left : left + side]))
-        small = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        square = Image.fromarray(opaque(frame[top : top + side, left : left + side]))
+        small = square.resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def _central_square(height: int, width: int) -> tuple[int, int, int]:
-    """Left, top and side of the square that frames are cropped to, in pixels."""
+    """Return left, top and side of the square that frames are cropped to, in pixels."""
     side = min(height, width)
     return (width - side) // 2, (height - side) // 2, side
 

@@ -1,7 +1,7 @@
-"""Reference pictures of a style, one or many, as training sees them: drawn into captioned frames on the fly.
+"""Reference images of a style, one or many, as training sees them: drawn into captioned frames on the fly.
 
-A picture with transparency is an object: it is placed on plain backgrounds as the emoji data set's objects are, which
-the caption says. One without is taken whole. What a picture shows is the first line of a text file of its name
+An image with transparency is an object: it is placed on plain backgrounds as the emoji data set's objects are, which
+the caption says. One without is taken whole. What an image shows is the first line of a text file of its name
 (``owl.png``, ``owl.txt``), or else its file's name: ``grinning-face.png`` shows a grinning face.
 """
 
@@ -15,25 +15,27 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line
 from openlumiere.video import fit, read_picture
 
 from .emoji.dataset import Sample
 from .emoji.drawing import Atlas, draw
-from .emoji.scenes import SceneSampler, vocabulary
+from .emoji.scenes import SceneSampler
+from .emoji.vocabulary import vocabulary
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
-class StylePictures(Dataset[Sample]):
-    """Single frames of a style's pictures; item n is a pure function of (seed, n).
+class StyleImages(Dataset[Sample]):
+    """Single frames of a style's reference images; item n is a pure function of (seed, n).
 
     Args:
-        path: a picture, or a folder of pictures.
+        path: an image, or a folder of images.
         size: height and width in pixels.
         only: names of files, without suffix, to take from the folder; None = all.
 
     Raises:
-        LumiereError: no pictures, or one that is corrupt.
+        LumiereError: no images, or one that is corrupt.
     """
 
     def __init__(self, path: Path, *, size: int, seed: int = 0, only: list[str] | None = None) -> None:
@@ -62,38 +64,35 @@ class StylePictures(Dataset[Sample]):
 
 def _files(path: Path, only: list[str] | None) -> list[Path]:
     if not path.exists():
-        raise LumiereError(f"{path} does not exist; give a picture, or a folder of pictures")
+        raise LumiereError(f"{path} does not exist; give an image, or a folder of images")
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     chosen = [file for file in found if only is None or file.stem in only]
     if not chosen:
-        raise LumiereError(f"{path} holds no pictures{'' if only is None else ' of these names'}; put some into it")
+        raise LumiereError(f"{path} holds no images{'' if only is None else ' of these names'}; put some into it")
     return chosen
 
 
 def _shown(file: Path) -> list[str]:
-    """What a picture may be called."""
-    beside = file.with_suffix(".txt")
-    if beside.is_file():
-        lines = beside.read_text(encoding="utf-8-sig").strip().splitlines()
+    """Return what an image may be called."""
+    caption_file = file.with_suffix(".txt")
+    if caption_file.is_file():
+        try:
+            lines = caption_file.read_text(encoding="utf-8-sig").strip().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LumiereError(f"cannot read {caption_file} ({one_line(error)}); save it as UTF-8") from error
         if not lines:
-            raise LumiereError(f"{beside} is empty; write what {file.name} shows")
+            raise LumiereError(f"{caption_file} is empty; write what {file.name} shows")
         return [" ".join(lines[0].split())]
     known = vocabulary()["subjects"].get(file.stem)
     return known["names"] if known else [" ".join(file.stem.replace("-", " ").replace("_", " ").split())]
 
 
 def _transparent(file: Path) -> Image.Image | None:
-    """A picture of an object, as RGBA, on a square; None where nothing is transparent."""
-    with_alpha = None
-    try:
-        with Image.open(file) as picture:
-            if picture.has_transparency_data:
-                with_alpha = picture.convert("RGBA")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise LumiereError(f"{file} is corrupt or no picture ({error}); replace it") from error
-    if with_alpha is None or np.asarray(with_alpha)[..., 3].min() == 255:
+    """Read an image of an object as RGBA on a square; None where nothing is transparent."""
+    with_alpha = read_picture(file, background=None)
+    if with_alpha.mode != "RGBA" or np.asarray(with_alpha)[..., 3].min() == 255:
         return None
     side = max(with_alpha.size)
     square = Image.new("RGBA", (side, side))
@@ -102,6 +101,6 @@ def _transparent(file: Path) -> Image.Image | None:
 
 
 def _premultiplied(rgba: Image.Image, side: int) -> torch.Tensor:
-    """One frame of an `Atlas`."""
+    """Return an image as the one frame of an `Atlas`."""
     small = rgba.convert("RGBa").resize((side, side), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].contiguous()

@@ -1,6 +1,4 @@
-"""What evaluations keep on disk: judges, named by a fingerprint of what they were trained on, and clips, so that a
-stopped evaluation goes on.
-"""
+"""What evaluations keep on disk: classifiers, named by a fingerprint of what they were trained on, arrays, settings."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from openlumiere import files
 from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.data.emoji.scenes import PATHS, vocabulary
 from openlumiere.errors import LumiereError
@@ -25,7 +24,7 @@ Card = dict[str, Any]
 
 
 def data_fingerprint(atlases: Mapping[str, Atlas]) -> str:
-    """SHA-256 of the subjects' pictures and of what scenes are drawn from, captions aside: judges see none."""
+    """Return the SHA-256 of the subjects' pictures and of what scenes are drawn from; captions are not seen."""
     words = vocabulary()
     drawn = {
         "sizes": {key: entry["scale"] for key, entry in words["sizes"].items()},
@@ -43,7 +42,7 @@ def data_fingerprint(atlases: Mapping[str, Atlas]) -> str:
 
 
 def arrays_fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """SHA-256 of arrays in their order; nothing where there are none."""
+    """Return the SHA-256 of arrays in their order; nothing where there are none."""
     listed = list(arrays)
     digest = hashlib.sha256()
     for array in listed:
@@ -53,9 +52,11 @@ def arrays_fingerprint(arrays: Iterable[np.ndarray]) -> str:
 
 
 def weights_hash(model: LumierePipeline | torch.nn.Module) -> str:
-    """SHA-256 over all weights of a pipeline's networks, or of one network, as loaded, by component and name."""
+    """Return the SHA-256 of all weights of a pipeline's networks, or of one network, as loaded."""
     digest = hashlib.sha256()
-    components = {"": model} if isinstance(model, torch.nn.Module) else model.components
+    components = {"": model} if isinstance(model, torch.nn.Module) else dict(model.components)
+    if components.get("super_resolution") is not None:
+        components["sr_unet"] = components["super_resolution"].unet  # its name in hashes that are stored with scores
     for component, module in sorted(components.items()):
         if isinstance(module, torch.nn.Module):
             for name, tensor in sorted(module.state_dict().items()):
@@ -65,69 +66,72 @@ def weights_hash(model: LumierePipeline | torch.nn.Module) -> str:
 
 
 def cached_path(folder: Path, kind: str, data: str, config: Mapping[str, Any]) -> Path:
-    """Where a judge of this kind, data and configuration lies: another one never takes its place."""
+    """Return where a classifier of this kind, data and configuration lies; others have other names."""
     key = hashlib.sha256(json.dumps([data, dict(config)], sort_keys=True).encode()).hexdigest()[:12]
     return folder / f"{kind}-{key}.safetensors"
 
 
-def load(path: Path) -> tuple[dict[str, torch.Tensor], Card] | None:
-    """Weights and card of a cached judge, or None where there is none."""
+def restore(path: Path, network: torch.nn.Module) -> bool:
+    """Read a cached network's weights and its `card`; False where none is cached.
+
+    Raises:
+        LumiereError: damaged files.
+    """
     card = path.with_suffix(".json")
     if not (path.exists() and card.exists()):
-        return None
+        return False
     try:
-        return load_file(path), json.loads(card.read_text(encoding="utf-8"))
+        network.load_state_dict(load_file(path))
+        network.card = json.loads(card.read_text(encoding="utf-8"))
     except Exception as error:
-        raise LumiereError(f"{path} is damaged ({error}); delete it and run the command again") from error
+        raise LumiereError(
+            f"{path} is damaged ({files.one_line(error)}); delete it and run the command again"
+        ) from error
+    network.eval()
+    return True
 
 
-def save(path: Path, module: torch.nn.Module, card: Card) -> None:
-    """Write a judge; its card comes last, so that a judge with a card is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, partial)
-    partial.rename(path)
-    write_text(path.with_suffix(".json"), json.dumps(card, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
+def save(path: Path, network: torch.nn.Module, card: Card) -> None:
+    """Write a network; its card comes last, so that a network with a card is whole."""
+    with files.replacing(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, partial)
+    files.write_json(path.with_suffix(".json"), card, indent=1)
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
-    """Write beside, then rename."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    """Write an array whole or not at all."""
+    with files.replacing(path) as partial, partial.open("wb") as file:
         np.save(file, values, allow_pickle=False)
-    partial.rename(path)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """What `write_array` wrote."""
+    """Read what `write_array` wrote."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise LumiereError(f"{path} is damaged ({error}); delete it and run the command again") from error
+        raise LumiereError(
+            f"{path} is damaged ({files.one_line(error)}); delete it and run the command again"
+        ) from error
 
 
 def eight_bit(clip: np.ndarray) -> np.ndarray:
-    """A clip in [0, 1] as uint8, as a file would hold it."""
+    """Return a clip in [0, 1] as uint8, as a file would hold it."""
     return (np.nan_to_num(clip).clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
 
 
 def continue_or_start(output: Path, settings: Mapping[str, Any]) -> None:
-    """Clips of different settings must not end up in one report."""
+    """Check that a report's folder is new, or holds clips of the same settings; several processes may start at once.
+
+    Raises:
+        LumiereError: clips of other settings are there, or the folder cannot be used.
+    """
     path = output / "settings.json"
     try:
-        (output / "clips").mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            write_text(path, json.dumps(settings, indent=1))
+            files.write_json(path, settings, indent=1)
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise LumiereError(f"cannot use {output} ({error}); choose another output folder") from error
+        raise LumiereError(f"cannot use {output} ({files.one_line(error)}); choose another output folder") from error
     changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
     if changed:
         raise LumiereError(

@@ -1,4 +1,4 @@
-"""The peak of a process's own memory, on every system that tells it."""
+"""The peak of a process's own memory, on every system that reports it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def peak_memory_mib() -> float | None:
-    """Return the peak resident memory of this process in MiB; None where the system does not tell.
+    """Return the peak resident memory of this process in MiB; None where the system does not report it.
 
     Linux's `getrusage` hands a parent's peak on to its children, so `/proc` is read there. Windows has no module
-    `resource`; psutil tells it, where that is installed.
+    `resource`; psutil reports it, where that is installed.
     """
     if sys.platform == "linux":
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,10 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from openlumiere import __version__
+from openlumiere import __version__, files
 from openlumiere.tables import table
-
-from . import cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +38,18 @@ class Score:
     command: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is stored."""
+        """Return it as it is stored."""
         return asdict(self) | {"versions": versions()}
 
     def line(self) -> str:
-        """The value in one line, with its interval and what it was measured on."""
+        """Return the value in one line, with its interval and what it was measured on."""
         low, high = self.interval_95
         of = " against ".join(f"{side['clips']} {name}" for name, side in self.protocol.get("sets", {}).items())
         return f"{self.metric} {self.value:.2f} (95 % interval {low:.2f} to {high:.2f}), {of}"
 
 
 def versions() -> dict[str, str]:
-    """Of everything that can move a score."""
+    """Return the versions of everything that can move a score."""
     names = ("torch", "numpy", "pillow", "av")
     return {"openlumiere": __version__, "python": platform.python_version()} | {n: metadata.version(n) for n in names}
 
@@ -61,13 +58,13 @@ def write_score(score: Score, output: Path, name: str) -> Path:
     """Write ``NAME.json`` and ``NAME.md`` into a folder; returns the JSON's path."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{name}.json"
-    cache.write_text(output / f"{name}.md", markdown(score))
-    cache.write_text(path, json.dumps(score.as_dict(), indent=1) + "\n")
+    files.write_text(output / f"{name}.md", markdown(score))
+    files.write_json(path, score.as_dict(), indent=1)
     return path
 
 
 def markdown(score: Score) -> str:
-    """The score to read."""
+    """Return the score to read."""
     low, high = score.interval_95
     rows = [[score.metric, f"**{score.value:.2f}**", f"{low:.2f} to {high:.2f}", f"{score.better} is better"]]
     infinity = score.details.get("infinity")
@@ -89,7 +86,7 @@ def markdown(score: Score) -> str:
 
 
 def _rows(values: Mapping[str, Any], before: str = "") -> list[list[str]]:
-    """Nested settings as rows of name and value; long lists are counted."""
+    """Return nested settings as rows of name and value; long lists are counted."""
     rows: list[list[str]] = []
     for key, value in values.items():
         name = f"{before}{key.replace('_', ' ')}"

@@ -1,4 +1,4 @@
-"""Pictures with transparency that no autoencoder was trained on: held-out animations, and kinds that none has seen.
+"""Pictures with transparency that no autoencoder was trained on: animations of the test split, and unseen kinds.
 
 All are uint8 premultiplied RGBA.
 """
@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from openlumiere.data.artwork import UNSEEN, picture_held_out
-from openlumiere.data.artwork import _premultiplied as in_square
+from openlumiere.data.artwork import UNSEEN, in_square, is_test_artwork
 from openlumiere.data.emoji.drawing import render
 from openlumiere.data.emoji.scenes import vocabulary
-from openlumiere.data.emoji.shards import FPS, iterate
-from openlumiere.data.emoji.shards import _premultiplied as premultiplied
+from openlumiere.data.emoji.shards import FPS, iterate, premultiplied
 from openlumiere.errors import LumiereError
 from openlumiere.video import fit
 
@@ -31,8 +29,8 @@ _SWAY, _PERIOD = (0.12, 0.06), 2.5  # the subject's path, across and down in hal
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-def held_out_keys(folder: Path) -> list[str]:
-    """Code points of the animations in a folder of shards that no autoencoder is trained on, in order."""
+def list_test_keys(folder: Path) -> list[str]:
+    """Return the code points of the test split's animations in a folder of shards, in order."""
     found = set()
     for shard in sorted(folder.glob("emoji-*.tar")):
         try:
@@ -42,13 +40,15 @@ def held_out_keys(folder: Path) -> list[str]:
             raise LumiereError(
                 f"{shard} is damaged; delete it and run again: lumiere data emoji -o {folder}"
             ) from error
-    keys = sorted(key for key in found if picture_held_out(key))
+    keys = sorted(key for key in found if is_test_artwork(key))
     if not keys:
-        raise LumiereError(f"{folder} holds no held-out animations; make it with: lumiere data emoji -o {folder}")
+        raise LumiereError(
+            f"{folder} holds no animations of the test split; make it with: lumiere data emoji -o {folder}"
+        )
     return keys
 
 
-def held_out_animations(
+def draw_test_animations(
     folder: Path, keys: Sequence[str], *, size: int, num_frames: int, seed: int = 0
 ) -> Iterator[tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
     """Draw animations, swaying slowly from a random phase, without a background and over a plain colour.
@@ -64,8 +64,8 @@ def held_out_animations(
         color = torch.tensor(colors[int(rng.integers(len(colors)))])[:, None, None] / 255
         times = np.arange(num_frames)
         angles = 2 * np.pi * times[:, None] / FPS / _PERIOD + phase
-        places = np.sin(angles) * _SWAY
-        poses = np.concatenate([places, np.full((num_frames, 1), _SIDE), np.zeros((num_frames, 1))], axis=1)
+        centres = np.sin(angles) * _SWAY
+        poses = np.concatenate([centres, np.full((num_frames, 1), _SIDE), np.zeros((num_frames, 1))], axis=1)
         shown = premultiplied(rgba[(start + times) % len(rgba)], rgba.shape[1])
         subject = render(shown, torch.from_numpy(poses).float(), size=size).clamp(0, 1)
         behind = torch.cat([color, torch.ones(1, 1, 1)])
@@ -80,7 +80,7 @@ def _eight_bit(frames: torch.Tensor) -> np.ndarray:
 
 
 def unseen_kinds(artwork: Path) -> dict[str, Sequence[np.ndarray]]:
-    """The kinds of pictures in `lumiere data artwork`'s folder that are never trained on, (4, side, side) each."""
+    """Return the kinds of pictures in `lumiere data artwork`'s folder that are never trained on, (4, side, side)."""
     missing = [name for name in UNSEEN if not (artwork / f"{name}.test.npy").exists()]
     if missing:
         raise LumiereError(f"{artwork} lacks {', '.join(missing)}; make them with: lumiere data artwork -o {artwork}")
@@ -88,7 +88,7 @@ def unseen_kinds(artwork: Path) -> dict[str, Sequence[np.ndarray]]:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The PNG and JPEG files in a folder and those below."""
+    """Return the PNG and JPEG files in a folder and those below."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not found:
         raise LumiereError(f"{folder} holds no PNG or JPEG files; give a folder of pictures")
@@ -96,7 +96,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_square(source: np.ndarray | Path, size: int) -> np.ndarray:
-    """A stored picture, or a file, at a model's size: (4, size, size).
+    """Return a stored picture, or a file, at a model's size: (4, size, size).
 
     A file without transparency is cropped to a square, as pipelines crop a picture; one with it is put in the middle
     of a transparent square.

@@ -14,23 +14,22 @@ from openlumiere.clock import clip_seconds, frame_seconds
 from openlumiere.data.emoji.drawing import Atlas, Sprites, draw, draw_batch, ground, over
 from openlumiere.data.emoji.scenes import SECONDS, Scene, SceneSampler, vocabulary
 from openlumiere.data.emoji.shards import load_atlases
-
-from .judges.tracks import SIDE
+from openlumiere.evaluation.metrics.pixels import SIDE
 
 SCENES = 2_000_003  # scenes of their own, far from those of training
 
 
 def atlases_of(data: Path | Mapping[str, Atlas], size: int) -> Mapping[str, Atlas]:
-    """The vocabulary's animations for clips of `size` pixels: from `lumiere data emoji`'s folder, or as given."""
+    """Return the animations for clips of `size` pixels: from `lumiere data emoji`'s folder, or as given."""
     if isinstance(data, Mapping):
         return data
     return load_atlases(Path(data), list(vocabulary()["subjects"]), side=2 * size)
 
 
-def held_out_clips(
+def draw_test_clips(
     atlases: Mapping[str, Atlas], count: int, *, size: int, num_frames: int, seed: int = 0, transparent: bool = False
 ) -> Iterator[tuple[Scene, torch.Tensor]]:
-    """Scenes of held-out combinations and their clips, (3, F, size, size) in [-1, 1].
+    """Yield scenes of combinations of the test split and their clips, (3, F, size, size) in [-1, 1].
 
     Args:
         transparent: leave their backgrounds out: premultiplied RGBA, (4, F, size, size), instead.
@@ -45,7 +44,7 @@ def held_out_clips(
 
 
 def _subject_alone(scene: Scene, atlas: Atlas, size: int, num_frames: int) -> torch.Tensor:
-    """In as many seconds as `compose.draw` makes of so many frames."""
+    """Draw a scene without its background, over as many seconds as `drawing.draw` makes of so many frames."""
     seconds = frame_seconds(np.arange(num_frames), num_frames / SECONDS)
     drawn, _ = draw_batch([scene], Sprites({scene.subject: atlas}), size=size, seconds=seconds)
     return drawn[0].clamp(0, 1) * 2 - 1
@@ -60,7 +59,7 @@ def real_clips(
     channels: int = 3,
     frames: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Clips of the data set itself, at the judges' size by default: uint8 (scenes, F, size, size, channels).
+    """Draw clips of the data set, at the classifiers' size by default: uint8 (scenes, F, size, size, channels).
 
     Args:
         channels: 4 = with straight alpha, for scenes without a background.
@@ -79,12 +78,12 @@ def real_clips(
 
 
 def smaller(atlases: Mapping[str, Atlas], side: int) -> dict[str, Atlas]:
-    """Animations in at most `side` pixels."""
-    made = {}
+    """Return animations in at most `side` pixels."""
+    resized = {}
     for key, atlas in atlases.items():
         frames = atlas.frames
         if frames.shape[-1] > side:
-            shrunk = F.interpolate(frames.float(), size=(side, side), mode="bilinear", antialias=True)
-            frames = shrunk.round().clamp(0, 255).to(torch.uint8)
-        made[key] = replace(atlas, frames=frames)
-    return made
+            small = F.interpolate(frames.float(), size=(side, side), mode="bilinear", antialias=True)
+            frames = small.round().clamp(0, 255).to(torch.uint8)
+        resized[key] = replace(atlas, frames=frames)
+    return resized

@@ -10,218 +10,200 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 
+from openlumiere.bundled import model_folder
 from openlumiere.diffusion.alpha import add_alpha, unpremultiply
-from openlumiere.diffusion.conditioning import masked, propagate_in_time
+from openlumiere.diffusion.conditioning import masked
 from openlumiere.diffusion.guidance import classifier_free_guidance
-from openlumiere.diffusion.timesteps import sampling_timesteps
-from openlumiere.diffusion.windows import Denoiser, Windows, denoise_in_windows, frame_positions
+from openlumiere.diffusion.noise import progressive_noise
+from openlumiere.diffusion.sampling import (
+    Img2ImgStart,
+    KnownRegion,
+    check_scheduler,
+    denoise,
+    set_timesteps,
+    start_from,
+)
+from openlumiere.diffusion.windows import Denoiser, Windows, frame_positions
 from openlumiere.errors import LumiereError
 from openlumiere.latents import Codec, PixelCodec, VAECodec
 
-from .text import TextConditions, encode, load_text_encoder
+from .conditions import ConcatCondition, Conditions
+from .prompts import PromptMixin
+from .text import TextConditions
+
+OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 
 
 @dataclass
 class LumierePipelineOutput(BaseOutput):
     """`frames`: (B, F, H, W, 3) float32 in [0, 1] for "np", (B, F, 3, H, W) for "pt", or lists of PIL images.
 
-    Transparent ones have alpha as a fourth channel, straight: colours are not multiplied by it.
+    Transparent ones have alpha as a fourth channel, straight: colours are not multiplied by it. For "latent" what the
+    network denoised, (B, C, F, h, w), as it sees it.
     """
 
     frames: Any
 
 
-@dataclass(frozen=True)
-class ConcatCondition:
-    """What a network is given beside the noisy clip.
-
-    Attributes:
-        channels: concatenated to the clip's own, (B, C, F, h, w).
-        class_labels: (B,), such as the noise level of a super-resolution network.
-        spread_by: so many of the last channels are M; C and M are spread over time in each window, see
-            `diffusion.conditioning.propagate_in_time`. 0 = they are left as they are.
-    """
-
-    channels: torch.Tensor
-    class_labels: torch.Tensor | None = None
-    spread_by: int = 0
-
-    def seen(self, frames: torch.Tensor) -> torch.Tensor:
-        """What windows of the clips see, (B * w, C, L, h, w); `frames` as (w, L)."""
-        parts = self.channels[:, :, frames.to(self.channels.device)].transpose(1, 2).flatten(0, 1)
-        if not self.spread_by:
-            return parts
-        given, mask = parts.tensor_split([-self.spread_by], dim=1)
-        return torch.cat(propagate_in_time(given, mask), dim=1)
-
-
-@dataclass(frozen=True)
-class Img2ImgStart:
-    """Denoising from a noisy version of a clip rather than from noise alone (SDEdit, Meng et al. 2021).
-
-    Attributes:
-        clip: without noise, (B, C, F, h, w) as the network sees it.
-        strength: the share of the steps that is taken, in [0, 1].
-    """
-
-    clip: torch.Tensor
-    strength: float
-
-
-@dataclass(frozen=True)
-class KnownRegion:
-    """What is given of a clip, kept on its own way from noise to itself while the rest is denoised.
-
-    In training the noisy clip holds what is given under its noise; so it must in sampling, where the network alone
-    would leave that way.
-
-    Attributes:
-        clip: without noise, (B, C, F, h, w) as the network sees it.
-        mask: 1 where it is given, of the same shape.
-    """
-
-    clip: torch.Tensor
-    mask: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a whole clip is denoised with.
-
-    Attributes:
-        text: of the B clips, and then of what they are guided away from; without guidance the first half alone.
-        num_frames: of the clip.
-        guidance_scale, guidance_rescale: see `diffusion.guidance`.
-        beside: given to the network beside the clip.
-        loop: the clip's end flows into its start.
-        layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = not told.
-    """
-
-    text: TextConditions
-    num_frames: int
-    guidance_scale: float = 1.0
-    guidance_rescale: float = 0.0
-    beside: ConcatCondition | None = None
-    loop: bool = False
-    layout: torch.Tensor | None = None
-
-
-class ClipPipeline(DiffusionPipeline):
+class ClipPipeline(PromptMixin, DiffusionPipeline):
     """Base of the pipelines on clips; their constructors register the modules and options that are used here."""
 
     _callback_tensor_inputs: ClassVar = ["latents"]
 
-    # What only some families have.
-    text_encoder_2: Any = None
-    tokenizer_2: Any = None
-    vae: Any = None
+    vae: Any = None  # of latent families
     _vae_codec: VAECodec | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Put the class where diffusers looks for it, so that `DiffusionPipeline.from_pretrained(folder)` finds it."""
+        super().__init_subclass__(**kwargs)
+        if not hasattr(diffusers, cls.__name__):
+            setattr(diffusers, cls.__name__, cls)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """As diffusers'; also loads the text encoder that the folder names but does not carry."""
-        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if getattr(pipe.text_encoder, "pooler", None) is not None:
-            # Prompts are encoded token by token. A BERT saved without its pooling layer comes back with a random one.
-            pipe.text_encoder.pooler = None
-        if pipe.text_encoder is None and pipe.config.text_encoder_id:
-            tokenizer, encoder = load_text_encoder(pipe.config.text_encoder_id)
-            pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder.to(pipe.unet.dtype))
+        """As diffusers'; also takes a bundled model's name, and loads the text encoder that the folder names only.
+
+        Raises:
+            LumiereError: a bundled model's name where another model is in a folder of that name, too.
+        """
+        folder = model_folder(pretrained_model_name_or_path)
+        pipe = super().from_pretrained(str(folder or pretrained_model_name_or_path), **kwargs)
+        if "text_encoder" not in kwargs:
+            pipe._complete_text_encoder()
         return pipe
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """As diffusers'; an encoder that `text_encoder_id` names is not written."""
-        carried = {"text_encoder": self.text_encoder, "tokenizer": self.tokenizer}
+        shared = {"text_encoder": self.text_encoder, "tokenizer": self.tokenizer}
         if self.config.text_encoder_id:
             self.register_modules(text_encoder=None, tokenizer=None)
         try:
-            super().save_pretrained(save_directory, *args, **kwargs)
+            super().save_pretrained(
+                save_directory, safe_serialization=safe_serialization, variant=variant, max_shard_size=max_shard_size,
+                **kwargs,
+            )  # fmt: skip
         finally:
-            self.register_modules(**carried)
+            self.register_modules(**shared)
+
+    def _register(self, arguments: dict[str, Any]) -> None:
+        """Register modules and options as diffusers wants them; `arguments` are a constructor's ``locals()``."""
+        modules, options = map(set, self._get_signature_keys(type(self)))
+        self.register_modules(**{name: value for name, value in arguments.items() if name in modules})
+        self.register_to_config(**{name: value for name, value in arguments.items() if name in options - modules})
+
+    def _check_call(
+        self, output_type: str, callback_tensor_inputs: Sequence[str], generator: Any, *, num_clips: int
+    ) -> None:
+        """Refuse what no call can do, before anything is computed.
+
+        Raises:
+            LumiereError: an unknown `output_type`, a tensor that callbacks are not given, another number of generators
+                than of clips, a scheduler that does not fit.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise LumiereError(f"output_type {output_type!r}: use one of {', '.join(map(repr, OUTPUT_TYPES))}")
+        unknown = [name for name in callback_tensor_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise LumiereError(
+                f"callback_on_step_end_tensor_inputs: {', '.join(map(repr, unknown))} is not among "
+                f"{', '.join(map(repr, self._callback_tensor_inputs))}, which callbacks are given"
+            )
+        if isinstance(generator, list) and len(generator) != num_clips:
+            raise LumiereError(f"{len(generator)} generators for {num_clips} clips: give one, or one each")
+        config = self.config
+        check_scheduler(self.scheduler, shift=config.timestep_shift, noise_correlation=config.noise_correlation)
+
+    def _sampling_options(
+        self, steps: int | None, guidance_scale: float | None, guidance_rescale: float | None
+    ) -> tuple[int, float, float]:
+        """Return steps, guidance scale and rescale of a call: the model's own when None."""
+        config = self.config
+        steps = config.num_inference_steps if steps is None else steps
+        if steps < 1:
+            raise LumiereError("the number of steps must be at least 1")
+        return (
+            steps,
+            config.guidance_scale if guidance_scale is None else guidance_scale,
+            config.guidance_rescale if guidance_rescale is None else guidance_rescale,
+        )
+
+    def _initial_noise(
+        self, shape: tuple[int, ...], latents: torch.Tensor | None, generator: Any, device: torch.device, *, loop: bool
+    ) -> torch.Tensor:
+        """Return `latents`, or noise correlated as in training, of the shape (B, C, F, h, w)."""
+        if latents is None:
+            noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+            return progressive_noise(noise, self.config.noise_correlation, loop=loop)
+        if latents.shape != shape:
+            raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
+        return latents
 
     def _denoise(
         self,
-        latents: torch.Tensor,
+        noise: torch.Tensor,
         conditions: Conditions,
         windows: Windows,
         *,
         num_inference_steps: int,
         start: Img2ImgStart | None = None,
-        held: KnownRegion | None = None,
+        known: KnownRegion | None = None,
         window_batch_size: int = 1,
         devices: Sequence[str | torch.device] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         callback: Callable[..., dict[str, Any]] | None = None,
-        callback_tensor_inputs: tuple[str, ...] = ("latents",),
+        callback_tensor_inputs: Sequence[str] = ("latents",),
     ) -> torch.Tensor:
-        """From noise to a clip, (B, C, F, h, w), in windows merged at every step, on the device of `latents`."""
+        """Denoise clips, (B, C, F, h, w), by `diffusion.sampling.denoise`, with diffusers' callback and progress bar.
+
+        Args:
+            noise: of unit variance; clips stay on its device, windows of them go to the networks.
+            devices: a copy of the network on each denoises some of the windows; the pipeline's own when None.
+        """
         own = self._execution_device
-        places = [own] if devices is None else [torch.device(device) for device in devices]
-        nets = [self.unet if place == own else copy.deepcopy(self.unet).to(place) for place in places]
-        self._set_timesteps(num_inference_steps, latents.device)
-        timesteps, noise = self.scheduler.timesteps, latents
-        if start is None:
-            latents = latents * self.scheduler.init_noise_sigma
-        else:
-            latents, timesteps = self._begin(start, latents, timesteps)
+        on = [own] if devices is None else [torch.device(device) for device in devices]
+        nets = [self.unet if device == own else copy.deepcopy(self.unet).to(device) for device in on]
+        set_timesteps(self.scheduler, num_inference_steps, noise.device, shift=self.config.timestep_shift)
+        latents, timesteps = start_from(self.scheduler, noise, start)
         self._num_timesteps = len(timesteps)
-        wanted = inspect.signature(self.scheduler.step).parameters
-        extra = {"generator": generator} if "generator" in wanted else {}
+
+        def denoisers_at(t: torch.Tensor) -> list[Denoiser]:
+            return [
+                Denoiser(partial(self._predict, net, conditions, t.to(device)), device)
+                for net, device in zip(nets, on, strict=True)
+            ]
+
+        def on_step(i: int, t: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+            if callback is not None:
+                tensors = dict.fromkeys(callback_tensor_inputs, latents)  # latents are all that may be asked for
+                latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
+            bar.update()
+            return latents
+
         with self.progress_bar(total=len(timesteps)) as bar:
-            for i, t in enumerate(timesteps):
-                denoisers = [
-                    Denoiser(partial(self._predict, net, conditions, t.to(place)), place)
-                    for net, place in zip(nets, places, strict=True)
-                ]
-                scaled = self.scheduler.scale_model_input(latents, t)
-                prediction = denoise_in_windows(denoisers, scaled, windows, batch_size=window_batch_size)
-                latents = self.scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
-                if held is not None:
-                    known = held.clip.to(latents)
-                    if i + 1 < len(timesteps):
-                        known = self.scheduler.add_noise(known, noise, timesteps[i + 1 : i + 2])
-                    latents = torch.lerp(latents, known, held.mask.to(latents))
-                if callback is not None:
-                    tensors = dict.fromkeys(callback_tensor_inputs, latents)
-                    latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
-                bar.update()
-        return latents
+            return denoise(
+                denoisers_at, self.scheduler, latents, timesteps, windows, noise=noise, known=known,
+                generator=generator, window_batch_size=window_batch_size, on_step=on_step,
+            )  # fmt: skip
 
     @property
     def num_timesteps(self) -> int:
         """Steps that the call in progress takes."""
         return self._num_timesteps
-
-    def _begin(
-        self, start: Img2ImgStart, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The clip with the noise of the first step that is taken, and the timesteps from there on."""
-        skipped = len(timesteps) - round(len(timesteps) * start.strength)
-        clip = start.clip.to(noise)
-        if skipped == len(timesteps):
-            return clip, timesteps[:0]
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(skipped)
-        return self.scheduler.add_noise(clip, noise, timesteps[skipped : skipped + 1]), timesteps[skipped:]
-
-    def _set_timesteps(self, steps: int, device: torch.device) -> None:
-        shift = self.config.timestep_shift
-        if shift == 1.0:
-            self.scheduler.set_timesteps(steps, device=device)
-        elif "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters:
-            chosen = sampling_timesteps(steps, self.scheduler.config.num_train_timesteps, shift)
-            self.scheduler.set_timesteps(timesteps=chosen, device=device)
-        else:
-            raise LumiereError(
-                f"{type(self.scheduler).__name__} cannot sample at chosen timesteps, which this model needs; "
-                "use DPMSolverMultistepScheduler"
-            )
 
     @property
     def codec(self) -> Codec:
@@ -236,14 +218,6 @@ class ClipPipeline(DiffusionPipeline):
     def has_alpha(self) -> bool:
         """Whether clips inside are RGBA, premultiplied (see `diffusion.alpha`), so that they can be transparent."""
         return self.codec.has_alpha
-
-    def encode_prompts(self, prompts: list[str], *, together: bool = False) -> TextConditions:
-        """Prompts as the network is told of them; `together`: see `text.embed`."""
-        tokenizers = [t for t in (self.tokenizer, self.tokenizer_2) if t is not None]
-        encoders = [e for e in (self.text_encoder, self.text_encoder_2) if e is not None]
-        if not encoders:
-            raise LumiereError("the pipeline has no text encoder; pass text_encoder= and tokenizer=")
-        return encode(prompts, tokenizers, encoders, max_length=self.config.max_text_length, together=together)
 
     @torch.no_grad()
     def encode_clips(self, clips: torch.Tensor) -> torch.Tensor:
@@ -277,29 +251,13 @@ class ClipPipeline(DiffusionPipeline):
             where: M as `codec.encode_mask` returns it, (B, m, F, h, w).
         """
         channels = torch.cat([self.codec.keep_known(given, where), where.to(given)], dim=1)
-        return ConcatCondition(channels, spread_by=self.codec.mask_channels if self.config.spread_condition else 0)
+        return ConcatCondition(channels, mask_channels=self.codec.mask_channels if self.config.spread_condition else 0)
 
-    def _hold(self, clips: torch.Tensor, mask: torch.Tensor) -> KnownRegion:
-        """What is given, for the sampler; arguments as `encode_condition`'s."""
+    def _known_region(self, clips: torch.Tensor, mask: torch.Tensor) -> KnownRegion:
+        """Return what is given, for the sampler; arguments as `encode_condition`'s."""
         latents = self.encode_clips(clips)
         where = self.codec.encode_mask(mask)
         return KnownRegion(latents, where.repeat(1, latents.shape[1] // where.shape[1], 1, 1, 1))
-
-    def _encode(self, prompts: list[str], negative: str | list[str] | None, *, guided: bool) -> TextConditions:
-        text = self.encode_prompts(prompts)
-        if guided:
-            against = [negative or ""] * len(prompts) if not isinstance(negative, list) else negative
-            if len(against) != len(prompts):
-                raise LumiereError(f"{len(against)} negative prompts for {len(prompts)} prompts: give one, or one each")
-            nothing = self.encode_prompts(against)
-            if self.text_encoder_2 is not None and negative is None:
-                # Stable Diffusion XL was trained with zeros, not with the empty prompt.
-                assert nothing.pooled is not None
-                nothing = TextConditions(
-                    torch.zeros_like(nothing.hidden_states), pooled=torch.zeros_like(nothing.pooled)
-                )
-            text = text.beside(nothing)
-        return text
 
     def _predict(
         self,
@@ -309,7 +267,7 @@ class ClipPipeline(DiffusionPipeline):
         sample: torch.Tensor,
         frames: torch.Tensor,
     ) -> torch.Tensor:
-        """The prediction for windows of each of B clips, (B * w, C, L, h, w), guided where the text holds both halves.
+        """Predict windows of each of B clips, (B * w, C, L, h, w), guided where the text holds both halves.
 
         Args:
             frames: (w, L), the frames of the clip that the windows see.
@@ -318,21 +276,19 @@ class ClipPipeline(DiffusionPipeline):
         channels, clips = sample.shape[1], len(sample) // count
         guided = len(conditions.text.hidden_states) == 2 * clips
         copies = 2 if guided else 1
-        given, labels = sample, None
-        if conditions.beside is not None:
-            given = torch.cat([sample, conditions.beside.seen(frames).to(sample)], dim=1)
-            if conditions.beside.class_labels is not None:
-                labels = conditions.beside.class_labels.to(device).repeat_interleave(count).repeat(copies)
-        place = frame_positions(frames, conditions.num_frames, loop=conditions.loop)
-        place = place.to(device).repeat(clips * copies, 1)
-        told: dict[str, torch.Tensor] = {}
-        if conditions.layout is not None:  # the same with and without the prompt
-            told["layout"] = (
-                conditions.layout[:, frames.to(conditions.layout.device)].flatten(0, 1).repeat(copies, 1, 1)
-            )
+        channels_in, labels = sample, None
+        if conditions.concat is not None:
+            channels_in = torch.cat([sample, conditions.concat.seen(frames).to(sample)], dim=1)
+            if conditions.concat.class_labels is not None:
+                labels = conditions.concat.class_labels.to(device).repeat_interleave(count).repeat(copies)
+        positions = frame_positions(frames, conditions.num_frames, loop=conditions.loop)
+        positions = positions.to(device).repeat(clips * copies, 1)
+        layout = conditions.layout
+        if layout is not None:  # the same with and without the prompt
+            layout = layout[:, frames.to(layout.device)].flatten(0, 1).repeat(copies, 1, 1)
         out = self.call_network(
-            net, given.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
-            class_labels=labels, frame_positions=place, **told,
+            net, channels_in.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
+            class_labels=labels, frame_positions=positions, layout=layout,
         )  # fmt: skip
         # DeepFloyd IF also predicts a variance, in as many channels again.
         prediction, variance = out.split(channels, dim=1) if out.shape[1] > channels else (out, None)
@@ -348,7 +304,7 @@ class ClipPipeline(DiffusionPipeline):
     def call_network(
         self, net: Callable[..., Any], sample: torch.Tensor, t: torch.Tensor, text: TextConditions, **given: Any
     ) -> torch.Tensor:
-        """Evaluate `net`, this pipeline's network or a wrapper of it, with all that its family is told.
+        """Evaluate `net`, this pipeline's network or a wrapper of it, with all conditions of its family.
 
         Args:
             given: further arguments of `STUNet.forward`.

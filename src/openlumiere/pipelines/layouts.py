@@ -20,7 +20,7 @@ from .planner import PathPlanner
 Plan = Callable[[], torch.Tensor]
 
 
-def told_layout(
+def layout_condition(
     unet: STUNet,
     layout: Any | None,
     planner: PathPlanner | None,
@@ -31,7 +31,7 @@ def told_layout(
     given: bool,
     generator: torch.Generator | list[torch.Generator] | None,
 ) -> torch.Tensor | None:
-    """What a network is told of where the subjects of B clips are, (B, F, 6); None = nothing.
+    """Return what a network is told of where the subjects of B clips are, (B, F, 6); None = nothing.
 
     Args:
         layout: as `read_layout`'s.
@@ -56,7 +56,7 @@ def told_layout(
 def read_layout(
     layout: Any | None, *, batch: int, num_frames: int, loop: bool, plan: Plan | None
 ) -> torch.Tensor | None:
-    """The layouts of B clips, (B, F, 6); None = not told.
+    """Read the layouts of B clips, (B, F, 6); None = not told.
 
     Args:
         layout: (F, 6) or (B, F, 6), or way points as `diffusion.layout.path_through` takes them, the same for all
@@ -85,7 +85,7 @@ def read_layout(
 
 
 def _as_tensor(layout: Any) -> torch.Tensor | None:
-    """Numbers in a regular grid; None for way points of unequal numbers."""
+    """Return numbers in a regular grid; None for way points of unequal numbers."""
     if isinstance(layout, torch.Tensor):
         return layout.detach().cpu()
     try:

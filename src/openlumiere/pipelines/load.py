@@ -1,16 +1,20 @@
-"""Find and load a pipeline by a bundled model's name, a local folder or a hub id; clear errors for each way to fail."""
+"""Find and load a pipeline by a bundled model's name, a local folder or a hub id; clear errors for each way to fail.
+
+Once `openlumiere.LumierePipeline` is imported, diffusers' own ``DiffusionPipeline.from_pretrained(folder)`` finds the
+class too; before, it knows none of that name.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from openlumiere.bundled import bundled_folder, bundled_models, damaged_files
+from openlumiere.bundled import bundled_models, damaged_files, model_folder
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, read_json
 from openlumiere.stunet import STUNet
 
 from .clip_pipeline import ClipPipeline
@@ -38,7 +42,7 @@ def load_pipeline(model: str = "emoji-nano", *, device: str = "auto", dtype: str
 def load_super_resolution(
     model: str = "emoji-nano", *, device: str = "auto", dtype: str = "auto"
 ) -> LumiereSuperResolutionPipeline:
-    """Load a second stage alone, ready to be called: a model's, or one in a folder of its own.
+    """Load a second stage alone, ready to be called: that of a model, or one saved in a folder of its own.
 
     Args and errors as `load_pipeline`'s; a model without a second stage is an error too.
     """
@@ -53,33 +57,39 @@ def load_super_resolution(
 
 
 def _load(kind: type[ClipPipeline], model: str, source: str, device: str, dtype: str) -> Any:
-    place = resolve_device(device)
-    number = _resolve_dtype(dtype, place)
+    target = resolve_device(device)
+    local = Path(source).is_dir()
     try:
-        pipe = kind.from_pretrained(source, torch_dtype=number, local_files_only=Path(source).is_dir())
-    except LumiereError:
+        pipe = kind.from_pretrained(
+            Path(source) if local else source, torch_dtype=_resolve_dtype(dtype, target), local_files_only=local
+        )
+    except (LumiereError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            raise
-        raise LumiereError(_why_not(model, source, error)) from error
-    for part in pipe.components.values():
-        if isinstance(part, STUNet):
-            part.to(memory_format=torch.channels_last)
-    return pipe.to(place)
+        if local:
+            raise LumiereError(f"{source} is damaged: {one_line(error)}; install or save the model again") from error
+        raise LumiereError(
+            f"cannot load {model!r} from the hub: check the name and the network ({one_line(error)})"
+        ) from error
+    second = getattr(pipe, "super_resolution", None)
+    for component in (*pipe.components.values(), *(second.components.values() if second is not None else ())):
+        if isinstance(component, STUNet):
+            component.to(memory_format=torch.channels_last)
+    return pipe.to(target)
 
 
 def resolve_model(model: str, *, kinds: Sequence[type[ClipPipeline]] = (LumierePipeline,)) -> str:
-    """The folder or hub id behind a model's name; damaged folders, and those of other pipelines, are refused."""
-    if model in bundled_models():
-        folder = bundled_folder(model)
-    elif Path(model).is_dir():
-        folder = Path(model)
-    elif Path(model).exists():
-        raise LumiereError(f"--model {model}: that is a file; give the folder that holds model_index.json")
-    elif model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        return model  # a hub id
-    else:
+    """Return the folder or hub id that a model's name stands for.
+
+    Raises:
+        LumiereError: an unknown name, a damaged folder, or one of another kind of pipeline.
+    """
+    folder = model_folder(model)
+    if folder is None:
+        if Path(model).exists():
+            raise LumiereError(f"--model {model}: that is a file; give the folder that holds model_index.json")
+        if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+            return model  # a hub id
         raise LumiereError(
             f"unknown model {model!r}: give a bundled one ({', '.join(bundled_models()) or 'none installed'}), "
             "a folder, or a hub id such as owner/name"
@@ -91,21 +101,21 @@ def resolve_model(model: str, *, kinds: Sequence[type[ClipPipeline]] = (LumiereP
         raise LumiereError(
             f"{folder} holds a {name}, not a clip model; inflate it first: lumiere inflate {folder} -o FOLDER"
         )
-    damaged = damaged_files(folder)
-    if damaged:
+    if damaged := damaged_files(folder):
         raise LumiereError(f"{folder / damaged[0]} is damaged or missing: install the model again")
     return str(folder)
 
 
 def _class_name(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name", ""))
-    except (OSError, ValueError) as error:
-        raise LumiereError(f"{folder} holds no model: model_index.json is missing or damaged") from error
+    """Read the pipeline's class; diffusers writes (module, class) for those that it loaded from a file of code."""
+    if not (folder / "model_index.json").is_file():
+        raise LumiereError(f"{folder} holds no model: model_index.json is missing")
+    name = read_json(folder / "model_index.json", otherwise="install or save the model again").get("_class_name", "")
+    return str(name[-1] if isinstance(name, list) else name)
 
 
 def resolve_device(device: str) -> torch.device:
-    """`device`, or the best one there is for "auto"."""
+    """Return the device of that name; for "auto" the best one there is."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -125,10 +135,3 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in _DTYPES:
         raise LumiereError(f"--dtype {dtype}: choose auto, {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
-
-
-def _why_not(model: str, source: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    if Path(source).is_dir():
-        return f"{source} is damaged: {reason}; install or save the model again"
-    return f"cannot load {model!r} from the hub: check the name and the network ({reason})"

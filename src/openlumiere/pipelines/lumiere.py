@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.diffusion.alpha import lay_over, premultiply
-from openlumiere.diffusion.noise import progressive_noise
-from openlumiere.diffusion.style_interpolation import interpolate
+from openlumiere.diffusion.sampling import Img2ImgStart
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
-from .clip_pipeline import ClipPipeline, Conditions, Img2ImgStart, LumierePipelineOutput
-from .given import InpaintInput
-from .inputs import rgb
-from .layouts import told_layout
+from .clip_pipeline import ClipPipeline, LumierePipelineOutput
+from .conditions import Conditions
+from .generators import restarted
+from .inputs import InpaintInput, rgb
+from .layouts import layout_condition
 from .planner import PathPlanner
-from .styles import read_style, resolve_style
+from .second_stage import SecondStageMixin
+from .styles import StyleMixin
 from .super_resolution import LumiereSuperResolutionPipeline
 
+_NUM_FRAMES = 80  # of the paper's clips, and of models that name no length of their own
 
-class LumierePipeline(ClipPipeline):
-    """Text to a clip by a space-time U-Net, and to a sharper one by a second.
+
+class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
+    """Text to a clip by a space-time U-Net, and to one of more pixels by a second.
 
     Each stage can be used alone: the base by ``upscale=False``, the second through `super_resolution`.
 
@@ -38,7 +39,8 @@ class LumierePipeline(ClipPipeline):
         text_encoder, tokenizer: the T2I's own; None = loaded from `text_encoder_id`.
         text_encoder_2, tokenizer_2: Stable Diffusion XL's second ones.
         vae: of latent T2Is; None = the network works on pixels.
-        sr_unet, sr_scheduler: of the second stage; None = there is none.
+        super_resolution: the second stage, a pipeline of its own that reads prompts by this one's text encoder; None =
+            there is none.
         planner: turns prompts into paths, for networks that are told where their subject is; None = they are not told
             unless the user does.
         pixel_unshuffle: side of the blocks of pixels folded into channels, for networks on pixels.
@@ -52,13 +54,12 @@ class LumierePipeline(ClipPipeline):
             denoised as a whole.
         spread_condition: fill what is not given of C from other frames, as in training, see
             `diffusion.conditioning.propagate_in_time`; False = leave it blank, as the paper does.
-        super_resolution: options of `LumiereSuperResolutionPipeline`, for the second stage.
         subjects: what a model of a small vocabulary was trained to show; None = not told.
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae->sr_unet"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
     _optional_components: ClassVar = [
-        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "sr_unet", "sr_scheduler", "planner",
+        "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae", "super_resolution", "planner",
     ]  # fmt: skip
 
     def __init__(
@@ -70,8 +71,7 @@ class LumierePipeline(ClipPipeline):
         text_encoder_2: Any = None,
         tokenizer_2: Any = None,
         vae: Any = None,
-        sr_unet: STUNet | None = None,
-        sr_scheduler: Any = None,
+        super_resolution: LumiereSuperResolutionPipeline | None = None,
         planner: PathPlanner | None = None,
         pixel_unshuffle: int = 1,
         text_encoder_id: str | None = None,
@@ -83,37 +83,12 @@ class LumierePipeline(ClipPipeline):
         noise_correlation: float = 0.0,
         window_frames: int | None = None,
         spread_condition: bool = False,
-        super_resolution: dict[str, Any] | None = None,
         subjects: list[str] | None = None,
     ) -> None:
+        arguments = locals()
         super().__init__()
-        self._unstyled: dict[str, torch.Tensor] = {}  # weights that styles changed, as they were
-        self.register_modules(
-            unet=unet,
-            scheduler=scheduler,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            text_encoder_2=text_encoder_2,
-            tokenizer_2=tokenizer_2,
-            vae=vae,
-            sr_unet=sr_unet,
-            sr_scheduler=sr_scheduler,
-            planner=planner,
-        )
-        self.register_to_config(
-            pixel_unshuffle=pixel_unshuffle,
-            text_encoder_id=text_encoder_id,
-            max_text_length=max_text_length,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_rescale=guidance_rescale,
-            timestep_shift=timestep_shift,
-            noise_correlation=noise_correlation,
-            window_frames=window_frames,
-            spread_condition=spread_condition,
-            super_resolution=super_resolution,
-            subjects=subjects,
-        )
+        self._forget_styles()
+        self._register(arguments)
 
     @classmethod
     def from_t2i(cls, t2i: DiffusionPipeline, **options: Any) -> LumierePipeline:
@@ -134,50 +109,6 @@ class LumierePipeline(ClipPipeline):
         )
 
     @property
-    def super_resolution(self) -> LumiereSuperResolutionPipeline | None:
-        """The second stage as a pipeline of its own, around the same modules; None where there is none."""
-        if self.sr_unet is None:
-            return None
-        stage = LumiereSuperResolutionPipeline(
-            unet=self.sr_unet,
-            scheduler=self.sr_scheduler,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            text_encoder_id=self.config.text_encoder_id,
-            max_text_length=self.config.max_text_length,
-            **(self.config.super_resolution or {}),
-        )
-        stage.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
-        return stage
-
-    @property
-    def source_folder(self) -> Path | None:
-        """Where the model was read from; None where that was no local folder."""
-        source = Path(str(self.config.get("_name_or_path") or ""))
-        return source if source.name and source.is_dir() else None
-
-    def set_styles(self, styles: Mapping[str, float]) -> None:
-        """Draw in one style or a mixture, by interpolation of the text-to-image weights alone; ``{}`` = none.
-
-        Args:
-            styles: strength of each, see `diffusion.style_interpolation`, by the name of one that comes with the model,
-                or the path of any other, see `pipelines.styles.read_style`.
-
-        Raises:
-            LumiereError: an unknown style, or one of another network.
-        """
-        spatial, folder = self.unet.spatial, self.source_folder
-        own = spatial.state_dict()
-        with torch.no_grad():
-            for name, value in self._unstyled.items():
-                own[name].copy_(value)
-            read = [(read_style(resolve_style(n, folder), spatial), strength) for n, strength in styles.items()]
-            styled = interpolate(own, read)
-            self._unstyled = {name: own[name].clone() for name in styled}
-            for name, value in styled.items():
-                own[name].copy_(value)
-
-    @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width (pixels) of the base clips that the network was trained on."""
         trained = self.unet.spatial.config["sample_size"]
@@ -192,15 +123,15 @@ class LumierePipeline(ClipPipeline):
     @property
     def scale(self) -> int:
         """How many times as wide and high the second stage makes clips; 1 where there is none."""
-        return 1 if self.sr_unet is None else self.config.super_resolution["scale"]
+        return 1 if self.super_resolution is None else int(self.super_resolution.config.scale)
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: str | list[str] | None = None,
         *,
         negative_prompt: str | list[str] | None = None,
-        num_frames: int = 80,
+        num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
@@ -209,6 +140,10 @@ class LumierePipeline(ClipPipeline):
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        pooled_prompt_embeds: torch.Tensor | None = None,
+        negative_pooled_prompt_embeds: torch.Tensor | None = None,
         video: torch.Tensor | np.ndarray | list[Any] | None = None,
         mask: torch.Tensor | np.ndarray | Any | None = None,
         strength: float | None = None,
@@ -226,29 +161,34 @@ class LumierePipeline(ClipPipeline):
         offload_frames: bool = False,
         transparent: bool = False,
         background: str = "white",
-        output_type: Literal["np", "pt", "pil"] = "np",
+        output_type: Literal["np", "pt", "pil", "latent"] = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
-        callback_on_step_end_tensor_inputs: tuple[str, ...] = ("latents",),
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> LumierePipelineOutput | tuple[Any]:
         """Make clips.
 
         Args:
             prompt: one, or a list: a clip for each; may be empty where a video is given.
             negative_prompt: what to keep away from; the empty prompt when None.
-            num_frames: a multiple of ``unet.frame_multiple``; any number from `window_frames` on.
+            num_frames: a multiple of ``unet.frame_multiple``; any number from `window_frames` on; the model's own
+                length when None.
             height, width: in pixels; the size that the network was trained at when None.
             num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
-            generator: one, or a list with one for each clip; a clip then does not depend on its batch.
+            generator: one, or a list with one for each clip; a clip then does not depend on its batch. The second stage
+                gets fresh ones of the same seeds, as `lumiere upscale --seed` does.
             latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
+            prompt_embeds, negative_prompt_embeds: text embeddings instead of prompts, (B, L, D), as the model's text
+                encoder makes them; guidance encodes the negative prompt where it is given the first alone.
+            pooled_prompt_embeds, negative_pooled_prompt_embeds: likewise (B, P), for Stable Diffusion XL.
             video: clips of which a part is given, as `pipelines.inputs.as_clips` takes them, one for each clip to make
                 or one for all, of the length to make and the size of the base's clips, or of the second stage's;
                 `pipelines.tasks` makes it and its mask for each application.
             mask: what of `video` should change, 1 or white; see `pipelines.inputs.as_mask`.
             strength: start from `video` with so much noise that this share of the steps is left (SDEdit, Meng et al.
                 2021), for which a mask may be left out: 0 returns it, 1 and None start from noise alone.
-            hold_given: keep what is given on its way from noise to itself at every step, as in training; without, the
-                network's own idea of it is gone on with.
+            hold_given: after each step set what is given to itself under the noise of that step, as in training; False
+                = leave it to the network.
             paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
                 the base's size is kept to the base clip's pixels.
             feather: pixels over which it then fades into what was made.
@@ -258,7 +198,7 @@ class LumierePipeline(ClipPipeline):
             planner: let the model's planner, where it has one, make of the prompt what `layout` leaves open; at random,
                 so that no two seeds are alike. With a `video` it is asked only for what way points leave open. False =
                 the paper's model.
-            upscale: run the second stage too; None = where there is one.
+            upscale: run the second stage too; None = where there is one, and `output_type` is not "latent".
             loop: make the clip's end flow into its start; a path that leads anywhere leads back again.
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
                 many, merged at each step (temporal MultiDiffusion); the model's own, and half a window, when None.
@@ -269,118 +209,125 @@ class LumierePipeline(ClipPipeline):
                 transparency is then kept too.
             background: a colour's name or ``#rrggbb``, which what is transparent is laid over otherwise.
             output_type: see `LumierePipelineOutput`.
-            callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``.
+            callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``, in
+                both stages.
+            callback_on_step_end_tensor_inputs: what it is given; "latents" is all that there is.
 
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
-                `output_type`, another number of generators, negative prompts or latents than of clips; a video without
-                a mask or of another size, or a model that takes none; likewise a layout; `transparent` of a model
-                without alpha.
+                `output_type`, another number of generators, negative prompts, embeddings or latents than of clips; a
+                video without a mask or of another size, or a model that takes none; likewise a layout; `transparent` of
+                a model without alpha, `upscale` of one without a second stage; a scheduler that does not fit.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        rescale = self.config.guidance_rescale if guidance_rescale is None else guidance_rescale
-        self._check(prompts, steps, num_videos_per_prompt, strength, output_type, needs_prompt=video is None)
+        steps, scale, rescale = self._sampling_options(num_inference_steps, guidance_scale, guidance_rescale)
+        embeds = self._given_text("prompt_embeds", prompt_embeds, pooled_prompt_embeds)
+        against = self._given_text("negative_prompt_embeds", negative_prompt_embeds, negative_pooled_prompt_embeds)
+        prompts = self._prompts(prompt, embeds is not None, needs_words=video is None)
+        clips = num_videos_per_prompt * (len(prompts or []) if embeds is None else len(embeds.hidden_states))
+        num_frames = self.config.window_frames or _NUM_FRAMES if num_frames is None else num_frames
+        self._check_call(output_type, callback_on_step_end_tensor_inputs, generator, num_clips=clips)
+        self._check(num_videos_per_prompt, strength, transparent=transparent)
         ground = rgb(background)
-        if transparent and not self.has_alpha:
-            raise LumiereError("this model makes opaque clips: leave transparent out, or choose a model with alpha")
+        stage = self._second_stage(upscale, output_type)
         windows = self._windows(num_frames, window_frames, window_overlap, loop=loop)
-        shape = (len(prompts) * num_videos_per_prompt, *self._sample_shape(num_frames, height, width))
-        if isinstance(generator, list) and len(generator) != shape[0]:
-            raise LumiereError(f"{len(generator)} generators for {shape[0]} clips: give one, or one each")
+        shape = (clips, *self._sample_shape(num_frames, height, width))
         device = self._execution_device
+        kept_on = torch.device("cpu") if offload_frames else device
 
-        text = self._encode(prompts, negative_prompt, guided=scale > 1.0).repeat(num_videos_per_prompt)
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
-            latents = progressive_noise(latents, self.config.noise_correlation, loop=loop)
-        elif latents.shape != shape:
-            raise LumiereError(f"latents have the shape {tuple(latents.shape)}; this call needs {shape}")
-        layout = told_layout(
-            self.unet, layout, self.planner if planner else None, text.hidden_states[: shape[0]], num_frames,
+        text = self._encode(prompts, negative_prompt, guided=scale > 1.0, given=embeds, negative_given=against).repeat(
+            num_videos_per_prompt
+        )
+        noise = self._initial_noise(shape, latents, generator, device, loop=loop)
+        layout = layout_condition(
+            self.unet, layout, self.planner if planner else None, text.hidden_states[:clips], num_frames,
             loop=loop, given=video is not None, generator=generator,
         )  # fmt: skip
-        kept_on = torch.device("cpu") if offload_frames else device
         given = self._given(video, mask, shape, strength, kept_on, background)
-        beside, start, held = None, None, None
+        concat, start, known = None, None, None
         if given is not None and mask is not None:
-            beside = self.encode_condition(given.clips, given.mask)
-            held = self._hold(given.clips, given.mask) if hold_given else None
+            concat = self.encode_condition(given.clips, given.mask)
+            known = self._known_region(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
-        latents = self._denoise(
-            latents.to(kept_on, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale, beside, loop, layout),
+        shared: dict[str, Any] = {"window_batch_size": window_batch_size, "devices": devices}
+        denoised = self._denoise(
+            noise.to(kept_on, self.unet.dtype),
+            Conditions(text, num_frames, scale, rescale, concat, loop, layout),
             windows,
             num_inference_steps=steps,
             start=start,
-            held=held,
-            window_batch_size=window_batch_size,
-            devices=devices,
+            known=known,
             generator=generator,
             callback=callback_on_step_end,
             callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+            **shared,
         )
-        stage = self.super_resolution if upscale is None or upscale else None
-        if upscale and stage is None:
-            raise LumiereError("this model has no super-resolution stage; leave upscale out")
-        pixels = self.codec.decode(latents)
+        if output_type == "latent":
+            self.maybe_free_model_hooks()
+            return LumierePipelineOutput(frames=denoised) if return_dict else (denoised,)
+        pixels = self.codec.decode(denoised)
         pasted = given if paste_given else None
         if pasted is not None:
-            last = stage is None or pasted.sharp_clips is None
+            last = stage is None or pasted.high_res_clips is None
             pixels = pasted.paste_onto(pixels, feather=feather if last else 0)
         if self.has_alpha and not transparent:
             # Before the second stage, which then sees the edges that it is to sharpen.
             pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
+        frames = None
         if stage is not None:
-            sharp = stage(
+            self.maybe_free_model_hooks()  # so that two networks are never on the device at once
+            frames = stage(
                 self._to_user(pixels, "pt"),
-                [prompt for prompt in prompts for _ in range(num_videos_per_prompt)],
-                generator=generator,
+                None if prompts is None else [each for each in prompts for _ in range(num_videos_per_prompt)],
+                prompt_embeds=None if embeds is None else text.hidden_states[:clips],
+                generator=restarted(generator),
                 loop=loop,
-                window_batch_size=window_batch_size,
-                devices=devices,
                 offload_frames=offload_frames,
                 output_type=output_type if pasted is None else "pt",
                 callback_on_step_end=callback_on_step_end,
                 callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+                **shared,
             )[0]
-            if pasted is None:
-                frames = sharp
-            else:
-                pixels = sharp.transpose(1, 2) * 2 - 1
+            if pasted is not None:
+                pixels = frames.transpose(1, 2) * 2 - 1
                 pixels = pasted.paste_onto(premultiply(pixels) if transparent else pixels, feather=feather)
-                frames = self._to_user(pixels, output_type)
-        else:
+        if stage is None or pasted is not None:
             frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _check(
-        self,
-        prompts: list[str],
-        steps: int,
-        num_videos: int,
-        strength: float | None,
-        output_type: str,
-        *,
-        needs_prompt: bool,
-    ) -> None:
-        if not prompts or any(not isinstance(p, str) or (needs_prompt and not p.strip()) for p in prompts):
+    def _prompts(self, prompt: str | list[str] | None, embeds: bool, *, needs_words: bool) -> list[str] | None:
+        """Return the prompts as a list; None where embeddings are given."""
+        if embeds:
+            if prompt is not None:
+                raise LumiereError("give a prompt or prompt_embeds, not both")
+            return None
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        if not prompts or any(not isinstance(p, str) or (needs_words and not p.strip()) for p in prompts):
             raise LumiereError("the prompt is empty: say what the clip should show")
-        if steps < 1 or num_videos < 1:
-            raise LumiereError("the number of steps and of clips must be at least 1")
+        return prompts
+
+    def _check(self, num_videos: int, strength: float | None, *, transparent: bool) -> None:
+        if num_videos < 1:
+            raise LumiereError("the number of clips must be at least 1")
         if strength is not None and not 0 <= strength <= 1:
             raise LumiereError(f"a strength of {strength}: choose 0, which changes nothing, to 1, which keeps nothing")
-        if output_type not in ("np", "pt", "pil"):
-            raise LumiereError(f"output_type {output_type!r}: use 'np', 'pt' or 'pil'")
+        if transparent and not self.has_alpha:
+            raise LumiereError("this model makes opaque clips: leave transparent out, or choose a model with alpha")
+
+    def _second_stage(self, upscale: bool | None, output_type: str) -> LumiereSuperResolutionPipeline | None:
+        """Return the second stage if this call runs it."""
+        if upscale and output_type == "latent":
+            raise LumiereError("output_type 'latent' is the base model's: leave upscale out")
+        if upscale and self.super_resolution is None:
+            raise LumiereError("this model has no super-resolution stage; leave upscale out")
+        return self.super_resolution if upscale or (upscale is None and output_type != "latent") else None
 
     def _given(
         self, video: Any, mask: Any, shape: tuple[int, ...], strength: float | None, device: torch.device,
         background: str,
     ) -> InpaintInput | None:  # fmt: skip
-        """What is given; None where nothing is. `shape` is of the latents."""
+        """Read what is given; None where nothing is. `shape` is of the latents."""
         if video is None and mask is None:
             if strength is not None:
                 raise LumiereError("strength says how far a video may change: give the video too")
@@ -397,7 +344,8 @@ class LumierePipeline(ClipPipeline):
         return given.to(device, self.unet.dtype)
 
     def _windows(self, num_frames: int, length: int | None, overlap: int | None, *, loop: bool) -> Windows:
-        length = length or self.config.window_frames or num_frames
+        if length is None:
+            length = self.config.window_frames or num_frames
         if length % self.unet.frame_multiple:
             raise LumiereError(f"windows of {length} frames: choose a multiple of {self.unet.frame_multiple}")
         if num_frames < 1 or (num_frames < length and num_frames % self.unet.frame_multiple):

@@ -51,7 +51,7 @@ class TextConditions:
         """Some of the prompts."""
         return TextConditions(*(None if x is None else x[rows] for x in self._parts()))  # type: ignore[arg-type]
 
-    def beside(self, other: TextConditions) -> TextConditions:
+    def concat(self, other: TextConditions) -> TextConditions:
         """These prompts, then the other's, in one batch."""
         pairs = zip(self._parts(), other._parts(), strict=True)
         return TextConditions(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))  # type: ignore[arg-type]

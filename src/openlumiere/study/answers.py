@@ -88,7 +88,7 @@ class Showing:
 
     @property
     def clips(self) -> tuple[str, str]:
-        """Names of the left and the right clip."""
+        """Return the names of the left and the right clip."""
         return (self.pair.ours, self.pair.other) if self.ours_left else (self.pair.other, self.pair.ours)
 
 
@@ -218,7 +218,7 @@ class Answers:
         return [(pair.id, side) for pair, side in zip(shown, sides, strict=True)]
 
     def rater(self, token: str) -> Rater | None:
-        """The session of a token, or None."""
+        """Return the session of a token, or None."""
         with self._transaction() as db:
             row = db.execute(
                 "SELECT id, secret, assignment, submit_to FROM raters WHERE token = ?", (digest(token),)
@@ -226,7 +226,7 @@ class Answers:
         return Rater(id=row[0], secret=row[1], assignment=row[2], submit_to=row[3]) if row else None
 
     def showings(self, rater: int) -> list[Showing]:
-        """All pairs of a rater, in order, with what is answered."""
+        """Return all pairs of a rater, in order, with what is answered."""
         with self._transaction() as db:
             plan = db.execute("SELECT position, pair, ours_left FROM plan WHERE rater = ? ORDER BY position", (rater,))
             shown = plan.fetchall()
@@ -263,7 +263,7 @@ class Answers:
         return kept
 
     def judgements(self) -> list[Judgement]:
-        """All answers, in the order in which they came."""
+        """Return all answers, in the order in which they came."""
         with self._transaction() as db:
             rows = db.execute(
                 "SELECT rater, pair, question, choice, ours_left, seconds, at FROM answers "
@@ -278,19 +278,19 @@ class Answers:
         ]  # fmt: skip
 
     def assignments(self) -> list[tuple[int, str, str, str]]:
-        """Raters from Mechanical Turk: number, assignment, HIT and hash of the worker's id."""
+        """Return raters from Mechanical Turk: number, assignment, HIT and hash of the worker's id."""
         with self._transaction() as db:
             return db.execute(
                 "SELECT id, assignment, hit, worker FROM raters WHERE worker IS NOT NULL ORDER BY id"
             ).fetchall()
 
     def raters(self) -> int:
-        """How many have joined."""
+        """Return how many have joined."""
         with self._transaction() as db:
             return int(db.execute("SELECT count(*) FROM raters").fetchone()[0])
 
     def code(self, rater: int) -> str:
-        """What a rater hands in to show that they are done."""
+        """Return what a rater hands in to show that they are done."""
         return self._derive("done", str(rater))[:10]
 
     def _derive(self, purpose: str, text: str) -> str:
@@ -304,7 +304,7 @@ def digest(token: str) -> str:
 
 
 def questions_left(showings: Sequence[Showing]) -> int:
-    """How many questions a rater still has to answer."""
+    """Return how many questions a rater still has to answer."""
     return sum(len(shown.pair.questions) - len(shown.answered) for shown in showings)
 
 

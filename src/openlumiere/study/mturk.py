@@ -28,7 +28,7 @@ _COLUMNS = ("assignment_id", "hit_id", "worker_hash", "code", "complete", "answe
 
 
 def external_question(url: str) -> str:
-    """The ExternalQuestion XML of a page; height 0 fills the worker's window.
+    """Return the ExternalQuestion XML of a page; height 0 fills the worker's window.
 
     Raises:
         LumiereError: the address is not https, which Mechanical Turk asks for.
@@ -44,7 +44,7 @@ def external_question(url: str) -> str:
 
 
 def hit(study: Study, url: str, *, reward: str, raters: int, minutes: int, days: int) -> dict[str, Any]:
-    """What CreateHIT takes: one HIT, an assignment for each rater.
+    """Return what CreateHIT takes: one HIT, an assignment for each rater.
 
     Args:
         reward: US dollars, e.g. "2.50".

@@ -91,12 +91,12 @@ class Study:
     fingerprint: str  # SHA-256 of study.json
 
     def clip(self, name: str) -> Path:
-        """The file of one of the study's clips."""
+        """Return the file of one of the study's clips."""
         return self.folder / "clips" / name
 
     @property
     def shown(self) -> int:
-        """Pairs that each rater sees, checks included."""
+        """Return the number of pairs that each rater sees, checks included."""
         return self.pairs_per_rater + len(self.checks)
 
     def raters_for(self, judgements: int = 400) -> int:
@@ -117,12 +117,12 @@ class _Source:
 
 
 def prompt_key(prompt: str) -> str:
-    """What prompts are matched by: letters and digits in lower case, words parted by single spaces."""
+    """Return what prompts are matched by: letters and digits in lower case, words parted by single spaces."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", prompt).casefold()))
 
 
 def read_folder(folder: Path) -> tuple[dict[str, _Source], list[str]]:
-    """A method's clips by prompt.
+    """Read a method's clips by prompt.
 
     The prompt of a clip is, in this order: what ``prompts.csv`` (columns file, prompt) in the folder says; what
     `lumiere generate` wrote into it; its name without suffix, with spaces for dashes and underscores. Where there is

@@ -56,7 +56,7 @@ class Answer(BaseModel):
 
 
 def create_app(study: Study, answers: Answers) -> FastAPI:
-    """The pages and their interface; see the module's text for who may write what."""
+    """Make the pages and their interface; see the module's text for who may write what."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     clips = {name for pair in (*study.pairs, *study.checks) for name in (pair.ours, pair.other)}
 

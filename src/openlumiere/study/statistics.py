@@ -1,4 +1,4 @@
-"""Answers into figures: how often raters prefer ours, how sure that is, and how far they agree.
+"""From answers to a report: how often raters prefer ours, how sure that is, and how far they agree.
 
 - Win rates with Wilson's 95 % interval (Wilson 1927).
 - An exact two-sided binomial test of each against chance, 1/2; p-values adjusted for the number of comparisons in the
@@ -28,7 +28,7 @@ _TITLES: dict[Question, str] = {"quality": "quality and motion", "text": "match 
 
 
 def binomial_test(successes: int, trials: int) -> float:
-    """Exact two-sided p-value of so many successes under chance 1/2; 1 where nothing was tried."""
+    """Return the exact two-sided p-value of so many successes under chance 1/2; 1 where nothing was tried."""
     fewer = min(successes, trials - successes)
     if 2 * fewer == trials:
         return 1.0
@@ -40,7 +40,7 @@ def binomial_test(successes: int, trials: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: an error among all of them is as rare as each says."""
+    """Return Holm's adjusted p-values, in the order given: an error among all of them is as rare as each says."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
@@ -49,7 +49,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def krippendorff_alpha(units: Iterable[Sequence[Any]]) -> float | None:
-    """Agreement beyond chance on nominal data: 1 perfect, 0 chance, below 0 worse.
+    """Return the agreement beyond chance on nominal data: 1 perfect, 0 chance, below 0 worse.
 
     Args:
         units: for each thing judged, the values that it was given, by any number of raters. Single ones don't count.
@@ -70,7 +70,7 @@ def krippendorff_alpha(units: Iterable[Sequence[Any]]) -> float | None:
 
 
 def make_report(study: Study, judgements: Sequence[Judgement], *, max_failed: float = 0.2) -> Report:
-    """Figures of a study.
+    """Return the report of a study.
 
     A rater who failed more than `max_failed` of the attention checks that they answered is left out with all answers.
     One who has answered no check yet stays in. Both are counted. Answers of raters who stopped early count.
@@ -161,7 +161,7 @@ def _agreement(answers: Sequence[Judgement]) -> Report:
 
 
 def markdown(report: Report) -> str:
-    """The report to read."""
+    """Return the report to read."""
     raters, answers, left = report["raters"], report["answers"], report["left_side"]
     low, high = (f"{100 * bound:.0f}" for bound in left["interval_95"])
     limit = report["protocol"]["max_failed"]
@@ -228,7 +228,7 @@ def _cell(text: str) -> str:
 
 
 def plot(report: Report, path: Path) -> None:
-    """Stacked horizontal bars, as the paper's: one for each baseline and question, ours on the left."""
+    """Draw stacked horizontal bars, as the paper's: one for each baseline and question, ours on the left."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -266,7 +266,7 @@ def plot(report: Report, path: Path) -> None:
 
 
 def report_study(folder: Path, output: Path, *, max_failed: float = 0.2) -> Report:
-    """Report on a study's answers so far: ``report.json``, ``report.md`` and ``report.png`` in a folder.
+    """Write a study's answers so far as ``report.json``, ``report.md`` and ``report.png`` in a folder.
 
     Raises:
         LumiereError: as `load_study` and `make_report`.

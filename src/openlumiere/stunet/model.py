@@ -13,19 +13,17 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from openlumiere.clock import frame_position
 from openlumiere.errors import LumiereError
 
 from . import weights
 from .blocks import TemporalDownsample, TemporalUpsample
 from .condition import check_condition
+from .embedding import embed_clip
 from .modulation import DEFAULT_HARMONICS
 from .t2i import (
-    LAYOUT_DIM,
     Conditioning,
     attend,
     check_structure,
-    embed,
     fold_frames,
     layers_of,
     resample_space,
@@ -279,11 +277,22 @@ class STUNet(ModelMixin, ConfigMixin):
                 f"{frames} frames: this network halves time {self.frame_multiple.bit_length() - 1} times, "
                 f"so choose a multiple of {self.frame_multiple}"
             )
-        conditioning = self._conditioning(
-            sample, timestep, encoder_hidden_states, condition, class_labels, timestep_cond, encoder_attention_mask,
-            added_cond_kwargs, frame_positions, layout,
-        )  # fmt: skip
         t2i, temporal = self.spatial, self.temporal
+        conditioning = embed_clip(
+            t2i,
+            temporal.conditioning,
+            sample,
+            timestep,
+            encoder_hidden_states,
+            condition=condition if self.config["condition_blocks"] else None,
+            masks=self._pooling_masks,
+            class_labels=class_labels,
+            timestep_cond=timestep_cond,
+            text_mask=encoder_attention_mask,
+            added=added_cond_kwargs,
+            positions=frame_positions,
+            layout=layout,
+        )
 
         noisy = fold_frames(2 * sample - 1.0 if t2i.config["center_input_sample"] else sample)
         x = t2i.conv_in(noisy)
@@ -329,64 +338,17 @@ class STUNet(ModelMixin, ConfigMixin):
         out = out.unflatten(0, (batch, frames)).transpose(1, 2)
         return STUNetOutput(sample=out) if return_dict else (out,)
 
-    def _conditioning(
-        self, sample: torch.Tensor, timestep: torch.Tensor | float | int, text: torch.Tensor,
-        condition: torch.Tensor | None, class_labels: torch.Tensor | None, timestep_cond: torch.Tensor | None,
-        text_mask: torch.Tensor | None, added: dict[str, torch.Tensor] | None, positions: torch.Tensor | None,
-        layout: torch.Tensor | None,
-    ) -> Conditioning:  # fmt: skip
-        """Embed all that the clip is denoised with; arguments as `forward`'s."""
-        t2i, frames = self.spatial, sample.shape[2]
-        layout = self._layout(layout, class_labels, sample)
-
-        def embedded(labels: torch.Tensor | None) -> torch.Tensor:
-            return embed(t2i, sample, timestep, text, labels, timestep_cond, added)
-
-        embedding = embedded(class_labels if layout is None else layout)
-        if embedding.ndim == 2:
-            embedding = embedding[:, None].expand(-1, frames, -1)
-        temporal = None
-        if self.temporal.conditioning is not None:
-            without_layout = embedding[:, 0] if layout is None else embedded(torch.zeros_like(layout[:, 0]))
-            positions = _positions(sample) if positions is None else positions.to(sample.device, torch.float32)
-            temporal, steering = self.temporal.conditioning(text, without_layout, positions, layout)
-            embedding = embedding + steering
-        bias = None if text_mask is None else (1 - text_mask.to(sample.dtype))[:, None] * -10000.0
-        own, channels = t2i.config["in_channels"], self.config["condition_channels"]
-        return Conditioning(
-            embedding=embedding,
-            text=t2i.process_encoder_hidden_states(text, added or {}),
-            text_bias=bias,
-            temporal=temporal,
-            condition=condition if self.config["condition_blocks"] else None,
-            masks=channels - own if self.config["condition_pooling"] == "max" else 0,
-            frames=frames,
-        )
-
     @property
     def takes_layout(self) -> bool:
         """Whether the network takes a layout, see `forward`."""
         return takes_layout(self.spatial)
 
-    def _layout(
-        self, layout: torch.Tensor | None, class_labels: torch.Tensor | None, sample: torch.Tensor
-    ) -> torch.Tensor | None:
-        """Return the layout of each frame, (B, F, 6), zeros where it is not known; None for T2Is that take none."""
-        batch, _, frames, *_ = sample.shape
-        if not self.takes_layout:
-            if layout is not None:
-                raise LumiereError("this network's T2I was not trained to be told a layout; leave it out")
-            return None
-        if layout is not None and class_labels is not None:
-            raise LumiereError("give a layout for each frame, or one as class_labels for all, not both")
-        if layout is None:
-            layout = sample.new_zeros(batch, LAYOUT_DIM) if class_labels is None else class_labels
-            layout = layout[:, None].expand(-1, frames, -1)
-        if layout.shape != (batch, frames, LAYOUT_DIM):
-            raise LumiereError(
-                f"a layout of shape {tuple(layout.shape)}; this clip needs {(batch, frames, LAYOUT_DIM)}"
-            )
-        return layout.to(sample)
+    @property
+    def _pooling_masks(self) -> int:
+        """Channels of M by which the condition is pooled over time, see `pool_condition`."""
+        if not self.config["condition_blocks"] or self.config["condition_pooling"] == "first":
+            return 0
+        return int(self.config["condition_channels"] - self.spatial.config["in_channels"])
 
     def _split(self, sample: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Split the noisy clip from the condition, where there is one."""
@@ -426,10 +388,3 @@ class STUNet(ModelMixin, ConfigMixin):
                 return sampler(x, frames), frames * 2
             case _:
                 return x, frames
-
-
-def _positions(sample: torch.Tensor) -> torch.Tensor:
-    """Return where the frames of a whole clip are in it, (B, F)."""
-    batch, _, frames, *_ = sample.shape
-    evenly = frame_position(torch.arange(frames, device=sample.device, dtype=torch.float32), frames)
-    return evenly.expand(batch, -1)

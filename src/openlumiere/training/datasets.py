@@ -90,8 +90,8 @@ def make_dataset(
         case "emoji":
             return EmojiClips(
                 Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
-                every=data.frame_stride, window=1 if single_frame else data.window, seed=config.seed, pool=data.pool,
-                with_motion=data.with_motion, channels=data.channels if channels is None else channels,
+                frame_stride=data.frame_stride, window=1 if single_frame else data.window, seed=config.seed,
+                pool=data.pool, with_motion=data.with_motion, channels=data.channels if channels is None else channels,
                 transparent=data.transparent, alpha=config.stage == "conditional", crop=data.crop,
                 device=device if data.on_device else "cpu",
             )  # fmt: skip
@@ -109,10 +109,10 @@ def make_dataset(
                 raise LumiereError(
                     "data.kind artwork: single pictures with transparency, for stage ssr-image with data.channels=4"
                 )
-            return ArtworkClips(Path(data.folder), size=size, crop=data.crop, seed=config.seed, sharp=True)
+            return ArtworkClips(Path(data.folder), size=size, crop=data.crop, seed=config.seed, native_size=True)
         case "pictures":
-            from openlumiere.data.style_images import StylePictures
+            from openlumiere.data.style_images import StyleImages
 
-            return StylePictures(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
+            return StyleImages(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
         case _:
             raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, pictures or artwork")

@@ -28,11 +28,6 @@ from .stages.t2v import TextToVideo
 
 _STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
 _INDEX = "model_index.json"
-# What the second stage is told by the pipeline that carries it.
-_SECOND_STAGE = (
-    "pixel_unshuffle", "scale", "residual_scale", "enlarge_low_res", "residual_base", "num_inference_steps",
-    "guidance_scale", "timestep_shift", "noise_correlation", "window_frames", "window_overlap", "noise_level",
-)  # fmt: skip
 
 
 def export(
@@ -70,8 +65,8 @@ def export(
         config = _config(run, *_STAGES)
         pipe = _STAGES[config.stage].build(config)
         _take_average(run, pipe.unet, dtype)
-        if pipe.sr_unet is not None:  # of the model that the run started from
-            nn.Module.to(pipe.sr_unet, dtype)
+        if pipe.super_resolution is not None:  # of the model that the run started from
+            nn.Module.to(pipe.super_resolution.unet, dtype)
     defaults = {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -86,10 +81,8 @@ def export(
                 f"it alone: lumiere upscale CLIP --model {super_resolution}/export/pipeline"
             )
         _take_average(super_resolution, second.unet, dtype)
-        pipe.register_modules(sr_unet=second.unet, sr_scheduler=second.scheduler)
-        options = {key: second.config[key] for key in _SECOND_STAGE}
-        options |= _given({"num_inference_steps": upscale_steps, "noise_level": noise_level})
-        pipe.register_to_config(super_resolution=options)
+        pipe.register_modules(super_resolution=second)
+        second.register_to_config(**_given({"num_inference_steps": upscale_steps, "noise_level": noise_level}))
     if planner is not None:
         pipe.register_modules(planner=_read_planner(planner, pipe, dtype))
     _forget_origin(pipe)
@@ -159,7 +152,8 @@ def _read_planner(run: Path, pipe: LumierePipeline, dtype: torch.dtype) -> PathP
 
 def _forget_origin(pipe: LumierePipeline) -> None:
     """Leave out the folders that parts were loaded from, which mean nothing elsewhere."""
-    for part in (pipe, *pipe.components.values()):
+    stage = pipe.super_resolution
+    for part in (pipe, *pipe.components.values(), *(() if stage is None else stage.components.values())):
         if isinstance(part, ConfigMixin):
             kept = {key: value for key, value in part.config.items() if key != "_name_or_path"}
             part._internal_dict = FrozenDict(kept)

@@ -32,8 +32,8 @@ def opaque(pixels: np.ndarray, background: str = "white") -> np.ndarray:
 def bleed(frames: np.ndarray) -> np.ndarray:
     """Give fully transparent pixels the colours of the edges near them, and far from all the clip's mean colour.
 
-    Encoders that blur or halve the resolution of colours would else mix the colour that happens to lie there, mostly
-    black, into the visible edge: a dark fringe. Smooth as it is, the filling costs few bytes.
+    Encoders that blur or halve the resolution of colours would otherwise mix the colour that happens to lie there,
+    mostly black, into the visible edge: a dark fringe. The filling is smooth, so it costs few bytes.
 
     Args:
         frames: uint8, (frames, height, width, 4).
@@ -49,9 +49,9 @@ def bleed(frames: np.ndarray) -> np.ndarray:
     return bled
 
 
-def _filling(picture: Image.Image, ground: tuple[int, ...]) -> np.ndarray:
-    """Push-pull: the picture halved again and again, each size laid over the next smaller one, enlarged."""
-    levels = [picture]
+def _filling(frame: Image.Image, ground: tuple[int, ...]) -> np.ndarray:
+    """Fill by push-pull: the frame is halved again and again, each size laid over the next smaller one, upsampled."""
+    levels = [frame]
     while len(levels) <= _BLEED_LEVELS and max(levels[-1].size) > 1:
         width, height = levels[-1].size
         # Pillow weighs colours by alpha when it resizes RGBA.
@@ -63,14 +63,14 @@ def _filling(picture: Image.Image, ground: tuple[int, ...]) -> np.ndarray:
 
 
 def one_bit(alpha: np.ndarray) -> np.ndarray:
-    """Which pixels to show where they can only be shown or not: uint8 (height, width) -> bool.
+    """Threshold alpha, where pixels can only be shown or not: uint8 (height, width) -> bool.
 
     Wide fades are dithered in a fixed pattern, which does not flicker; an edge that is merely antialiased is cut where
     alpha is a half, as dots along it would look torn.
     """
-    picture = Image.fromarray(np.ascontiguousarray(alpha))
+    plane = Image.fromarray(np.ascontiguousarray(alpha))
     least, most = (
-        np.asarray(picture.filter(find(_EDGE))) for find in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
+        np.asarray(plane.filter(find(_EDGE))) for find in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
     )  # fmt: skip
     low, high = _ONE_BIT_RANGE
     height, width = alpha.shape
@@ -81,7 +81,7 @@ def one_bit(alpha: np.ndarray) -> np.ndarray:
 
 
 def _bayer(side: int) -> np.ndarray:
-    """Bayer's matrix of thresholds in (0, 1); `side` is a power of 2."""
+    """Return Bayer's matrix of thresholds in (0, 1); `side` is a power of 2."""
     matrix = np.zeros((1, 1))
     while len(matrix) < side:
         matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])

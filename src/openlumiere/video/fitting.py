@@ -60,12 +60,12 @@ def read_picture(path: str | Path, *, background: str | None = "white") -> Image
 
 
 def read_mask_picture(path: str | Path) -> Image.Image:
-    """As `read_picture`, of a mask: gray, what is transparent is black."""
+    """Read a mask as `read_picture` reads a picture: gray, what is transparent is black."""
     return over(_read(Path(path)), "black").convert("L")
 
 
 def over(picture: Image.Image, background: str | None) -> Image.Image:
-    """A picture as RGB, what is transparent laid over a colour; None = as RGBA if it has alpha."""
+    """Lay a picture over a colour: RGB; None = keep alpha, RGBA, if it has any."""
     if "A" not in picture.getbands():
         return picture.convert("RGB")
     if background is None:
@@ -166,7 +166,7 @@ def read_mask(
 
 
 def _timed(path: Path, fps: float | None, max_frames: int | None = None) -> tuple[Iterator[Image.Image], float]:
-    """Frames at a rate, decoded as they are asked for, and the rate."""
+    """Return the frames at a rate, decoded as they are asked for, and the rate."""
     shape = probe(path)
     rate = fps or shape.fps
     count = max(round(shape.duration * rate), 1)

@@ -64,11 +64,14 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
     """Open a video for reading: its container and its first video stream.
 
     Raises:
-        LumiereError: corrupt, or no video stream in it.
+        LumiereError: corrupt, no video stream in it, or one of an unknown codec.
     """
     import av
 
     with decoding_errors(path), av.open(str(path)) as container:
         if not container.streams.video:
             raise LumiereError(f"{path} has no picture, only sound; give a video")
-        yield container, container.streams.video[0]
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise LumiereError(f"{path} holds video of a codec that is not known here; convert it to H.264")
+        yield container, stream

@@ -110,7 +110,7 @@ def _straight(colours: np.ndarray) -> np.ndarray:
 
 
 def _assign(points: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centre of each point, and the squared distance; in pieces that fit the cache."""
+    """Find the nearest centre of each point, and the squared distance; in pieces that fit the cache."""
     own, distance = np.empty(len(points), np.intp), np.empty(len(points), np.float32)
     norms = np.square(centres).sum(1)
     for i in range(0, len(points), 4096):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MERGING = frozenset({".webp", ".gif", ".apng"})
 # Formats whose clock counts milliseconds: a frame's length says less of the rate than the note does.
 _COARSE = frozenset({".webm", ".mkv"})
-# FFmpeg's own decoders drop the alpha that VP8 and VP9 keep in a second stream beside each frame.
+# FFmpeg's own decoders drop the alpha that VP8 and VP9 keep in a second stream with each frame.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _SHORTEST_DELAY, _USUAL_DELAY = 0.010, 0.100  # browsers show delays of 10 ms and less as 100 ms
 _UNEVEN = 0.5  # frames that last so much more or less than the average, as a share of it, make a rate variable
@@ -118,7 +118,7 @@ def iter_frames(path: str | Path, *, start: float = 0.0) -> Iterator[Frame]:
 
 
 def sample_frames(path: str | Path, times: list[float]) -> Iterator[np.ndarray]:
-    """The frame on screen at each of `times` (s, rising), decoded near them only.
+    """Read the frame on screen at each of `times` (s, rising), decoding near them only.
 
     Equal frames that follow each other are the same array.
 
@@ -138,7 +138,7 @@ def sample_frames(path: str | Path, times: list[float]) -> Iterator[np.ndarray]:
 
 
 def probe(path: str | Path) -> ClipInfo:
-    """Size, duration and rate of a clip: a video's from its headers, first frame and last packets, without
+    """Measure size, duration and rate of a clip: a video's by its headers, first frame and last packets, without
     decoding the rest; a picture's or folder's by going through it.
 
     Raises:
@@ -154,8 +154,8 @@ def probe(path: str | Path) -> ClipInfo:
 
 
 def _true_rate(path: Path, count: int, duration: float) -> tuple[int, float]:
-    """Number of frames and rate: of the note, where pictures hold runs of equal frames as one, or a video's clock is
-    coarse; else as stored.
+    """Return number of frames and rate: of the note, where the format holds runs of equal frames as one, or its clock
+    is coarse; else as stored.
     """
     suffix = path.suffix.lower()
     animated_png = suffix == ".png" and count > 1
@@ -176,7 +176,7 @@ def _time_base(stream: av.VideoStream) -> float:
 
 
 def _duration(stream: av.VideoStream) -> float | None:
-    """The stream's length in seconds, as its header says; None where it doesn't."""
+    """Return the stream's length in seconds, as its header says; None where it doesn't."""
     if stream.duration:
         return stream.duration * _time_base(stream)
     tag = stream.metadata.get("DURATION", "")  # Matroska and WebM: 00:00:05.000000000
@@ -194,7 +194,7 @@ def _check_whole(path: Path, stream: av.VideoStream, end: float) -> None:
 
 
 def _video_frames(path: Path, start: float) -> Iterator[Frame]:
-    """Frames from `start` on; a frame ends where the next one starts, whatever its header says."""
+    """Decode frames from `start` on; a frame ends where the next one starts, whatever its header says."""
     with open_video(path) as (container, stream):
         base, origin = _time_base(stream), stream.start_time or 0
 
@@ -224,7 +224,7 @@ def _video_frames(path: Path, start: float) -> Iterator[Frame]:
 
 
 def video_frames_with_alpha(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Frames from where the container stands, with the alpha that they have."""
+    """Decode frames from where the container stands, with the alpha that they have."""
     import av
 
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
@@ -238,7 +238,10 @@ def video_frames_with_alpha(container: av.container.InputContainer, stream: av.V
 
 
 def _converter(path: Path, frame: av.VideoFrame, stream: av.VideoStream) -> Callable[[], np.ndarray]:
-    """Upright RGB or RGBA, pixels square. High-definition video without a colour tag is BT.709, as players take it."""
+    """Return a function that converts a frame: upright RGB or RGBA, pixels square.
+
+    High-definition video without a colour tag is BT.709, as players take it.
+    """
 
     def pixels() -> np.ndarray:
         from av.video.reformatter import Colorspace, Interpolation
@@ -280,7 +283,7 @@ def _probe_video(path: Path) -> ClipInfo:
 
 
 def _picture_frames(path: Path, start: float) -> Iterator[Frame]:
-    """Frames of an animated picture, RGBA; delays of 10 ms and less last 100 ms, as in browsers."""
+    """Decode an animated picture: RGBA; delays of 10 ms and less last 100 ms, as in browsers."""
     with decoding_errors(path), Image.open(path) as picture:
         clock, count, still = 0.0, getattr(picture, "n_frames", 1), 0.0
         if count == 1 and path.suffix.lower() in _MERGING:  # a single frame is stored without its duration

@@ -1,4 +1,4 @@
-"""The emoji data set as training sees it: clips, or single frames of them, drawn on the fly."""
+"""The emoji data set as training sees it: clips, or frames of them, drawn on the fly."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
 from .drawing import Sprites, crop_path, draw_batch, ground, over
-from .scenes import SceneSampler, check_sampling, vocabulary
+from .motions import check_sampling
+from .scenes import SceneSampler
 from .shards import load_atlases
+from .vocabulary import vocabulary
 
 
 class Sample(TypedDict):
@@ -46,27 +48,29 @@ class EmojiClips(Dataset[Sample]):
         size: height and width in pixels.
         num_frames: length of a clip.
         fps: of such a clip; motions that lead anywhere spread over it, all others go on in real time.
-        every: give every n-th frame alone, from the first.
-        window: give this many consecutive ones of them, at a random place; 0 = all of them.
+        frame_stride: give every n-th frame alone, from the first.
+        window: give this many consecutive ones of them, from a random one on; 0 = all of them.
         pool, with_motion: see `SceneSampler`.
         channels: 3 = RGB over a plain background; 4 = premultiplied RGBA, opaque but for transparent scenes.
         transparent: fraction of RGBA scenes that have no background.
         alpha: give the subject's alpha too.
-        side: of the pictures that clips are drawn from; None = twice `size`.
-        crop: show a square of so many pixels of each frame, at a random place about the subject, which is drawn no
-            larger than its pictures are: a part of a large frame that is sharp. 0 = whole frames.
+        side: of the subjects' own frames, that clips are drawn from; None = twice `size`.
+        crop: show a square of so many pixels of each frame, somewhere about the subject, which is drawn no larger
+            than its own frames are: a part of a large frame that is sharp. 0 = whole frames.
         device: where clips are drawn.
     """
 
     def __init__(
         self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, fps: float = FPS,
-        every: int = 1, window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0, channels: int = 3,
-        transparent: float = 0.25, alpha: bool = False, side: int | None = None, crop: int = 0,
+        frame_stride: int = 1, window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0,
+        channels: int = 3, transparent: float = 0.25, alpha: bool = False, side: int | None = None, crop: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        if not 1 <= every <= num_frames:
-            raise LumiereError(f"every {every}. frame of clips of {num_frames}: choose 1 to {num_frames}")
-        self.frames = range(0, num_frames, every)
+        if not 1 <= frame_stride <= num_frames:
+            raise LumiereError(
+                f"a frame stride of {frame_stride} in clips of {num_frames} frames: choose 1 to {num_frames}"
+            )
+        self.frames = range(0, num_frames, frame_stride)
         if not 0 <= window <= len(self.frames):
             raise LumiereError(
                 f"a window of {window} frames of clips of {len(self.frames)}: choose 0 to {len(self.frames)}"
@@ -78,7 +82,7 @@ class EmojiClips(Dataset[Sample]):
         if channels not in (3, 4):
             raise LumiereError(f"{channels} channels: choose 3 (RGB) or 4 (RGBA)")
         if (window or len(self.frames)) > 1:
-            check_sampling(fps / every)
+            check_sampling(fps / frame_stride)
         self.size, self.num_frames, self.fps, self.window, self.seed = size, num_frames, fps, window, seed
         self.channels, self.alpha, self.crop = channels, alpha, crop
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
@@ -92,7 +96,7 @@ class EmojiClips(Dataset[Sample]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """A batch, drawn at once; PyTorch's loader asks for batches so."""
+        """Draw a batch at once; PyTorch's loader asks for batches so."""
         scenes = [self.scenes(index) for index in indices]
         frames = np.array([self._frames(index) for index in indices])
         drawn, poses = draw_batch(
@@ -104,13 +108,13 @@ class EmojiClips(Dataset[Sample]):
         pixels = (pixels * 2.0 - 1.0).clamp(-1.0, 1.0)
         layouts = layout_of(poses)
         # A whole clip's frames are where networks take them to be.
-        told = self.window > 0 or self.num_frames % len(self.frames) > 0
+        positioned = self.window > 0 or self.num_frames % len(self.frames) > 0
         samples = []
         for row, scene in enumerate(scenes):
             sample = Sample(pixels=pixels[row], caption=scene.caption, layout=layouts[row])
             if self.alpha:
                 sample["alpha"] = drawn[row, 3:].clamp(0.0, 1.0)
-            if told:
+            if positioned:
                 sample["frame_positions"] = frame_position(torch.from_numpy(frames[row]).float(), self.num_frames)
             samples.append(sample)
         return samples
@@ -121,7 +125,7 @@ class EmojiClips(Dataset[Sample]):
         return crop_path(path, rng, zoom=self.size / self.crop, largest=largest)
 
     def _frames(self, index: int) -> range:
-        """The frames of the clip that item `index` shows."""
+        """Return which frames of its clip item `index` shows."""
         if not self.window:
             return self.frames
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)

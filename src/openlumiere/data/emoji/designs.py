@@ -2,7 +2,7 @@
 
 Flat and high-contrast Fluent Emoji (MIT), Noto Emoji (Apache 2.0) and Twemoji (CC-BY 4.0), as Iconify packs them for
 npm; and a pencil sketch, made of the animated emoji's own first frames. Each design is a folder of PNG files with
-transparency, one a subject of the vocabulary, under the subject's key.
+transparency, one for each subject of the vocabulary, named by its key.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import replacing
 
-from .scenes import vocabulary
 from .shards import fetch_package, iterate
+from .vocabulary import vocabulary
 
 SKETCH = "sketch"
 
@@ -49,7 +50,7 @@ def build(out: Path, *, emoji: Path | None = None, size: int = 128, cache: Path 
     Args:
         out: folder for the designs' folders.
         emoji: folder that `lumiere data emoji` wrote, for the sketch; None = leave that out.
-        size: side of the pictures in pixels.
+        size: side of the images in pixels.
         cache: folder with, or for, the npm packages' archives.
 
     Returns:
@@ -65,9 +66,8 @@ def build(out: Path, *, emoji: Path | None = None, size: int = 128, cache: Path 
 
 
 def _rasterise(archive: Path, folder: Path, size: int) -> list[str]:
-    """Draw a design's subjects; returns those that it lacks."""
+    """Draw a design's subjects; return those that it lacks."""
     icons, codes = icon_set(archive)
-    folder.mkdir(parents=True, exist_ok=True)
     lacking = []
     for key, entry in vocabulary()["subjects"].items():
         code = entry["emoji"]
@@ -75,12 +75,12 @@ def _rasterise(archive: Path, folder: Path, size: int) -> list[str]:
         if icon is None or icon not in icons["icons"]:
             lacking.append(key)
             continue
-        draw_icon(icons, icon, size).save(folder / f"{key}.png")
+        _save(draw_icon(icons, icon, size), folder / f"{key}.png")
     return lacking
 
 
 def icon_set(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """An Iconify package's icons, and the names of those that have code points, by code points."""
+    """Read an Iconify package: its icons, and the names of those that have code points, by code points."""
     with tarfile.open(archive) as tar:
         icons = json.loads(_member(tar, "package/icons.json"))
         # Sets that are no emoji have no code points.
@@ -89,7 +89,7 @@ def icon_set(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def draw_icon(icons: dict[str, Any], name: str, size: int) -> Image.Image:
-    """One icon of a set as RGBA, `size` pixels wide and high."""
+    """Draw one icon of a set as RGBA, `size` pixels wide and high."""
     import resvg_py
 
     drawn = icons["icons"][name]
@@ -107,21 +107,25 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def _sketch(emoji: Path, folder: Path, size: int) -> None:
-    """Pencil drawings of the animated emoji: the picture divided by its own blurred negative, as in darkrooms."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Draw the animated emoji in pencil: each first frame divided by its own blurred negative, as in darkrooms."""
     key_of = {entry["emoji"]: key for key, entry in vocabulary()["subjects"].items()}
     for meta, frames in iterate(emoji, list(key_of)):
-        picture = Image.fromarray(frames[0]).resize((size, size), Image.Resampling.LANCZOS)
-        _pencil(picture).save(folder / f"{key_of[meta['emoji']]}.png")
+        frame = Image.fromarray(frames[0]).resize((size, size), Image.Resampling.LANCZOS)
+        _save(_pencil(frame), folder / f"{key_of[meta['emoji']]}.png")
 
 
-def _pencil(picture: Image.Image) -> Image.Image:
-    """Of an RGBA picture; gray lines on white, transparent where the picture is."""
-    paper = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("L")
-    soft = ImageOps.invert(paper).filter(ImageFilter.GaussianBlur(picture.width / 32))
-    light = np.asarray(paper, np.float32) * 255 / np.maximum(255 - np.asarray(soft, np.float32), 1)
+def _pencil(frame: Image.Image) -> Image.Image:
+    """Turn an RGBA frame into gray lines on white, transparent where the frame is."""
+    paper = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame).convert("L")
+    blurred = ImageOps.invert(paper).filter(ImageFilter.GaussianBlur(frame.width / 32))
+    light = np.asarray(paper, np.float32) * 255 / np.maximum(255 - np.asarray(blurred, np.float32), 1)
     lines = Image.fromarray(light.clip(0, 255).astype(np.uint8))
-    edges = ImageOps.invert(picture.getchannel("A").filter(ImageFilter.FIND_EDGES))
+    edges = ImageOps.invert(frame.getchannel("A").filter(ImageFilter.FIND_EDGES))
     drawn = ImageChops.multiply(lines, edges).convert("RGBA")
-    drawn.putalpha(picture.getchannel("A"))
+    drawn.putalpha(frame.getchannel("A"))
     return drawn
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    with replacing(path) as unfinished:
+        image.save(unfinished, "PNG")

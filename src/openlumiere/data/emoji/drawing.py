@@ -1,4 +1,4 @@
-"""Draws scenes: a subject's RGBA animation, placed and moved, over a plain background or none."""
+"""Drawing scenes: a subject's RGBA animation, placed and moved, over a plain background or none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from openlumiere.clock import clip_seconds, frame_seconds
 from openlumiere.errors import LumiereError
 
-from .scenes import SECONDS, TRANSPARENT, Scene, animation_frames, trajectory, vocabulary
+from .motions import SECONDS, trajectory
+from .scenes import animation_frames
+from .vocabulary import TRANSPARENT, Scene, vocabulary
 
-# Pictures are drawn this many times larger and averaged down, so that their edges are smooth.
+# Frames are drawn this many times larger and averaged down, so that edges are smooth.
 _SUPERSAMPLING = 2
-# Pixels of a picture that a drawn one may step over: above, every second one would be missed.
+# Pixels of a source that a drawn pixel may step over: above, every second one would be missed.
 _LARGEST_STEP = 1.5
 # Frames are drawn so many pixels at once (before averaging down): on a CPU what its cache holds, which is twice as fast
 # as more; elsewhere what bounds the memory, some 16 floats a pixel.
@@ -25,7 +27,7 @@ _PIXELS_AT_ONCE_CPU, _PIXELS_AT_ONCE = 2**18, 2**24
 
 @dataclass(frozen=True)
 class Atlas:
-    """One subject's animation loop, or its one picture.
+    """One subject's animation loop, or its one frame.
 
     Attributes:
         key: the subject's key.
@@ -40,27 +42,27 @@ class Atlas:
     fps: float = 16.0
 
 
-def render(pictures: torch.Tensor, poses: torch.Tensor, *, size: int) -> torch.Tensor:
-    """Draw each picture in a frame of its own, on any device.
+def render(sources: torch.Tensor, poses: torch.Tensor, *, size: int) -> torch.Tensor:
+    """Draw each source in a frame of its own, on any device.
 
     Args:
-        pictures: premultiplied RGBA, (N, 4, S, S), uint8 or float in [0, 1].
-        poses: (N, 4): centre x, centre y (in [-1, 1] of the frame, y down), side of the picture as a fraction of the
+        sources: premultiplied RGBA, (N, 4, S, S), uint8 or float in [0, 1].
+        poses: (N, 4): centre x, centre y (in [-1, 1] of the frame, y down), side of the source as a fraction of the
             frame's, angle in radians (clockwise on screen).
         size: height and width of the frames in pixels.
 
     Returns:
-        Premultiplied RGBA in [0, 1], float32, (N, 4, size, size); transparent around the picture.
+        Premultiplied RGBA in [0, 1], float32, (N, 4, size, size); transparent around the source.
     """
     fine = size * _SUPERSAMPLING
-    step = pictures.shape[-1] / (poses[:, 2] * fine)
-    # Small copies of large pictures are drawn of pictures averaged beforehand, or details would alias.
-    at_once = max((_PIXELS_AT_ONCE_CPU if pictures.device.type == "cpu" else _PIXELS_AT_ONCE) // fine**2, 1)
+    step = sources.shape[-1] / (poses[:, 2] * fine)
+    # Small copies of large sources are drawn of sources averaged beforehand, or details would alias.
+    at_once = max((_PIXELS_AT_ONCE_CPU if sources.device.type == "cpu" else _PIXELS_AT_ONCE) // fine**2, 1)
     halvings = (step / _LARGEST_STEP).log2().ceil().clamp(0, 4).long()
-    frames = torch.empty(len(pictures), 4, size, size, device=pictures.device)
+    frames = torch.empty(len(sources), 4, size, size, device=sources.device)
     for level in halvings.unique().tolist():
         for chosen in (halvings == level).nonzero()[:, 0].split(at_once):
-            source = pictures[chosen]
+            source = sources[chosen]
             source = source.float() / 255.0 if source.dtype == torch.uint8 else source.float()
             source = F.avg_pool2d(source, 2**level) if level else source
             grid = F.affine_grid(_from_frame(poses[chosen]), [len(chosen), 4, fine, fine], align_corners=False)
@@ -69,7 +71,7 @@ def render(pictures: torch.Tensor, poses: torch.Tensor, *, size: int) -> torch.T
 
 
 def _from_frame(poses: torch.Tensor) -> torch.Tensor:
-    """The affine maps (N, 2, 3) from a frame's coordinates to its picture's: rotate back about the centre, scale."""
+    """Return the affine maps, (N, 2, 3), from a frame's coordinates to its source's: rotate back, scale."""
     x, y, side, angle = poses.float().unbind(1)
     cos, sin = torch.cos(angle) / side, torch.sin(angle) / side
     across = torch.stack([cos, sin, -(cos * x + sin * y)], dim=1)
@@ -84,7 +86,7 @@ def draw_batch(
     size: int,
     seconds: np.ndarray,
     duration: float = SECONDS,
-    held_out_animation: bool = False,
+    test_animation: bool = False,
     view: Callable[[int, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a clip of each scene, on the device of `sprites`.
@@ -93,14 +95,14 @@ def draw_batch(
         size: height and width in pixels.
         seconds: when to draw the clips, from their start: (F,), or (B, F) with times of each scene's own.
         duration: of the whole clips in seconds, see `trajectory`.
-        held_out_animation: draw the held-out half of the subjects' animations, where there is one.
-        view: a scene's place in the batch and its path, (F, 4), to the path that is drawn; see `crop_path`.
+        test_animation: draw the test half of the subjects' animations, where there is one.
+        view: maps a scene's index in the batch and its path, (F, 4), to the path that is drawn; see `crop_path`.
 
     Returns:
         The subjects, premultiplied RGBA in [0, 1], (B, 4, F, size, size); and their poses, (B, F, 4), see `render`.
     """
     times = np.broadcast_to(seconds, (len(scenes), np.shape(seconds)[-1]))
-    chosen = [sprites.shown(scene, at, held_out=held_out_animation) for scene, at in zip(scenes, times, strict=True)]
+    chosen = [sprites.frame_indices(scene, at, test=test_animation) for scene, at in zip(scenes, times, strict=True)]
     paths = np.stack([trajectory(scene, at, duration) for scene, at in zip(scenes, times, strict=True)])
     if view is not None:
         paths = np.stack([view(row, path) for row, path in enumerate(paths)])
@@ -111,13 +113,13 @@ def draw_batch(
 
 
 def crop_path(path: np.ndarray, rng: np.random.Generator, *, zoom: float, largest: float) -> np.ndarray:
-    """A path as seen from a square part of the frame, at a random place about the subject, the same in all frames.
+    """Return a path as seen from a square crop of the frame, somewhere about the subject, the same in all frames.
 
     Args:
         path: of poses, (F, 4), see `render`.
-        zoom: the frame's side by that of the part, 1 or more.
+        zoom: the frame's side by that of the crop, 1 or more.
         largest: the subject becomes so large at most, and half as large at least, in sides of the whole frame; what
-            is drawn no larger than its pictures are is sharp.
+            is drawn no larger than its own frames are is sharp.
     """
     x, y, side, angle = path.T
     side = side * (largest * 2.0 ** -rng.random() / side.max())
@@ -152,19 +154,19 @@ class Sprites:
             self.atlases[key] = replace(atlas, frames=self.frames[first : first + len(atlas.frames)])
             first += len(atlas.frames)
 
-    def shown(self, scene: Scene, seconds: np.ndarray, *, held_out: bool = False) -> np.ndarray:
-        """Indices of the pictures that show a scene's subject at these times: its animation goes on in real time."""
+    def frame_indices(self, scene: Scene, seconds: np.ndarray, *, test: bool = False) -> np.ndarray:
+        """Return which of `frames` show a scene's subject at these times: its animation goes on in real time."""
         atlas = self.atlases[scene.subject]
-        loop = animation_frames(scene.subject, len(atlas.frames), held_out=held_out)
+        loop = animation_frames(scene.subject, len(atlas.frames), test=test)
         if not len(loop):
             loop = animation_frames(scene.subject, len(atlas.frames))
-        # A frame's picture is the one on screen at its time; times are sums of fractions, so not quite exact.
+        # Shown is the frame on screen at that time; times are sums of fractions, so not quite exact.
         elapsed = np.floor(seconds * atlas.fps + 1e-6).astype(int)
         return self._first[scene.subject] + loop[(elapsed + int(scene.drift[2] * len(loop))) % len(loop)]
 
 
 def ground(backgrounds: Sequence[str]) -> torch.Tensor:
-    """The named backgrounds as premultiplied RGBA in [0, 1], (B, 4); all zero where there is none."""
+    """Return the named backgrounds as premultiplied RGBA in [0, 1], (B, 4); all zero where there is none."""
     colors = vocabulary()["backgrounds"]
     unknown = set(backgrounds) - {*colors, TRANSPARENT}
     if unknown:
@@ -187,7 +189,7 @@ def draw(
     num_frames: int = 80,
     fps: float | None = None,
     frames: list[int] | None = None,
-    held_out_animation: bool = False,
+    test_animation: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one scene's clip, or some of its frames, over its background.
 
@@ -196,7 +198,7 @@ def draw(
         num_frames: length of the whole clip.
         fps: of that clip; None = such that it lasts as long as the data set's clips do.
         frames: indices of the frames to draw; all when None.
-        held_out_animation: draw the held-out half of the subject's animation, where there is one.
+        test_animation: draw the test half of the subject's animation, where there is one.
 
     Returns:
         RGB in [-1, 1], shape (3, frames, size, size), and the subject's alpha in [0, 1],
@@ -212,7 +214,7 @@ def draw(
         size=size,
         seconds=frame_seconds(wanted, fps),
         duration=clip_seconds(num_frames, fps),
-        held_out_animation=held_out_animation,
+        test_animation=test_animation,
     )
     rgb = over(rgba, ground([scene.background]))[0, :3]
     return (rgb * 2.0 - 1.0).clamp(-1.0, 1.0), rgba[0, 3:].clamp(0.0, 1.0)

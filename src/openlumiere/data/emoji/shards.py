@@ -1,20 +1,22 @@
 """`lumiere data emoji`: the Fluent animated emoji as WebDataset shards, and reading them back.
 
-The pictures are Microsoft's Fluent Emoji (MIT), packaged for npm by LobeHub. Each sample of a shard holds
+The animations are Microsoft's Fluent Emoji (MIT), packaged for npm by LobeHub. Each sample of a shard holds
 one loop of one emoji: ``KEY.webp`` (lossless, RGBA, 16 fps) and ``KEY.json`` (names, frame counts).
-Loops are stored once; `tile` and `compose.draw` repeat them to 80 frames, or to any other length.
+Loops are stored once; `drawing` repeats them to clips of any length.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,9 +27,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, read_json, remove_leftovers, replacing, write_text
 
 from .drawing import Atlas
-from .scenes import vocabulary
+from .vocabulary import vocabulary
 
 PACKAGES = tuple(f"@lobehub/fluent-emoji-anim-{i}" for i in (1, 2, 3, 4))
 PACKAGE_VERSION = "1.0.0"
@@ -39,7 +42,7 @@ _DATASHEET = "DATASHEET.md"
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What `build` did: clips written, still pictures left out, broken files by name with the reason."""
+    """What `build` did: loops written, still emoji left out, broken files by name with the reason."""
 
     written: int
     still: int
@@ -60,8 +63,9 @@ def build(
         cache: folder with, or for, the npm packages' archives.
     """
     if not 16 <= size <= 256:
-        raise LumiereError(f"--size {size}: the pictures are 256 pixels wide; choose from 16 to 256")
+        raise LumiereError(f"--size {size}: the emoji are 256 pixels wide; choose from 16 to 256")
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
     archives = fetch(cache or out / "packages")
     sources = [
         (archive, member)
@@ -85,35 +89,38 @@ def build(
             broken.update(done["broken"])
             bar.update(done["written"] + done["still"] + len(done["broken"]))
     report = BuildReport(written, still, broken, len(jobs))
-    (out / _DATASHEET).write_text(_datasheet(report, size, skin_tones), encoding="utf-8")
+    write_text(out / _DATASHEET, _datasheet(report, size, skin_tones))
     return report
 
 
 def fetch(folder: Path) -> list[Path]:
-    """The npm packages' archives, fetched with the npm client where they are not in `folder` yet."""
+    """Return the npm packages' archives, fetched with the npm client where they are not in `folder` yet."""
     return [fetch_package(package, PACKAGE_VERSION, folder) for package in PACKAGES]
 
 
 def fetch_package(package: str, version: str, folder: Path) -> Path:
-    """The archive of an npm package, fetched with the npm client where it is not in `folder` yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Return the archive of an npm package, fetched with the npm client where it is not in `folder` yet.
+
+    Raises:
+        LumiereError: no npm client, or it failed.
+    """
     name = f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
     target = folder / name
     if target.exists():
         return target
     if shutil.which("npm") is None:
         raise LumiereError(f"the npm client is missing: install Node.js, or put {name} into {folder}")
-    # npm writes under the final name as it goes, so let it work beside and rename.
-    beside = folder / "fetching"
-    beside.mkdir(exist_ok=True)
-    command = ["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", str(beside)]
     print(f"fetching {package}@{version} ...", flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not (beside / name).exists():
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
-        raise LumiereError(f"npm could not fetch {package} ({said}): check the network, or put {name} into {folder}")
-    (beside / name).rename(target)
-    shutil.rmtree(beside)
+    with replacing(target, suffix=".tgz") as unfinished:  # npm writes into a folder, under the final name as it goes
+        fetched = unfinished.with_name(name)
+        command = ["npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", str(unfinished.parent)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not fetched.exists():
+            output = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise LumiereError(
+                f"npm could not fetch {package} ({output}): check the network, or put {name} into {folder}"
+            )
+        os.replace(fetched, unfinished)
     return target
 
 
@@ -126,15 +133,15 @@ def _members(archive: Path) -> list[str]:
 
 
 def _write_shard(job: tuple[Path, list[tuple[Path, str]], int]) -> dict:
-    """Write one shard beside its place and rename it; a finished shard is only counted."""
+    """Write one shard; a finished one is only counted."""
     target, sources, size = job
     index = target.with_suffix(".json")
     if target.exists() and index.exists():
-        return json.loads(index.read_text(encoding="utf-8"))
+        return read_json(index, otherwise="delete it and run the command again")
     done: dict = {"written": 0, "still": 0, "broken": {}}
-    partial = target.with_suffix(".tar.partial")
-    opened = {archive: tarfile.open(archive) for archive in {source[0] for source in sources}}
-    try:
+    with ExitStack() as stack:
+        opened = {archive: stack.enter_context(tarfile.open(archive)) for archive, _ in sources}
+        partial = stack.enter_context(replacing(target))
         with tarfile.open(partial, "w") as shard:
             for archive, member in sources:
                 key = Path(member).stem
@@ -152,22 +159,19 @@ def _write_shard(job: tuple[Path, list[tuple[Path, str]], int]) -> dict:
                 add_member(shard, f"{key}.webp", _encode_loop(frames))
                 add_member(shard, f"{key}.json", json.dumps(meta, ensure_ascii=False).encode())
                 done["written"] += 1
-    finally:
-        for tar in opened.values():
-            tar.close()
-    index.write_text(json.dumps(done), encoding="utf-8")
-    partial.rename(target)  # last: a shard that is there has a whole index
+        write_text(index, json.dumps(done))  # first: a shard that is there has a whole index
     return done
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to a tar archive; nothing but name and contents is stored, so that equal input gives equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
 
 
 def decode_loop(data: bytes, *, size: int, count: int | None = None) -> np.ndarray:
-    """Decode an animated picture to one loop at 16 fps.
+    """Decode an animated WebP to one loop at 16 fps.
 
     Each output frame is the one on screen at its time: WebP stores a run of equal frames as one long one.
 
@@ -194,18 +198,18 @@ def decode_loop(data: bytes, *, size: int, count: int | None = None) -> np.ndarr
 
 
 def _encode_loop(frames: np.ndarray) -> bytes:
-    pictures = [Image.fromarray(frame) for frame in frames]
+    images = [Image.fromarray(frame) for frame in frames]
     buffer = io.BytesIO()
     # `exact` keeps the colour of transparent pixels, and minimize_size off keeps equal frames apart.
-    pictures[0].save(
-        buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=1000 // FPS, loop=0,
+    images[0].save(
+        buffer, "WEBP", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0,
         lossless=True, quality=30, method=0, exact=True, minimize_size=False, kmin=1, kmax=1,
     )  # fmt: skip
     return buffer.getvalue()
 
 
 def names_of(key: str) -> list[str]:
-    """What an emoji is called, by the `emoji` package: its English name, then its aliases."""
+    """Return what an emoji is called, by the `emoji` package: its English name, then its aliases."""
     import emoji
 
     # Flags of regions write their tags with underscores.
@@ -224,11 +228,11 @@ def _datasheet(report: BuildReport, size: int, skin_tones: bool) -> str:
 - **Source**: npm packages {", ".join(f"`{p}@{PACKAGE_VERSION}`" for p in PACKAGES)}: Microsoft's Fluent Emoji,
   MIT licence, packaged by LobeHub.
 - **Content**: {report.written} loops of {size}x{size} RGBA frames at {FPS} fps, lossless WebP, in {report.shards}
-  WebDataset shards; skin-tone variants {"included" if skin_tones else "left out"}; {report.still} still pictures
+  WebDataset shards; skin-tone variants {"included" if skin_tones else "left out"}; {report.still} still emoji
   left out. Names are those of the PyPI package `emoji` (Unicode CLDR).
 - **Composition**: clips are drawn on the fly (`openlumiere.data.emoji.drawing`): subject x background x size x place x
-  motion, each told in the caption by one of many paraphrases.
-- **Held out for good** (`openlumiere.data.emoji.scenes`): one subject x motion x background combination in ten, the
+  motion, each said in the caption by one of many paraphrases.
+- **Test split, for good** (`openlumiere.data.emoji.scenes`): one subject x motion x background combination in ten, the
   second half of one subject's animation in eight, and a set of templates and words.
 - **Broken files** ({len(report.broken)}):
 {broken}
@@ -258,7 +262,7 @@ def iterate(folder: Path, keys: Iterable[str] | None = None) -> Iterator[tuple[d
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of a WebDataset shard: keys, and contents by suffix; a sample's files follow one another."""
+    """Read a WebDataset shard: keys, and contents by suffix; a sample's files follow one another."""
     with tarfile.open(shard) as tar:
         named = ((member.name.partition("."), member) for member in tar if member.isfile())
         for key, members in groupby(named, key=lambda entry: entry[0][0]):
@@ -266,8 +270,8 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _brief(error: Exception) -> str:
-    """An error in one line, the same on every run: without the addresses of objects."""
-    return f"{type(error).__name__}: {' '.join(str(error).split()).partition(' <')[0]}"
+    """Return an error in one line, the same on every run: without the addresses of objects."""
+    return f"{type(error).__name__}: {one_line(error).partition(' <')[0]}"
 
 
 def load_atlases(folder: Path, subjects: list[str] | None = None, *, side: int = 64) -> dict[str, Atlas]:
@@ -288,14 +292,15 @@ def load_atlases(folder: Path, subjects: list[str] | None = None, *, side: int =
     for meta, rgba in iterate(folder, codes):
         key = key_of.get(meta["emoji"], meta["emoji"])
         names = words[key]["names"] if key in words else meta["names"]
-        atlases[key] = Atlas(key, names, _premultiplied(rgba, side))
+        atlases[key] = Atlas(key, names, premultiplied(rgba, side))
     missing = sorted(set(subjects or ()) - set(atlases))
     if missing:
         raise LumiereError(f"{folder} lacks the subjects {missing}; make it anew with: lumiere data emoji -o {folder}")
     return atlases
 
 
-def _premultiplied(rgba: np.ndarray, side: int) -> torch.Tensor:
+def premultiplied(rgba: np.ndarray, side: int) -> torch.Tensor:
+    """Multiply RGBA frames, uint8, (T, S, S, 4), by their alpha, and shrink them: uint8, (T, 4, side, side)."""
     frames = torch.from_numpy(rgba).permute(0, 3, 1, 2).float() / 255.0
     frames = torch.cat([frames[:, :3] * frames[:, 3:], frames[:, 3:]], dim=1)
     if frames.shape[-1] > side:

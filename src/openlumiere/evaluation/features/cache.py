@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
 
 from .clip_sets import ClipFile, Preparation, read_prepared
@@ -61,7 +62,7 @@ class FeatureSet:
                     raise LumiereError(f"the {kind} of {name} are not finite (NaN); look at that clip, and replace it")
 
     def protocol(self) -> dict[str, Any]:
-        """What a score tells of it."""
+        """Return what a score's protocol says of it."""
         return {
             "clips": len(self),
             "side": self.side,
@@ -72,45 +73,56 @@ class FeatureSet:
 
 
 def cache_folder() -> Path:
-    """Where features are kept by default: ``$XDG_CACHE_HOME/openlumiere/features``, below ``~/.cache`` where unset."""
+    """Return ``$XDG_CACHE_HOME/openlumiere/features``, by default below ``~/.cache``, where features are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openlumiere" / "features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """How features are computed; what they are depends on none of it.
+
+    Attributes:
+        cache: folder that keeps them; None = `cache_folder`.
+        workers: processes.
+        batch: clips that the network looks at together.
+        strict: refuse a set for one clip that is corrupt or too short, which is otherwise left out and named.
+        progress: show a bar.
+    """
+
+    cache: Path | None = None
+    workers: int = 1
+    batch: int = 8
+    strict: bool = False
+    progress: bool = True
 
 
 def features_of(
     clips: Sequence[ClipFile],
     net: FeatureNet,
     preparation: Preparation,
+    extraction: Extraction | None = None,
     *,
-    cache: Path | None = None,
-    workers: int = 1,
-    batch: int = 8,
-    strict: bool = False,
     what: str = "clips",
-    progress: bool = True,
 ) -> FeatureSet:
-    """Features of clips, from the cache as far as they are there.
-
-    Clips that are corrupt or too short are left out and named, or raise where `strict`.
+    """Return the features of clips, from the cache as far as they are there.
 
     Args:
-        cache: folder; None = `cache_folder`.
-        workers: processes.
-        batch: clips that the network looks at together.
         what: they are called in the progress bar and in errors.
 
     Raises:
         LumiereError: clips of different sizes, no usable clip at all, features that are not finite.
     """
-    cache = cache or cache_folder()
+    how = extraction or Extraction()
+    cache = how.cache or cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     chunks = [clips[start : start + CHUNK] for start in range(0, len(clips), CHUNK)]
-    jobs = [_Job(list(chunk), net, preparation, cache, batch, workers) for chunk in chunks]
+    jobs = [_Job(list(chunk), net, preparation, cache, how.batch, how.workers) for chunk in chunks]
     found: list[_Found] = []
-    with tqdm(total=len(clips), desc=f"features of {what}", unit="clip", disable=not progress) as bar:
-        for done in _run(jobs, workers):
+    with tqdm(total=len(clips), desc=f"features of {what}", unit="clip", disable=not how.progress) as bar:
+        for done in _run(jobs, how.workers):
             found.append(done)
             bar.update(len(done.names) + len(done.refused))
-    return _together(found, cache, net, preparation, strict=strict, what=what)
+    return _together(found, cache, net, preparation, strict=how.strict, what=what)
 
 
 @dataclass(frozen=True)
@@ -181,7 +193,7 @@ def _key(net: FeatureNet, preparation: Preparation, contents: Sequence[str]) -> 
 
 
 def _look(job: _Job, clips: Sequence[tuple[ClipFile, str]]) -> tuple[dict[str, np.ndarray], list[str], int]:
-    """Features of the clips that can be read, the reason for each clip that cannot (or ""), and the clips' side."""
+    """Return features of the clips that can be read, each clip's reason why not (or ""), and the clips' side."""
     if job.net not in _loaded:
         import torch
 
@@ -224,11 +236,8 @@ def _sizes(one: str, its: int, other: str, side: int) -> LumiereError:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], reasons: Sequence[str], side: int) -> None:
-    """Beside, then renamed; the name is this process's own, as others may be at the same chunk."""
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with files.replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, refused=np.array(json.dumps(list(reasons))), side=np.array(side), **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
 
 
 def _together(
@@ -253,7 +262,7 @@ def _together(
 
 
 def _joined(found: Sequence[_Found], cache: Path, key: str) -> dict[str, np.ndarray]:
-    """The chunks' arrays one after the other, as memory maps."""
+    """Return the chunks' arrays one after the other, as memory maps."""
     rows = sum(len(done.names) for done in found)
     with np.load(_path(found[0]), allow_pickle=False) as first:
         kinds = {name: first[name].shape[1:] for name in first.files if name not in ("refused", "side")}
@@ -261,16 +270,15 @@ def _joined(found: Sequence[_Found], cache: Path, key: str) -> dict[str, np.ndar
     for kind, shape in kinds.items():
         path = cache / f"{key}.{kind}.npy"
         if not path.exists():
-            partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-            target = np.lib.format.open_memmap(partial, "w+", np.float32, (rows, *shape))
-            at = 0
-            for done in found:
-                with np.load(_path(done), allow_pickle=False) as part:
-                    target[at : at + len(done.names)] = part[kind]
-                at += len(done.names)
-            target.flush()
-            del target
-            partial.replace(path)
+            with files.replacing(path) as partial:
+                target = np.lib.format.open_memmap(partial, "w+", np.float32, (rows, *shape))
+                at = 0
+                for done in found:
+                    with np.load(_path(done), allow_pickle=False) as part:
+                        target[at : at + len(done.names)] = part[kind]
+                    at += len(done.names)
+                target.flush()
+                del target
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.shape != (rows, *shape):
             raise LumiereError(f"{path} is damaged; delete it and run the command again")

@@ -63,7 +63,7 @@ class Preparation:
             raise LumiereError(f"--resize {self.resize}: choose from {', '.join(FILTERS)}")
 
     def chosen(self, count: int, *, key: str = "") -> np.ndarray:
-        """Indices, (num_frames,), into a clip of `count` frames.
+        """Return indices, (num_frames,), into a clip of `count` frames.
 
         Raises:
             LumiereError: a clip that is too short.
@@ -73,11 +73,11 @@ class Preparation:
         if self.sampling == "spread":
             return np.linspace(0, count - 1, self.num_frames).round().astype(int)
         room = count - self.num_frames
-        first = {"start": 0, "centre": room // 2, "random": _place(key, self.seed, room)}[self.sampling]
+        first = {"start": 0, "centre": room // 2, "random": _offset(key, self.seed, room)}[self.sampling]
         return first + np.arange(self.num_frames)
 
 
-def _place(key: str, seed: int, room: int) -> int:
+def _offset(key: str, seed: int, room: int) -> int:
     digest = hashlib.blake2s(f"{seed} {key}".encode(), digest_size=8).digest()
     return int(np.random.default_rng(int.from_bytes(digest, "big")).integers(room + 1))
 
@@ -99,7 +99,7 @@ class ClipFile:
     length: int | None = None
 
     def content(self) -> Iterator[bytes]:
-        """Its bytes, a piece at a time."""
+        """Yield its bytes, a piece at a time."""
         if not self.suffix:
             for frame in sorted(self.path.glob("*.png")):
                 yield frame.name.encode() + frame.read_bytes()
@@ -112,7 +112,7 @@ class ClipFile:
                 yield piece
 
     def fingerprint(self) -> str:
-        """SHA-256 of its content; its name and age say nothing.
+        """Return the SHA-256 of its content; its name and age say nothing.
 
         Raises:
             LumiereError: it cannot be read.
@@ -127,7 +127,7 @@ class ClipFile:
 
 
 def list_clips(source: str | Path) -> list[ClipFile]:
-    """The clips of a folder and its subfolders, or of WebDataset shards (.tar), in the order of their names.
+    """List the clips of a folder and its subfolders, or of WebDataset shards (.tar), in the order of their names.
 
     Files of other kinds are passed over, and so is what starts with a dot. A folder of PNGs, two or
     more, is one clip.
@@ -179,7 +179,7 @@ def _in_tar(path: Path, name: str) -> list[ClipFile]:
 
 
 def some_of(clips: Sequence[ClipFile], count: int | None, *, seed: int, what: str) -> list[ClipFile]:
-    """A random choice of so many clips, in the order of their names; all when None.
+    """Return a random choice of so many clips, in the order of their names; all when None.
 
     Raises:
         LumiereError: there are fewer.
@@ -193,7 +193,7 @@ def some_of(clips: Sequence[ClipFile], count: int | None, *, seed: int, what: st
 
 
 def read_prepared(clip: ClipFile, preparation: Preparation, *, key: str = "") -> np.ndarray:
-    """The frames of a clip that are looked at: uint8 (num_frames, size, size, 3); what is transparent is white.
+    """Return the frames of a clip that are looked at: uint8 (num_frames, size, size, 3); what is transparent is white.
 
     Args:
         key: what a random window depends on besides the seed: the clip's fingerprint.
@@ -221,7 +221,7 @@ def _read(path: Path, suffix: str, preparation: Preparation, key: str) -> np.nda
         return np.stack([_square(frames[i], preparation) for i in preparation.chosen(len(frames), key=key)])
     ends = np.array([end for end, _ in _frames(path, suffix)])
     shown = np.arange(len(ends))
-    # Pictures store a run of equal frames as one, so their frames are told by time.
+    # Pictures store a run of equal frames as one, so their frames go by time.
     rate = preparation.fps or (probe(path).fps if suffix in _ANIMATED else None)
     if rate:
         count = round(float(ends[-1]) * rate)
@@ -229,7 +229,7 @@ def _read(path: Path, suffix: str, preparation: Preparation, key: str) -> np.nda
         shown = np.searchsorted(ends, (np.arange(count) + 0.49) / rate).clip(max=len(ends) - 1)
     wanted = shown[preparation.chosen(len(shown), key=key)]
     needed = set(wanted.tolist())
-    # Decoded a second time, so that no more than the wanted frames are ever held.
+    # Decoded a second time, so that no more than the wanted frames are ever in memory.
     pixels = {}
     for index, (_, convert) in enumerate(_frames(path, suffix)):
         if index in needed:
@@ -279,7 +279,7 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _square(frame: np.ndarray, preparation: Preparation) -> np.ndarray:
-    """The central square of a frame, uint8 (H, W, 3), resized where a size is asked for."""
+    """Return the central square of a frame, uint8 (H, W, 3), resized where a size is asked for."""
     side = min(frame.shape[:2])
     top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
     # Cropped first: resizing a box would let pixels from outside it in at the edges.

@@ -1,7 +1,7 @@
 """The feature network of FVD-emoji and IS-emoji: small, trained on real emoji clips, and part of the package.
 
-It looks at 16 frames spread over a clip and tells which emoji they show and how it moves. Its features know nothing of
-real videos, so the scores made with it carry its name and compare with nothing but each other.
+It looks at 16 frames spread over a clip and classifies which emoji they show and how it moves. Its features know
+nothing of real videos, so the scores made with it carry its name and compare with nothing but each other.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.bundled import write_checksums
 from openlumiere.data.emoji.drawing import Atlas, draw
 from openlumiere.data.emoji.scenes import SceneSampler, Split, vocabulary
 from openlumiere.data.emoji.shards import load_atlases
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation import cache
+from openlumiere.evaluation import cache, training
 from openlumiere.evaluation.metrics.frechet import frechet
 
 WEIGHTS, CONFIG = "features.safetensors", "config.json"
 FRAMES, SIDE = 16, 32  # of the clips that it looks at: frames, and pixels on a side
-_HELD_OUT_SCENES = 3_000_017  # scenes of their own, far from those of training
+_TEST_SCENES = 3_000_017  # scenes of their own, far from those of training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +74,11 @@ class EmojiFeatures(nn.Module):
         self.motion = nn.Linear(config.features, len(motions))
 
     def features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (B, 3, 16, 32, 32) in [0, 1] -> (B, features), not negative: the last layer but one."""
+        """Return the last layer but one: (B, 3, 16, 32, 32) in [0, 1] -> (B, features), not negative."""
         return self.body(clips * 2.0 - 1.0)
 
     def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of subject and motion."""
+        """Return the logits of subject and motion."""
         found = self.features(clips)
         return self.subject(found), self.motion(found)
 
@@ -89,7 +90,7 @@ def _layer(inputs: int, outputs: int, *, kernel: tuple[int, int, int] = (3, 3, 3
 
 
 def spread_frames(num_frames: int) -> np.ndarray:
-    """The frames of a clip that are looked at, spread evenly from the first to the last; shape (16,)."""
+    """Return the frames of a clip that are looked at, spread evenly from the first to the last; shape (16,)."""
     return np.linspace(0, num_frames - 1, FRAMES).round().astype(int)
 
 
@@ -102,7 +103,7 @@ def real_clips(
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Clips of the data set as the network sees them, and what they show.
+    """Draw clips of the data set as the network sees them, and what they show.
 
     Returns:
         uint8 (count, 16, 32, 32, 3), and (subject, motion) of each.
@@ -129,29 +130,18 @@ def train(
     clips, labels = real_clips(atlases, config.clips, num_frames=config.num_frames, seed=config.seed, progress=progress)
     subjects, motions = sorted(atlases), list(vocabulary()["motions"])
     shown = torch.tensor([(subjects.index(subject), motions.index(motion)) for subject, motion in labels])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = EmojiFeatures(subjects, motions, config).train()
-    for parameter in network.parameters():
-        if parameter.ndim == 5:  # channels-last convolutions are faster on the CPU
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.15)
+    network = training.build(lambda: EmojiFeatures(subjects, motions, config), seed=config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    bar = tqdm(range(config.steps), "training the feature network", unit="step", disable=not progress)
-    for step in bar:
+
+    def loss_of(_step: int) -> torch.Tensor:
         chosen = torch.randint(len(clips), (config.batch_size,), generator=generator)
         batch = _shifted(as_input(clips[chosen.numpy()]), generator)
         subject, motion = network(batch)
         loss = F.cross_entropy(subject, shown[chosen, 0], label_smoothing=config.label_smoothing)
-        loss = loss + F.cross_entropy(motion, shown[chosen, 1], label_smoothing=config.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.2f}")
-    return network.eval()
+        return loss + F.cross_entropy(motion, shown[chosen, 1], label_smoothing=config.label_smoothing)
+
+    title = "training the feature network"
+    return training.fit(network, loss_of, config, title=title, warmup=0.15, progress=progress)
 
 
 def as_input(clips: np.ndarray) -> torch.Tensor:
@@ -161,17 +151,17 @@ def as_input(clips: np.ndarray) -> torch.Tensor:
 
 def _shifted(batch: torch.Tensor, generator: torch.Generator, most: int = 2) -> torch.Tensor:
     padded = F.pad(batch, (most, most, most, most, 0, 0), mode="replicate")
-    places = torch.randint(2 * most + 1, (len(batch), 2), generator=generator).tolist()
+    corners = torch.randint(2 * most + 1, (len(batch), 2), generator=generator).tolist()
     side = batch.shape[-1]
-    return torch.stack([clip[..., y : y + side, x : x + side] for clip, (y, x) in zip(padded, places, strict=True)])
+    return torch.stack([clip[..., y : y + side, x : x + side] for clip, (y, x) in zip(padded, corners, strict=True)])
 
 
 @torch.inference_mode()
 def accuracy(network: EmojiFeatures, atlases: Mapping[str, Atlas], *, split: Split) -> dict[str, float]:
-    """Share of real clips of which subject, and motion, are told."""
+    """Return the shares of real clips whose subject, and motion, are right."""
     config = network.config
     clips, labels = real_clips(
-        atlases, config.held_out_clips, split=split, num_frames=config.num_frames, seed=_HELD_OUT_SCENES + config.seed
+        atlases, config.held_out_clips, split=split, num_frames=config.num_frames, seed=_TEST_SCENES + config.seed
     )
     right = np.zeros(2)
     for start in range(0, len(clips), 64):
@@ -187,13 +177,13 @@ def accuracy(network: EmojiFeatures, atlases: Mapping[str, Atlas], *, split: Spl
 def sanity(
     network: EmojiFeatures, atlases: Mapping[str, Atlas], *, clips: int = 500, seed: int = 0
 ) -> dict[str, float]:
-    """FVD-emoji of real clips from other real clips, as they are and damaged: the second must be larger.
+    """Return the FVD-emoji of real clips from other real clips, as they are and damaged: the second must be larger.
 
     Args:
         clips: of each set; scenes that no training run has seen.
     """
     drawn, _ = real_clips(
-        atlases, 2 * clips, num_frames=network.config.num_frames, seed=_HELD_OUT_SCENES + network.config.seed + 1
+        atlases, 2 * clips, num_frames=network.config.num_frames, seed=_TEST_SCENES + network.config.seed + 1
     )
     here, there = drawn[:clips], drawn[clips:]  # not every other one: subjects go round in turn
     rng = np.random.default_rng([seed, 0x5A])
@@ -218,7 +208,7 @@ def sanity(
 def make(
     data: Path, folder: Path, *, config: EmojiFeaturesConfig | None = None, progress: bool = True
 ) -> EmojiFeatures:
-    """Train the network, measure it on held-out clips, and write it to a folder with its figures and checksums.
+    """Train the network, measure it on the test split, and write it to a folder with its metrics and checksums.
 
     Args:
         data: folder that `lumiere data emoji` wrote.
@@ -238,40 +228,38 @@ def finish(network: EmojiFeatures, atlases: Mapping[str, Atlas], folder: Path, *
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half().float())
-    figures = {
+    metrics = {
         "accuracy": {
             "seen combinations": accuracy(network, atlases, split="train"),
             "held-out combinations": accuracy(network, atlases, split="combinations"),
         },
         f"fvd_emoji_from_{clips}_real_clips": sanity(network, atlases, clips=clips),
     }
-    save(network, folder, data=cache.data_fingerprint(atlases), figures=figures)
+    save(network, folder, data=cache.data_fingerprint(atlases), metrics=metrics)
     write_checksums(folder)
 
 
-def save(network: EmojiFeatures, folder: Path, *, data: str, figures: Mapping[str, Any]) -> None:
-    """Write weights, in half precision, and configuration with figures; the card beside them is prose."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save(network: EmojiFeatures, folder: Path, *, data: str, metrics: Mapping[str, Any]) -> None:
+    """Write weights, in half precision, and configuration with metrics; the card beside them is prose."""
     weights = {
         name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
         for name, tensor in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(weights, partial)
-    partial.rename(folder / WEIGHTS)
+    with files.replacing(folder / WEIGHTS) as partial:
+        save_file(weights, partial)
     config = {
         "subjects": network.subjects,
         "motions": network.motions,
         "config": dataclasses.asdict(network.config),
         "data_sha256": data,
-        **figures,
+        **metrics,
     }
-    cache.write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+    files.write_json(folder / CONFIG, config, indent=1)
 
 
 def load(folder: Path) -> EmojiFeatures:
-    """The network that `save` wrote, ready to be called, in float32.
+    """Load the network that `save` wrote, ready to be called, in float32.
 
     Raises:
         LumiereError: missing or damaged.
@@ -282,7 +270,7 @@ def load(folder: Path) -> EmojiFeatures:
         weights = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
         missing, unknown = network.load_state_dict(weights, strict=False)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = files.one_line(error)
         raise LumiereError(
             f"{folder} holds no whole feature network ({reason}); make one with: lumiere evaluate train-features"
         ) from error

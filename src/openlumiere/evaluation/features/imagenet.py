@@ -15,7 +15,7 @@ import torch
 
 from openlumiere import extras, files
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.judges.tracks import as_clip
+from openlumiere.evaluation.metrics.pixels import as_clip
 
 NAME, FEATURES = "EfficientNet-Lite0", 1280
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -24,7 +24,7 @@ _BATCH = 32
 
 @lru_cache(maxsize=1)
 def load_network(side: int) -> Any:
-    """The network for frames of `side` pixels.
+    """Load the network for frames of `side` pixels.
 
     Raises:
         LumiereError: the packages are missing, or hold another file than the published one.
@@ -43,7 +43,7 @@ def load_network(side: int) -> Any:
 
 @torch.inference_mode()
 def frame_features(frames: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Features of opaque frames, uint8 or float in [0, 1], (F, S, S, 3): the last layer's mean over positions.
+    """Return the last layer's mean over positions of opaque frames, uint8 or float in [0, 1], (F, S, S, 3).
 
     Returns:
         float32 (F, 1280), not negative.

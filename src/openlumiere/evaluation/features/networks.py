@@ -1,12 +1,11 @@
 """The networks whose features make a distribution metric, behind one small type.
 
-A score means nothing without the file that it was made with: other I3D weights give other FVDs. So files are told by
+A score means nothing without the file that it was made with: other I3D weights give other FVDs. So files are known by
 their SHA-256, and a metric keeps its plain name only with the file that everyone uses.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from openlumiere import files
 from openlumiere.bundled import models_root
 from openlumiere.errors import LumiereError
 
@@ -89,7 +89,7 @@ class FeatureNet:
     device: str = "cpu"
 
     def metric(self, plain: str) -> str:
-        """What a metric made with it is called: FVD only with the published I3D, else FVD-emoji or FVD-<hash>."""
+        """Return the name of a metric made with it: FVD only with the published I3D, else FVD-emoji or FVD-<hash>."""
         if self.name == EMOJI:
             return f"{plain}-emoji"
         known = PUBLISHED[self.name].sha256
@@ -105,8 +105,10 @@ class FeatureNet:
         resize: str = "lanczos",
         seed: int = 0,
     ) -> Preparation:
-        """How clips are brought to it; what is None is its own: the centre's frames, of their own size and rate, for
-        I3D and C3D, and 16 frames spread over the whole clip, at 32 x 32, for the emoji network.
+        """Return what becomes of clips before it.
+
+        What is None is its own: the centre's frames, of their own size and rate, for I3D and C3D, and 16 frames spread
+        over the whole clip, at 32 x 32, for the emoji network.
 
         Raises:
             LumiereError: a number of frames or a size that it does not take.
@@ -125,7 +127,7 @@ class FeatureNet:
         return Preparation(num_frames=num_frames, sampling=sampling, size=size, fps=fps, resize=resize, seed=seed)
 
     def protocol(self) -> dict[str, Any]:
-        """What a score tells of it."""
+        """Return what a score's protocol says of it."""
         known = None if self.name == EMOJI else PUBLISHED[self.name].sha256
         call = "float (B, 3, 16, 32, 32) in [0, 1]" if self.name == EMOJI else PUBLISHED[self.name].call
         return {
@@ -137,7 +139,7 @@ class FeatureNet:
         }
 
     def load(self) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-        """A function of clips, uint8 (B, F, H, W, 3), to float32 arrays (B, ...) by FEATURES and PROBABILITIES.
+        """Return a function of clips, uint8 (B, F, H, W, 3), to float32 arrays (B, ...) by FEATURES and PROBABILITIES.
 
         Raises:
             LumiereError: a damaged file, or one of another interface.
@@ -150,7 +152,7 @@ class FeatureNet:
 def find_features(
     name: str, *, path: str | Path | None = None, sha256: str | None = None, device: str = "cpu"
 ) -> FeatureNet:
-    """A feature network by name: its file as given, or in the Hugging Face cache, or the package's own.
+    """Find a feature network by name: its file as given, or in the Hugging Face cache, or the package's own.
 
     Args:
         name: one of NAMES.
@@ -175,7 +177,7 @@ def find_features(
         )
     if not file.is_file():
         raise LumiereError(f"the feature network {file} is not there: {remedy}")
-    found = _sha256(file)
+    found = files.sha256(file)
     wanted = sha256 or (None if name == EMOJI else PUBLISHED[name].sha256)
     if wanted and found != wanted.lower():
         raise LumiereError(
@@ -186,7 +188,7 @@ def find_features(
 
 
 def usable_device(name: str) -> str:
-    """`name`, or the best device that there is for "auto".
+    """Return `name`, or the best device that there is for "auto".
 
     Raises:
         LumiereError: it cannot be used here.
@@ -201,7 +203,7 @@ def usable_device(name: str) -> str:
 
 
 def _in_hub_cache(file: str) -> Path:
-    """Where any repository in the Hugging Face cache holds this file; the bare name, here, where none does."""
+    """Return where any repository in the Hugging Face cache holds this file; the bare name, here, where none does."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -217,16 +219,11 @@ def _in_hub_cache(file: str) -> Path:
     return Path(file)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _torchscript(path: Path, output: str, device: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     try:
         network = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = files.one_line(error)
         raise LumiereError(f"{path} is no TorchScript file, or damaged ({reason}); get it again") from error
     options = {"rescale": True, "resize": True, "return_features": True} if output == FEATURES else {}
 

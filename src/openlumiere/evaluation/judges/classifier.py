@@ -11,13 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from openlumiere.data.emoji.drawing import Atlas, draw
-from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split, animation_held_out
-from openlumiere.evaluation import cache
-
-from .tracks import SIDE, as_clip
+from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split, has_test_animation
+from openlumiere.evaluation import cache, training
+from openlumiere.evaluation.metrics.pixels import SIDE, as_clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ class SubjectClassifier(nn.Module):
 
     Attributes:
         subjects: keys, in the order of the logits.
-        card: configuration, fingerprint of the data, and accuracies on held-out real clips; set by
+        card: configuration, fingerprint of the data, and accuracies on real clips of the test split; set by
             `subject_classifier`.
     """
 
@@ -70,7 +68,7 @@ class SubjectClassifier(nn.Module):
 
     @torch.inference_mode()
     def features(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """The last layer but one, for metrics that compare distributions.
+        """Return the last layer but one, for metrics that compare distributions.
 
         Args:
             frames: (F, H, W, 3), uint8 or float in [0, 1].
@@ -82,7 +80,7 @@ class SubjectClassifier(nn.Module):
 
     @torch.inference_mode()
     def distance(self, frames: np.ndarray | torch.Tensor, reference: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """How different frames look: LPIPS (Zhang et al. 2018, equation 1) on this network, all channels alike.
+        """Return how different frames look: LPIPS (Zhang et al. 2018, equation 1) on this network, all channels alike.
 
         Activations after each ReLU are made unit vectors at every position; their squared differences are averaged
         over positions and summed over layers. Between 0, the same, and 2 a layer.
@@ -108,7 +106,7 @@ class SubjectClassifier(nn.Module):
 
     @torch.inference_mode()
     def classify(self, frames: np.ndarray | torch.Tensor) -> tuple[str, float]:
-        """The subject of a clip and its probability: the mean of log-probabilities over frames spread evenly.
+        """Return the subject of a clip and its probability: the mean of log-probabilities over frames spread evenly.
 
         Args:
             frames: (F, H, W, 3), uint8 or float in [0, 1].
@@ -127,16 +125,13 @@ def _layer(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> li
 def subject_classifier(
     atlases: Mapping[str, Atlas], folder: Path, *, config: ClassifierConfig | None = None, progress: bool = True
 ) -> SubjectClassifier:
-    """The classifier for these subjects: read from `folder`, or trained and kept there when absent."""
+    """Return the classifier of these subjects: read from `folder`, or trained and kept there when absent."""
     config = config or ClassifierConfig()
     subjects, data = sorted(atlases), cache.data_fingerprint(atlases)
     path = cache.cached_path(folder, "subject", data, dataclasses.asdict(config))
     network = SubjectClassifier(subjects, config)
-    found = cache.load(path)
-    if found is not None:
-        network.load_state_dict(found[0])
-        network.card = found[1]
-        return network.eval()
+    if cache.restore(path, network):
+        return network
     network = train(atlases, config, progress=progress)
     network.card = {
         "subjects": subjects,
@@ -145,7 +140,7 @@ def subject_classifier(
         "parameters": sum(p.numel() for p in network.parameters()),
         "accuracy": {
             "held-out combinations": accuracy(network, atlases, split="combinations"),
-            "held-out animations": accuracy(network, atlases, held_out_animation=True),
+            "held-out animations": accuracy(network, atlases, test_animation=True),
         },
     }
     cache.save(path, network, network.card)
@@ -161,17 +156,17 @@ def train(atlases: Mapping[str, Atlas], config: ClassifierConfig, *, progress: b
         scene = scenes(index)
         return draw_frame(scene, atlases[scene.subject], config, generator), scene.subject
 
-    return fit(sorted(atlases), frame, config, title="training the subject classifier", progress=progress)
+    return fit_classifier(sorted(atlases), frame, config, title="training the subject classifier", progress=progress)
 
 
 def draw_frame(scene: Scene, atlas: Atlas, config: ClassifierConfig, generator: torch.Generator) -> torch.Tensor:
-    """A real clip's frame at a random time, (3, side, side) in [0, 1]."""
+    """Draw a real clip's frame at a random time, (3, side, side) in [0, 1]."""
     time = int(torch.randint(config.num_frames, (), generator=generator))
     rgb, _ = draw(scene, atlas, size=config.side, num_frames=config.num_frames, frames=[time])
     return (rgb[:, 0] + 1.0) / 2.0
 
 
-def fit(
+def fit_classifier(
     classes: Sequence[str],
     frame: Callable[[int], tuple[torch.Tensor, str]],
     config: ClassifierConfig,
@@ -179,42 +174,27 @@ def fit(
     title: str,
     progress: bool = True,
 ) -> SubjectClassifier:
-    """Train a network to tell classes of frames.
+    """Train a network to classify frames.
 
     Args:
         frame: the n-th frame, (3, side, side) in [0, 1], and its class.
-        title: told beside the progress bar.
+        title: shown at the progress bar.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = SubjectClassifier(classes, config).train()
-    for parameter in network.parameters():
-        if parameter.ndim == 4:  # channels-last convolutions are faster on the CPU
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    network = training.build(lambda: SubjectClassifier(classes, config), seed=config.seed)
     label = {key: index for index, key in enumerate(network.subjects)}
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(config.seed)
-    bar = tqdm(range(config.steps), desc=title, unit="step", disable=not progress)
-    for step in bar:
-        frames, labels = [], []
-        for index in range(step * config.batch_size, (step + 1) * config.batch_size):
-            drawn, shown = frame(index)
-            frames.append(drawn)
-            labels.append(label[shown])
-        batch = degrade(torch.stack(frames), generator)
-        loss = F.cross_entropy(network(batch), torch.tensor(labels), label_smoothing=config.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.2f}")
-    return network.eval()
+
+    def loss_of(step: int) -> torch.Tensor:
+        drawn = [frame(index) for index in range(step * config.batch_size, (step + 1) * config.batch_size)]
+        batch = degrade(torch.stack([pixels for pixels, _ in drawn]), generator)
+        labels = torch.tensor([label[shown] for _, shown in drawn])
+        return F.cross_entropy(network(batch), labels, label_smoothing=config.label_smoothing)
+
+    return training.fit(network, loss_of, config, title=title, progress=progress)
 
 
 def degrade(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Blur and noise each frame by a random amount, so that shape is judged and not sharpness.
+    """Blur and noise each frame by a random amount, so that shape counts and not sharpness.
 
     Args:
         frames: (N, 3, H, W) in [0, 1]; half of them are mixed with their blur, all are noised a little.
@@ -230,14 +210,14 @@ def accuracy(
     atlases: Mapping[str, Atlas],
     *,
     split: Split = "train",
-    held_out_animation: bool = False,
+    test_animation: bool = False,
 ) -> float | None:
-    """Share of real clips whose subject is told; None where no subject has a held-out animation.
+    """Return the share of real clips whose subject is right; None where no subject has a test animation.
 
     Args:
-        held_out_animation: use only the subjects that have one, and show that half.
+        test_animation: use the subjects alone whose animation has a half that is not trained on, and show that half.
     """
-    names = {k: a.names for k, a in atlases.items() if not held_out_animation or animation_held_out(k)}
+    names = {k: a.names for k, a in atlases.items() if not test_animation or has_test_animation(k)}
     if not names:
         return None
     config = network.config
@@ -248,7 +228,7 @@ def accuracy(
         scene = scenes(index)
         rgb, _ = draw(
             scene, atlases[scene.subject], size=config.side, num_frames=config.num_frames, frames=spread,
-            held_out_animation=held_out_animation,
+            test_animation=test_animation,
         )  # fmt: skip
         right += network.classify((rgb.permute(1, 2, 3, 0) + 1.0) / 2.0)[0] == scene.subject
     return right / config.held_out_clips

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from openlumiere.data.emoji.drawing import Atlas, draw
 from openlumiere.data.emoji.scenes import SceneSampler, Split, vocabulary
 from openlumiere.evaluation import cache
+from openlumiere.evaluation.metrics.pixels import SIDE, as_clip, moving_fraction
+from openlumiere.evaluation.metrics.tracks import FEATURES, track_features, track_indices
 
 from .classifier import degrade
-from .tracks import FEATURES, SIDE, as_clip, moving_fraction, track_features, track_indices
 
 # A clip in which fewer pairs of frames differ shows no motion at all, not even "still": the subjects' own
 # animations go on in every real clip.
@@ -28,7 +29,7 @@ FROZEN = "frozen"
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig:
-    """Network and training of the motion judge; the defaults take about a minute on one CPU thread."""
+    """Network and training of the motion classifier; the defaults take about a minute on one CPU thread."""
 
     hidden: int = 96
     dropout: float = 0.1
@@ -42,13 +43,13 @@ class MotionConfig:
     seed: int = 0
 
 
-class MotionJudge(nn.Module):
+class MotionClassifier(nn.Module):
     """Perceptron on standardised track features, (N, FEATURES) -> (N, motions).
 
     Attributes:
         motions: keys, in the order of the logits.
-        card: configuration, fingerprint of the data, accuracy and confusions on held-out real clips; set by
-            `motion_judge`.
+        card: configuration, fingerprint of the data, accuracy and confusions on real clips of the test split; set by
+            `motion_classifier`.
     """
 
     mean: torch.Tensor
@@ -74,7 +75,7 @@ class MotionJudge(nn.Module):
 
     @torch.inference_mode()
     def classify(self, frames: np.ndarray | torch.Tensor) -> str:
-        """The motion of a clip, a key of the vocabulary, or `FROZEN` where nothing moves at all.
+        """Return the motion of a clip, a key of the vocabulary, or `FROZEN` where nothing moves at all.
 
         Args:
             frames: (F, H, W, 3), uint8 or float in [0, 1].
@@ -85,23 +86,20 @@ class MotionJudge(nn.Module):
         return self.motions[int(self(features[None]).argmax())]
 
 
-def motion_judge(
+def motion_classifier(
     atlases: Mapping[str, Atlas], folder: Path, *, config: MotionConfig | None = None, progress: bool = True
-) -> MotionJudge:
-    """The motion judge for these subjects: read from `folder`, or trained and kept there when absent."""
+) -> MotionClassifier:
+    """Return the motion classifier of these subjects: read from `folder`, or trained and kept there when absent."""
     config = config or MotionConfig()
     data = cache.data_fingerprint(atlases)
     path = cache.cached_path(folder, "motion", data, dataclasses.asdict(config))
-    judge = MotionJudge(config)
-    found = cache.load(path)
-    if found is not None:
-        judge.load_state_dict(found[0])
-        judge.card = found[1]
-        return judge.eval()
-    judge = train(atlases, config, progress=progress)
-    matrix = confusion(judge, atlases)
-    judge.card = {
-        "motions": judge.motions,
+    network = MotionClassifier(config)
+    if cache.restore(path, network):
+        return network
+    network = train(atlases, config, progress=progress)
+    matrix = confusion(network, atlases)
+    network.card = {
+        "motions": network.motions,
         "config": dataclasses.asdict(config),
         "data": data,
         "accuracy": {
@@ -110,52 +108,52 @@ def motion_judge(
         },
         "confusion": matrix,
     }
-    cache.save(path, judge, judge.card)
-    return judge
+    cache.save(path, network, network.card)
+    return network
 
 
-def train(atlases: Mapping[str, Atlas], config: MotionConfig, *, progress: bool = True) -> MotionJudge:
+def train(atlases: Mapping[str, Atlas], config: MotionConfig, *, progress: bool = True) -> MotionClassifier:
     """Train on the tracks of real clips of the train split, every other one blurred and noised."""
     scenes = SceneSampler({key: atlas.names for key, atlas in atlases.items()}, split="train", seed=config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     indices = track_indices(config.num_frames).tolist()
     features, labels = [], []
-    judge = MotionJudge(config)
-    for index in tqdm(range(config.clips), desc="training the motion judge", unit="clip", disable=not progress):
+    network = MotionClassifier(config)
+    for index in tqdm(range(config.clips), desc="training the motion classifier", unit="clip", disable=not progress):
         scene = scenes(index)
         rgb, _ = draw(scene, atlases[scene.subject], size=SIDE, num_frames=config.num_frames, frames=indices)
         clip = (rgb.transpose(0, 1) + 1.0) / 2.0
         features.append(track_features(degrade(clip, generator) if index % 2 else clip))
-        labels.append(judge.motions.index(scene.motion))
+        labels.append(network.motions.index(scene.motion))
     inputs, targets = torch.stack(features), torch.tensor(labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        judge = MotionJudge(config).train()
-        judge.mean.copy_(inputs.mean(0))
-        judge.scale.copy_(inputs.std(0) + 1e-3)
-        optimizer = torch.optim.AdamW(judge.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        network = MotionClassifier(config).train()
+        network.mean.copy_(inputs.mean(0))
+        network.scale.copy_(inputs.std(0) + 1e-3)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
         for _ in range(config.steps):
             chosen = torch.randint(len(inputs), (config.batch_size,))
-            noisy = inputs[chosen] + 0.1 * judge.scale * torch.randn(config.batch_size, FEATURES)
+            noisy = inputs[chosen] + 0.1 * network.scale * torch.randn(config.batch_size, FEATURES)
             optimizer.zero_grad()
-            F.cross_entropy(judge(noisy), targets[chosen]).backward()
+            F.cross_entropy(network(noisy), targets[chosen]).backward()
             optimizer.step()
             schedule.step()
-    return judge.eval()
+    return network.eval()
 
 
 def confusion(
-    judge: MotionJudge, atlases: Mapping[str, Atlas], *, split: Split = "combinations"
+    network: MotionClassifier, atlases: Mapping[str, Atlas], *, split: Split = "combinations"
 ) -> dict[str, dict[str, int]]:
-    """How often each motion of real clips was taken for each: ``{shown: {told: clips}}``."""
-    config = judge.config
+    """Return how often each motion of real clips was taken for each: ``{shown: {predicted: clips}}``."""
+    config = network.config
     scenes = SceneSampler({key: atlas.names for key, atlas in atlases.items()}, split=split, seed=config.seed + 1)
     matrix: dict[str, dict[str, int]] = {}
     for index in range(config.held_out_clips):
         scene = scenes(index)
         rgb, _ = draw(scene, atlases[scene.subject], size=SIDE, num_frames=config.num_frames)
-        told = judge.classify((rgb.permute(1, 2, 3, 0) + 1.0) / 2.0)
+        predicted = network.classify((rgb.permute(1, 2, 3, 0) + 1.0) / 2.0)
         row = matrix.setdefault(scene.motion, {})
-        row[told] = row.get(told, 0) + 1
+        row[predicted] = row.get(predicted, 0) + 1
     return matrix

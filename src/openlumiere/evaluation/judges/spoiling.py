@@ -17,19 +17,19 @@ Spoiler = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 def blurred(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Gaussian blur, its deviation 1.5 to 5 % of the side."""
+    """Blur by a Gaussian, its deviation 1.5 to 5 % of the side."""
     return torch.stack(
         [blur(one[None], s)[0] for one, s in zip(rgba, _draw(rgba, generator, 0.015, 0.05), strict=True)]
     )
 
 
 def warped(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Elastic deformation (Simard et al. 2003): a smooth random field of shifts of some 3 to 7 % of the side."""
+    """Deform elastically (Simard et al. 2003): a smooth random field of shifts of some 3 to 7 % of the side."""
     return bend(rgba, _draw(rgba, generator, 0.03, 0.07), generator)
 
 
 def blended(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Two subjects at once: half transparent, or each in its own random regions."""
+    """Mix two subjects: half transparent, or each in its own random regions."""
     other = rgba.roll(1, 0)
     regions = _field(rgba, 1, 5, generator)
     share = torch.where(
@@ -41,7 +41,7 @@ def blended(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def coarse(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A picture of 12 to 32 pixels, enlarged: as blocks, or smoothly."""
+    """Upsample a picture of 12 to 32 pixels, as blocks or smoothly."""
     made = []
     for one in rgba:
         cells = int(torch.randint(12, 33, (), generator=generator))
@@ -52,7 +52,7 @@ def coarse(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def grainy(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Noise on the subject, white or in spots, with a deviation of 10 to 25 % of its range."""
+    """Add noise to the subject, white or in spots, with a deviation of 10 to 25 % of its range."""
     noise = torch.randn(rgba.shape, generator=generator)
     spots = F.interpolate(F.avg_pool2d(noise, 4) * 4, size=rgba.shape[-2:], mode="bilinear")
     noise = torch.where(torch.rand(len(rgba), 1, 1, 1, generator=generator) < 0.5, noise, spots)
@@ -61,7 +61,7 @@ def grainy(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def halved(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A third to two thirds of the subject are missing, beyond a soft, straight edge in a random direction."""
+    """Remove a third to two thirds of the subject, beyond a blurred, straight edge in a random direction."""
     side = rgba.shape[-1]
     axis = (torch.arange(side) + 0.5) / side * 2 - 1
     angle = torch.rand(len(rgba), generator=generator)[:, None, None] * 2 * math.pi
@@ -77,7 +77,7 @@ def halved(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def blobs(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """What an undertrained network makes: bent, smeared, and its parts not where they belong."""
+    """Draw as an undertrained network does: bent, smeared, its parts not where they belong."""
     bent = bend(rgba, _draw(rgba, generator, 0.02, 0.05), generator)
     other = torch.lerp(bent, bent.roll(1, 0), 0.3 * torch.rand(len(rgba), 1, 1, 1, generator=generator))
     smeared = [blur(one[None], s)[0] for one, s in zip(other, _draw(rgba, generator, 0.01, 0.03), strict=True)]
@@ -91,7 +91,7 @@ SPOILERS: dict[str, Spoiler] = {
 
 
 def blur(rgba: torch.Tensor, deviation: float | torch.Tensor) -> torch.Tensor:
-    """Gaussian blur of (N, C, S, S) with one deviation, a fraction of the side."""
+    """Blur (N, C, S, S) by a Gaussian with one deviation, a fraction of the side."""
     sigma = max(float(deviation) * rgba.shape[-1], 1e-3)
     reach = max(math.ceil(3 * sigma), 1)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma).square())

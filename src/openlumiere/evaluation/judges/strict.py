@@ -1,7 +1,7 @@
-"""A judge that fails where an eye fails: which subject a clip shows at its own size, or none that is worth the name.
+"""A classifier that fails where an eye fails: which subject a clip shows at its own size, if any.
 
 The subject classifier was made to forgive blur and noise: it says what a clip may be meant to show. This one is trained
-on sharp frames, and on spoiled ones that all bear the label `NOTHING`.
+on unspoiled frames, and on spoiled ones that all bear the label `NOTHING`.
 """
 
 from __future__ import annotations
@@ -14,28 +14,27 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from openlumiere.clock import clip_seconds, frame_seconds
 from openlumiere.data.emoji.drawing import Atlas, Sprites, draw_batch, ground, over
 from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation import cache
+from openlumiere.evaluation import cache, training
+from openlumiere.evaluation.metrics.pixels import as_clip
 from openlumiere.video import opaque, read_clip
 
 from .classifier import ClassifierConfig, SubjectClassifier
 from .spoiling import SPOILERS, Spoiler, bend, blur
-from .tracks import as_clip
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".webp", ".gif", ".png")
 NOTHING = "nothing"  # what spoiled pictures show
-_WEAK_HELD_OUT = 4  # one clip of weak models in so many is not trained on
+_WEAK_TEST_EVERY = 4  # one clip of weak models in so many is not trained on
 _GROUP = 8  # scenes drawn at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrictConfig(ClassifierConfig):
-    """Network and training of the strict judge; the defaults take a quarter of an hour on one idle CPU thread."""
+    """Network and training of the strict classifier; the defaults take a quarter of an hour on one idle CPU thread."""
 
     side: int = 128
     width: int = 16
@@ -55,22 +54,19 @@ def strict_classifier(
     spoiled: Path | None = None,
     progress: bool = True,
 ) -> SubjectClassifier:
-    """The strict judge for these subjects: read from `folder`, or trained and kept there when absent.
+    """Return the strict classifier of these subjects: read from `folder`, or trained and kept there when absent.
 
     Args:
         spoiled: folder of weak models' clips, files or arrays (F, H, W, 3), that are to be called `NOTHING` too; every
-            fourth, from the first, is kept to measure how many are. They are part of the judge's name.
+            fourth, from the first, is kept to measure how many are. They are part of the cached file's name.
     """
     config = config or StrictConfig()
     weak = weak_frames(spoiled, config.side) if spoiled else []
     data = cache.data_fingerprint(atlases) + cache.arrays_fingerprint(weak)
     path = cache.cached_path(folder, "strict", data, dataclasses.asdict(config))
     network = SubjectClassifier([*sorted(atlases), NOTHING], config)
-    found = cache.load(path)
-    if found is not None:
-        network.load_state_dict(found[0])
-        network.card = found[1]
-        return network.eval()
+    if cache.restore(path, network):
+        return network
     network = train(atlases, config, weak=weak, progress=progress)
     network.card = {
         "subjects": network.subjects,
@@ -87,28 +83,17 @@ def train(
     atlases: Mapping[str, Atlas], config: StrictConfig, *, weak: Sequence[np.ndarray] = (), progress: bool = True
 ) -> SubjectClassifier:
     """Train on real frames of the train split, and on spoiled ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = SubjectClassifier([*sorted(atlases), NOTHING], config).train()
-    for parameter in network.parameters():
-        if parameter.ndim == 4:  # channels-last convolutions are faster on the CPU
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
+    subjects = [*sorted(atlases), NOTHING]
+    network = training.build(lambda: SubjectClassifier(subjects, config), seed=config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    shown = [frame for index, clip in enumerate(weak) if index % _WEAK_HELD_OUT for frame in clip]
+    shown = [frame for index, clip in enumerate(weak) if index % _WEAK_TEST_EVERY for frame in clip]
     batches = _batches(network, atlases, config, shown, generator)
-    bar = tqdm(range(config.steps), "training the strict judge", unit="step", disable=not progress)
-    for step in bar:
+
+    def loss_of(_step: int) -> torch.Tensor:
         frames, labels = next(batches)
-        loss = F.cross_entropy(network(frames), labels, label_smoothing=config.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.2f}")
-    return network.eval()
+        return F.cross_entropy(network(frames), labels, label_smoothing=config.label_smoothing)
+
+    return training.fit(network, loss_of, config, title="training the strict classifier", progress=progress)
 
 
 def _batches(
@@ -147,16 +132,16 @@ def _batches(
         labels = [label[scene.subject] for scene in listed[:real]] + [label[NOTHING]] * spoiled
         if weak:
             share = max(spoiled // 3, 1)
-            for place in range(len(frames) - share, len(frames)):
+            for index in range(len(frames) - share, len(frames)):
                 chosen = weak[int(torch.randint(len(weak), (), generator=generator))]
-                frames[place] = torch.from_numpy(chosen).permute(2, 0, 1).float() / 255
+                frames[index] = torch.from_numpy(chosen).permute(2, 0, 1).float() / 255
         noise = torch.randn(frames.shape, generator=generator)
         level = 0.012 * torch.rand(len(frames), 1, 1, 1, generator=generator)
         yield (frames + level * noise).clamp(0, 1), torch.tensor(labels)
 
 
 def almost_unspoiled(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """What an eye forgives: half of the subjects blurred by up to half a pixel in 128 and bent by as little."""
+    """Blur half of the subjects by up to half a pixel in 128 and bend them as little, which an eye forgives."""
     softened = blur(rgba, 0.005 * float(torch.rand((), generator=generator)))
     softened = bend(softened, 0.004 * torch.rand(len(rgba), generator=generator), generator)
     return torch.where(torch.rand(len(rgba), 1, 1, 1, generator=generator) < 0.5, softened, rgba)
@@ -165,34 +150,34 @@ def almost_unspoiled(rgba: torch.Tensor, generator: torch.Generator) -> torch.Te
 def accuracies(
     network: SubjectClassifier, atlases: Mapping[str, Atlas], *, weak: Sequence[np.ndarray] = ()
 ) -> dict[str, float | None]:
-    """Share of held-out real clips whose subject is told, and of spoiled ones that are refused, by way of spoiling."""
+    """Return the share of the test split's real clips whose subject is right, and of spoiled ones that are refused."""
     found: dict[str, float | None] = {"held-out combinations": real_accuracy(network, atlases, split="combinations")}
     for name in SPOILERS:
         found[f"{name}, refused"] = refused(network, atlases, name)
     if weak:
-        kept = weak[::_WEAK_HELD_OUT]
+        kept = weak[::_WEAK_TEST_EVERY]
         found["weak models', refused"] = float(np.mean([network.classify(clip)[0] == NOTHING for clip in kept]))
     return found
 
 
 def real_accuracy(network: SubjectClassifier, atlases: Mapping[str, Atlas], *, split: Split = "train") -> float:
-    """Share of real clips, of scenes that were not trained on, whose subject is told."""
+    """Return the share of real clips, of scenes that were not trained on, whose subject is right."""
     config = network.config
-    listed = _held_out_clips(atlases, config, split, count=config.held_out_clips, frames=config.frames_per_clip)
+    listed = _test_clips(atlases, config, split, count=config.held_out_clips, frames=config.frames_per_clip)
     return float(np.mean([network.classify(clip)[0] == scene.subject for scene, clip in listed]))
 
 
 def refused(network: SubjectClassifier, atlases: Mapping[str, Atlas], way: str) -> float:
-    """Share of clips of held-out combinations, spoiled in one way frame by frame, that show `NOTHING`."""
+    """Return the share of test clips, spoiled in one way frame by frame, that show `NOTHING`."""
     config = network.config
-    listed = _held_out_clips(
+    listed = _test_clips(
         atlases, config, "combinations", count=max(config.held_out_clips // 5, 2), frames=config.frames_per_clip // 2,
         spoil=SPOILERS[way],
     )  # fmt: skip
     return float(np.mean([network.classify(clip)[0] == NOTHING for _, clip in listed]))
 
 
-def _held_out_clips(
+def _test_clips(
     atlases: Mapping[str, Atlas], config: ClassifierConfig, split: Split, *, count: int, frames: int,
     spoil: Spoiler | None = None,
 ) -> Iterator[tuple[Scene, torch.Tensor]]:  # fmt: skip
@@ -215,7 +200,7 @@ def _held_out_clips(
 
 
 def weak_frames(folder: Path, side: int, *, frames: int = 8) -> list[np.ndarray]:
-    """Frames spread over each clip in a folder, uint8 (frames, side, side, 3): files of clips, or arrays."""
+    """Read frames spread over each clip in a folder, uint8 (frames, side, side, 3): files of clips, or arrays."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".npy", *SUFFIXES))
     if not found:
         raise LumiereError(f"{folder} holds no clips; give a folder of a weak model's clips")

@@ -7,7 +7,6 @@ gone through in blocks, so that memory does not grow with the number of clips.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +33,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray, weights: np.ndarray | None = None) -> Moments:
-        """Moments of all rows of (N, D), each counted `weights` times, shape (N,); once each when None."""
+        """Return the moments of all rows of (N, D), each counted `weights` times, shape (N,); once each when None."""
         if features.ndim != 2:
             raise LumiereError(f"features must have the shape (clips, dimensions), not {features.shape}")
         moments = cls(features.shape[1])
@@ -82,7 +81,7 @@ class Moments:
         self.count = total
 
     def covariance(self, *, ddof: int = 0) -> np.ndarray:
-        """Covariance (D, D), divided by count - `ddof`: 0 as in StyleGAN-V's FVD, 1 as in torch-fidelity's FID.
+        """Return the covariance (D, D), divided by count - `ddof`: 0 as StyleGAN-V's FVD, 1 as torch-fidelity's FID.
 
         Raises:
             LumiereError: fewer than two clips.
@@ -93,7 +92,7 @@ class Moments:
 
 
 def frechet_distance(ours: Moments, theirs: Moments, *, ddof: int = 0) -> float:
-    """Squared Fréchet (2-Wasserstein) distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017, eq. 6).
+    """Return the squared Fréchet distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017, eq. 6).
 
         |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
@@ -132,6 +131,16 @@ def frechet(ours: np.ndarray, theirs: np.ndarray, *, ddof: int = 0) -> float:
     return frechet_distance(Moments.of(ours), Moments.of(theirs), ddof=ddof)
 
 
+def within_span(sets: list[np.ndarray]) -> list[np.ndarray]:
+    """Return features in a basis of the space that they span, where that is smaller; no distance changes."""
+    everything = np.concatenate(sets).astype(np.float64)
+    if len(everything) >= everything.shape[1]:
+        return sets
+    middle = everything.mean(0)
+    basis = np.linalg.svd(everything - middle, full_matrices=False)[2]
+    return [(features - middle) @ basis.T for features in sets]
+
+
 def bootstrap_interval(
     ours: np.ndarray,
     theirs: np.ndarray,
@@ -141,10 +150,10 @@ def bootstrap_interval(
     seed: int = 0,
     ddof: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of `frechet` at these numbers of clips, both sets drawn anew with replacement.
+    """Return the confidence interval of `frechet` at these numbers of clips, both sets drawn anew with replacement.
 
     A set drawn anew holds fewer different clips, which moves every replicate up by the distance's bias; so the
-    replicates tell the spread about their own mean, and the interval is laid about the distance that was measured. It
+    replicates give the spread about their own mean, and the interval is laid about the distance that was measured. It
     says how the score of this many clips would vary, not where that of infinitely many lies: see `extrapolate`.
 
     Raises:
@@ -187,7 +196,7 @@ class Extrapolation:
 def extrapolate(
     ours: np.ndarray, theirs: np.ndarray, *, sizes: int = 15, seed: int = 0, ddof: int = 0
 ) -> Extrapolation:
-    """FVD-infinity: a line through the distances of parts of the sets, against 1/N (Chong and Forsyth 2020, sec. 3.2).
+    """Return FVD-infinity: a line through distances of parts of the sets over 1/N (Chong and Forsyth 2020, sec. 3.2).
 
     The distance of finite samples is too large by c/N to first order, with a c that depends on the generator, so that
     even equal numbers of clips do not make scores comparable. Here both sets are thinned together, to the same share
@@ -234,23 +243,3 @@ def _only(rows: np.ndarray, count: int) -> np.ndarray:
     weights = np.zeros(count)
     weights[rows] = 1.0
     return weights
-
-
-def plot_bias(found: Extrapolation, path: Path, *, name: str) -> None:
-    """Draw the distance against 1/N with its line, written beside and renamed; PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    inverse = [1 / min(ours, theirs) for ours, theirs, _ in found.points]
-    axes.plot(inverse, [distance for *_, distance in found.points], "o", markersize=4)
-    last = found.points[-1]
-    slope = np.polyfit(inverse, [distance for *_, distance in found.points], 1)[0]
-    axes.plot([0, max(inverse)], [found.value, found.value + slope * max(inverse)], color="black", linewidth=1)
-    axes.plot([0], [found.value], "s", color="black", label=f"infinitely many clips: {found.value:.4g}")
-    axes.plot(inverse[-1:], [last[2]], "o", color="tab:red", label=f"all {min(last[:2])}: {last[2]:.4g}")
-    axes.set(xlabel="1 / number of clips", ylabel=name, xlim=(-0.02 * max(inverse), None))
-    axes.legend(frameon=False)
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, dpi=120, format="png")
-    partial.rename(path)

@@ -1,7 +1,7 @@
 """What an eye minds in a clip beside what it shows: grain, wobble, and motion that is too small or of another speed.
 
 Read from the pixels alone, at the clip's own size. Clips are uint8 or float in [0, 1], (F, H, W, 3), or with straight
-alpha as a fourth channel. Each measure is told beside that of real clips of the same scenes: only the two together
+alpha as a fourth channel. Read each measure against that of real clips of the same scenes: only the two together
 say anything, since subjects have animations of their own.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from openlumiere.evaluation.judges.tracks import as_clip, ground_color, lab, transparent
+from .pixels import as_clip, ground_color, lab, transparent
 
 # CIELAB distance of a blurred pixel from the ground from which on it belongs to the subject. Blurred, as grain is none.
 _SUBJECT_FROM = 8.0
@@ -73,7 +73,7 @@ def take_apart(frames: np.ndarray | torch.Tensor) -> Parts:
 
 
 def grain(parts: Parts) -> float:
-    """Root mean square distance of the ground's pixels from its colour, in 1/255 of a channel; nan without ground."""
+    """Return the RMS distance of the ground's pixels from its colour, in 1/255 of a channel; nan without ground."""
     both = torch.cat([parts.color, parts.alpha[:, None]], dim=1).permute(0, 2, 3, 1)[parts.ground]
     if not len(both):
         return math.nan
@@ -83,13 +83,13 @@ def grain(parts: Parts) -> float:
 
 
 def wobble(parts: Parts) -> float:
-    """Mean absolute second difference in time of the subject, moved to the same place and size in each frame, in 1/255.
+    """Return the mean absolute second difference in time of the subject, aligned in position and size, in 1/255.
 
     Steady motion has little, an animation of the subject's own some, and details that come and go have much.
     """
     if len(parts.subject) < 3:
         return math.nan
-    x, y, radius = _place(parts.subject)
+    x, y, radius = _centre_of(parts.subject)
     # The size is smoothed: a subject that pulsates from frame to frame should count.
     kernel = torch.ones(1, 1, 9) / 9
     radius = F.conv1d(F.pad(radius[None, None], (4, 4), mode="replicate"), kernel)[0, 0]
@@ -105,20 +105,20 @@ def wobble(parts: Parts) -> float:
 
 
 def amplitude(parts: Parts) -> float:
-    """How far the subject's centre gets, in frame widths: the diagonal of the box that holds 90 % of its path."""
-    x, y, _ = _place(parts.subject)
+    """Return the extent of the subject's path in frame widths: the diagonal of the box that holds 90 % of it."""
+    x, y, _ = _centre_of(parts.subject)
     path = torch.stack([x, y]).numpy() / 2
     low, high = np.quantile(path, [0.05, 0.95], axis=1)
     return float(np.hypot(*(high - low)))
 
 
 def turn(parts: Parts) -> float:
-    """By how much the subject turns over the clip, in degrees, clockwise on screen.
+    """Return by how much the subject turns over the clip, in degrees, clockwise on screen.
 
     The sum over pairs of frames of the angle at which the subject, in polar coordinates about its centre, matches the
     one before best.
     """
-    x, y, radius = _place(parts.subject)
+    x, y, radius = _centre_of(parts.subject)
     angles = torch.arange(_ANGLES) * (2 * torch.pi / _ANGLES)
     radii = torch.linspace(0.25, 1.3, _RADII)
     ring = torch.stack([torch.cos(angles), torch.sin(angles)], -1)[None] * radii[:, None, None]
@@ -141,8 +141,8 @@ def turn(parts: Parts) -> float:
     return total
 
 
-def _place(subject: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centre x, y in [-1, 1] of the frame, and the radius of a disc of as much mass, (F,) each."""
+def _centre_of(subject: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the centre x, y in [-1, 1] of the frame, and the radius of a disc of as much mass, (F,) each."""
     side = subject.shape[-1]
     axis = (torch.arange(side) + 0.5) / side * 2 - 1
     mass = subject.sum((1, 2)) + 1e-3
@@ -151,7 +151,7 @@ def _place(subject: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def measure(frames: np.ndarray | torch.Tensor) -> dict[str, float]:
-    """All of the above."""
+    """Return all of the above by name."""
     parts = take_apart(frames)
     return {
         "grain": grain(parts), "wobble": wobble(parts), "amplitude": amplitude(parts), "turn": turn(parts),

@@ -6,17 +6,19 @@ import numpy as np
 import torch
 
 from openlumiere.data.emoji.scenes import PERIOD_FACTOR, SECONDS, vocabulary
-from openlumiere.evaluation.judges.tracks import SIDE, centres
+
+from .pixels import SIDE
+from .tracks import centres
 
 # The usual periods of the vocabulary's motions of the subject's centre, as fractions of a clip.
 PERIODS = {motion: vocabulary()["motions"][motion]["period"] / SECONDS for motion in ("sway", "bounce")}
 _TOLERANCE = 0.15  # a clip's own period may be so much shorter or longer than any that scenes have
 _LONGEST = 0.6  # of a clip: of longer periods too little is seen again
-_LEAST_SPREAD = 1.0  # pixels of the judges' frame: what moves less has no motion to repeat
+_LEAST_SPREAD = 1.0  # pixels of a frame of `SIDE`: what moves less has no motion to repeat
 
 
 def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float:
-    """How far the subject's path departs from repeating itself after its own period.
+    """Return how far the subject's path departs from repeating itself after its own period.
 
     The mean squared distance between where the subject is and where it is a period later, over twice the variance of
     where it is: 0 = it repeats itself exactly, 1 = one has nothing to do with the other. The clip's own period is the
@@ -43,7 +45,7 @@ def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float
 
 
 def _departure(track: np.ndarray, lag: float, spread: float) -> float:
-    """The error at a lag in frames, which need not be whole."""
+    """Return the error at a lag in frames, which need not be whole."""
     at = np.arange(len(track))
     start = at[at + lag <= at[-1]]
     later = np.stack([np.interp(start + lag, at, axis) for axis in track.T], 1)

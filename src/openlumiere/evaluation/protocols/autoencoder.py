@@ -1,7 +1,7 @@
 """`lumiere evaluate autoencoder`: does a picture with transparency survive being encoded and decoded?
 
-Held-out animations are drawn without a background and over a plain colour, then pictures of kinds that were never
-trained on; what comes back is compared with what went in, as 8-bit pictures of premultiplied RGBA. Noise on the
+Animations of the test split are drawn without a background and over a plain colour, then pictures of kinds that were
+never trained on; what comes back is compared with what went in, as 8-bit pictures of premultiplied RGBA. Noise on the
 latents says what the decoder forgives a diffusion model. Each gate is the least that a bundled model has to reach.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,23 +18,24 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.data.emoji.shards import FPS
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
+from openlumiere.evaluation.metrics.fidelity import psnr
+from openlumiere.evaluation.metrics.temporal import flicker
 from openlumiere.evaluation.scores import versions
 from openlumiere.evaluation.test_pictures import (
     NEAR,
     PLAIN,
     TRANSPARENT,
-    held_out_animations,
-    held_out_keys,
+    draw_test_animations,
+    list_test_keys,
     picture_files,
     read_square,
     unseen_kinds,
 )
-from openlumiere.tables import columns, table
-
-from .upscaling import flicker
+from openlumiere.tables import plain_table, table
 
 NOISE = (0.0, 0.05, 0.1, 0.15, 0.3)
 # The least that a bundled autoencoder has to reach, in dB, %, 1/255, share, dB.
@@ -73,10 +75,10 @@ def evaluate_autoencoder(
 
     Args:
         autoencoder: folder of an RGBAAutoencoder, or of any diffusers VAE with four channels.
-        data: folder that `lumiere data emoji` wrote: animations, of which only held-out ones are used.
+        data: folder that `lumiere data emoji` wrote: animations, of which those of the test split are used.
         artwork: folder that `lumiere data artwork` wrote, for the kinds of pictures that are never trained on.
         pictures: folders of PNG and JPEG files of further kinds.
-        clips: animations, spread evenly over the held-out ones; fewer where there are not so many.
+        clips: animations, spread evenly over those of the test split; fewer where there are not so many.
         num_frames: of each, at 16 fps.
         count: pictures of each kind at most.
 
@@ -99,19 +101,19 @@ def evaluate_autoencoder(
     measured: dict[str, list[Report]] = {TRANSPARENT: [], PLAIN: []}
     noisy: dict[float, list[float]] = {level: [] for level in NOISE}
     shown: dict[str, list[_Clip]] = {TRANSPARENT: [], PLAIN: []}
-    keys = held_out_keys(data)
+    keys = list_test_keys(data)
     keys = [keys[n] for n in np.linspace(0, len(keys) - 1, min(clips, len(keys))).round().astype(int)]
-    drawn = held_out_animations(data, keys, size=size, num_frames=num_frames, seed=seed)
+    drawn = draw_test_animations(data, keys, size=size, num_frames=num_frames, seed=seed)
     for key, grounds in tqdm(drawn, "animations", len(keys), unit="clip", disable=not progress):
         for name, (real, ground) in grounds.items():
             latents = encode(vae, real)
             clip = _Clip(real, decode(vae, latents), ground)
             measured[name].append({"emoji": key, **compare(clip)})
             shown[name].append(_Clip(*(part[num_frames // 2][None] for part in clip)))
-            some, there = latents[::_NOISY_EVERY], real[::_NOISY_EVERY]
+            noised, reference = latents[::_NOISY_EVERY], real[::_NOISY_EVERY]
             for level in NOISE:
-                noise = torch.randn(some.shape, generator=generator).to(some)
-                noisy[level].append(psnr(decode(vae, some + level * noise), there))
+                noise = torch.randn(noised.shape, generator=generator).to(noised)
+                noisy[level].append(_psnr(decode(vae, noised + level * noise), reference))
 
     found: dict[str, Report] = {}
     for name, listed in tqdm(kinds.items(), "kinds of pictures", unit="kind", disable=not progress):
@@ -122,7 +124,7 @@ def evaluate_autoencoder(
             if real[3].mean() < _EMPTY:
                 continue
             made = decode(vae, encode(vae, real[None]))
-            each.append(psnr(made, real[None]))
+            each.append(_psnr(made, real[None]))
             shown.setdefault(name, []).append(_Clip(real[None], made, np.zeros((1, size, size), bool)))
         if not each:
             raise LumiereError(f"the pictures of {name} are all empty; give others")
@@ -145,14 +147,14 @@ def evaluate_autoencoder(
     report["gates"] = gates(report)
     report["passed"] = all(gate["passed"] for gate in report["gates"])
     output.mkdir(parents=True, exist_ok=True)
-    cache.write_text(output / "autoencoder.json", json.dumps(report, indent=1))
-    cache.write_text(output / "autoencoder.md", markdown(report))
+    files.write_json(output / "autoencoder.json", report, indent=1)
+    files.write_text(output / "autoencoder.md", markdown(report))
     sheet(shown, output / "autoencoder.png")
     return report
 
 
 def load_vae(folder: Path) -> Any:
-    """An RGBAAutoencoder or a diffusers VAE with four channels, in inference mode.
+    """Load an RGBAAutoencoder or a diffusers VAE with four channels, in inference mode.
 
     Raises:
         LumiereError: the folder holds none, or one of other channels.
@@ -179,7 +181,7 @@ def load_vae(folder: Path) -> Any:
 
 @torch.inference_mode()
 def encode(vae: Any, frames: np.ndarray) -> torch.Tensor:
-    """Frames, uint8 premultiplied RGBA (F, 4, H, W), to latents as a diffusion model sees them, (F, C, h, w)."""
+    """Encode frames, uint8 premultiplied RGBA (F, 4, H, W), to latents as a diffusion model sees them, (F, C, h, w)."""
     pixels = (torch.from_numpy(frames).float() / 127.5 - 1).to(vae.device)
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pixels.split(_BATCH)])
     return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
@@ -187,26 +189,23 @@ def encode(vae: Any, frames: np.ndarray) -> torch.Tensor:
 
 @torch.inference_mode()
 def decode(vae: Any, latents: torch.Tensor) -> np.ndarray:
-    """What `encode` gave back to frames, as a file would hold them."""
+    """Decode what `encode` gave to frames, as a file would hold them."""
     raw = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
     pixels = torch.cat([vae.decode(part).sample for part in raw.split(_BATCH)]).cpu()
     return cache.eight_bit((pixels.numpy() + 1) / 2)
 
 
-def psnr(made: np.ndarray, real: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of all of a clip's values, uint8; 99 where nothing differs."""
-    error = np.square(made.astype(np.float64) - real).mean()
-    return float(10 * np.log10(255**2 / error)) if error else 99.0
+_psnr = partial(psnr, peak=255.0, highest=99.0)  # of uint8
 
 
 def compare(clip: _Clip) -> dict[str, float]:
-    """What a clip lost: see `markdown` for the words. Ground is measured in 1/255, flicker as a ratio to the real."""
+    """Return what a clip lost, see `markdown`; ground in 1/255, flicker as a ratio to the real clip's."""
     error = np.abs(clip.made.astype(np.int16) - clip.real)
     off = error.max(1)[clip.ground]  # of the worst channel
     # Nothing flickers where nothing moves: 1 then, unless something does in what came back.
     before, after = (flicker(part / 255) for part in (clip.real, clip.made))
     return {
-        "psnr": psnr(clip.made, clip.real),
+        "psnr": _psnr(clip.made, clip.real),
         "alpha_error": float(error[:, 3].mean() / 255 * 100),
         "ground_exact": float((off <= GROUND_ERROR).mean()) if off.size else 1.0,
         "ground_error": float(off.max(initial=0)),
@@ -215,7 +214,7 @@ def compare(clip: _Clip) -> dict[str, float]:
 
 
 def _means(each: Sequence[Report]) -> Report:
-    """Over clips: means, the worst, and each."""
+    """Return the means over clips, the worst, and each."""
     keys = [key for key in each[0] if key != "emoji"]
     means: Report = {key: float(np.mean([one[key] for one in each])) for key in keys}
     means["ground_error"] = max(one["ground_error"] for one in each)
@@ -224,14 +223,14 @@ def _means(each: Sequence[Report]) -> Report:
 
 
 def gates(report: Report) -> list[Report]:
-    """Each gate with its worst value: over both grounds, or over all kinds of pictures."""
+    """Return each gate with its worst value: over both grounds, or over all kinds of pictures."""
     both = report["animations"].values()
     flickers = [one["flicker"] for one in both]
     furthest = max(flickers, key=lambda ratio: abs(ratio - 1))
     quality, alpha = min(one["psnr"] for one in both), max(one["alpha_error"] for one in both)
     ground = max(one["ground_error"] for one in both)
     listed = [
-        ("PSNR of held-out animations, dB", f">= {PSNR:.0f}", quality, quality >= PSNR),
+        ("PSNR of test animations, dB", f">= {PSNR:.0f}", quality, quality >= PSNR),
         ("error of alpha, %", f"<= {ALPHA_ERROR:.0f}", alpha, alpha <= ALPHA_ERROR),
         ("largest error of plain ground, 1/255", f"<= {GROUND_ERROR}", ground, ground <= GROUND_ERROR),
         ("flicker, of the real clips'", f"1 +- {FLICKER}", furthest, abs(furthest - 1) <= FLICKER),
@@ -243,7 +242,7 @@ def gates(report: Report) -> list[Report]:
 
 
 def markdown(report: Report) -> str:
-    """The report to read."""
+    """Return the report to read."""
     rows = _rows(report, missed="**missed**")
     grounds = [
         [name, f"{one['psnr']:.2f}", f"{one['worst_psnr']:.2f} ({one['worst']})", f"{one['alpha_error']:.3f}",
@@ -258,7 +257,7 @@ def markdown(report: Report) -> str:
     parts = [
         f"# Autoencoder `{report['autoencoder']}`",
         table(["gate", "aim", "measured", ""], rows),
-        "## Held-out animations",
+        "## Animations of the test split",
         f"{report['clips']} animations that were never trained on, {report['num_frames']} frames each of {shape} at "
         f"{report['fps']} fps, moving slowly, 8-bit premultiplied RGBA. PSNR: mean over clips, and the worst. Ground: "
         f"pixels further than {NEAR} from the subject; exact to {GROUND_ERROR}/255 in every channel, and the largest "
@@ -275,8 +274,8 @@ def markdown(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """The gates as plain text, for the terminal."""
-    return columns(_rows(report, missed="MISSED"))
+    """Return the gates as plain text, for the terminal."""
+    return plain_table(_rows(report, missed="MISSED"))
 
 
 def _rows(report: Report, *, missed: str) -> list[list[str]]:
@@ -298,9 +297,8 @@ def sheet(shown: Mapping[str, Sequence[_Clip]], path: Path) -> None:
             for line, picture in enumerate((real, made, error)):
                 top, left = (3 * row + line) * size, column * size
                 page[top : top + size, left : left + size] = picture.round()
-    partial = path.with_name(f"{path.name}.partial")
-    Image.fromarray(page).save(partial, "PNG")
-    partial.rename(path)
+    with files.replacing(path) as partial:
+        Image.fromarray(page).save(partial, "PNG")
 
 
 def _on_checkers(rgba: np.ndarray) -> np.ndarray:

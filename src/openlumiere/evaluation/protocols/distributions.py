@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from openlumiere import files
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.features.cache import FeatureSet, features_of
+from openlumiere.evaluation.features.cache import Extraction, FeatureSet, features_of
 from openlumiere.evaluation.features.clip_sets import ClipFile, Preparation, Sampling, list_clips, some_of
 from openlumiere.evaluation.features.networks import FEATURES, PROBABILITIES, FeatureNet, find_features
-from openlumiere.evaluation.metrics.frechet import bootstrap_interval, extrapolate, frechet, plot_bias
+from openlumiere.evaluation.metrics.frechet import Extrapolation, bootstrap_interval, extrapolate, frechet
 from openlumiere.evaluation.metrics.inception_score import inception_score
 from openlumiere.evaluation.scores import Score, write_score
 
@@ -19,68 +23,108 @@ Clips = str | Path | Sequence[ClipFile]
 REPLICATES = 100
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """What a score of sets of clips depends on besides the clips.
+
+    Attributes:
+        features: the feature network, one of `networks.NAMES`.
+        features_file, features_sha256: its file and hash, see `networks.find_features`.
+        device: torch device of the network.
+        num_frames, sampling, size, fps, resize: what becomes of a clip, see `clip_sets.Preparation`.
+        clips: compare so many of each set, drawn at random; None = all.
+        seed: of that choice, of random windows and of the bootstrap.
+    """
+
+    features: str
+    features_file: str | Path | None = None
+    features_sha256: str | None = None
+    device: str = "cpu"
+    num_frames: int = 16
+    sampling: Sampling | None = None
+    size: int | None = None
+    fps: float | None = None
+    resize: str = "lanczos"
+    clips: int | None = None
+    seed: int = 0
+
+    def network(self) -> FeatureNet:
+        """Find the feature network, and check its hash."""
+        return find_features(self.features, path=self.features_file, sha256=self.features_sha256, device=self.device)
+
+    def preparation(self, net: FeatureNet) -> Preparation:
+        """Return what becomes of a clip before the network looks at it."""
+        return net.preparation(
+            num_frames=self.num_frames, sampling=self.sampling, size=self.size, fps=self.fps, resize=self.resize,
+            seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FVDSettings(ClipSettings):
+    """Of `fvd`; `features` is "i3d" (FVD) or "emoji" (FVD-emoji), `replicates` is of the bootstrap."""
+
+    features: str = "i3d"
+    replicates: int = REPLICATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionSettings(ClipSettings):
+    """Of `inception`; `features` is "c3d" (IS) or "emoji" (IS-emoji), `splits` see `inception_score`."""
+
+    features: str = "c3d"
+    splits: int = 10
+
+
 def fvd(
     real: Clips,
     generated: Clips,
     output: Path | None = None,
+    settings: FVDSettings | None = None,
+    extraction: Extraction | None = None,
     *,
-    features: str = "i3d",
-    features_file: str | Path | None = None,
-    features_sha256: str | None = None,
-    num_frames: int = 16,
-    sampling: Sampling | None = None,
-    real_sampling: Sampling | None = None,
-    size: int | None = None,
-    fps: float | None = None,
-    resize: str = "lanczos",
-    clips: int | None = None,
-    seed: int = 0,
-    replicates: int = REPLICATES,
-    workers: int = 1,
-    batch: int = 8,
-    device: str = "cpu",
-    cache: Path | None = None,
-    strict: bool = False,
     command: str = "",
-    progress: bool = True,
 ) -> Score:
-    """Fréchet video distance of generated clips from real ones (Unterthiner et al. 2018); less is better.
+    """Return the Fréchet video distance of generated clips from real ones (Unterthiner et al. 2018); less is better.
 
     Args:
         real, generated: folders of clips, shards (.tar) or folders of them, or lists of `clip_sets.ClipFile`.
         output: folder for ``fvd.json``, ``fvd.md`` and ``fvd.png``; nothing is written when None.
-        features: "i3d" (FVD) or "emoji" (FVD-emoji).
-        features_file, features_sha256: see `features.find_features`.
-        num_frames, sampling, size, fps, resize: see `clip_sets.Preparation`; `real_sampling` where real clips are
-            sampled in another way.
-        clips: compare so many of each set, drawn at random; None = all.
-        seed: of that choice, of random windows and of the bootstrap.
-        replicates: of the bootstrap.
-        workers, batch, cache, strict: see `feature_cache.features_of`.
-        device: torch device of the feature network.
         command: kept in the score.
 
     Raises:
         LumiereError: as `list_clips`, `find_features` and `features_of`.
     """
-    if features == "c3d":
+    how = settings or FVDSettings()
+    if how.features == "c3d":
         raise LumiereError("--features c3d gives classes alone, for IS; FVD takes i3d or emoji")
-    net = find_features(features, path=features_file, sha256=features_sha256, device=device)
-    preparations, found = [], []
-    for name, source, how in (("real", real, real_sampling or sampling), ("generated", generated, sampling)):
-        preparation = net.preparation(num_frames=num_frames, sampling=how, size=size, fps=fps, resize=resize, seed=seed)
-        listed = some_of(_listed(source), clips, seed=seed, what=_called(source, name))
-        preparations.append(preparation)
-        found.append(
-            features_of(
-                listed, net, preparation, cache=cache, workers=workers, batch=batch, strict=strict,
-                what=f"{name} clips", progress=progress,
-            )
-        )  # fmt: skip
-    score = fvd_of(found[0], found[1], net, preparations, seed=seed, replicates=replicates, command=command)
+    net = how.network()
+    preparation = how.preparation(net)
+    found = [
+        _features(clips, name, net, preparation, how, extraction)
+        for name, clips in (("real", real), ("generated", generated))
+    ]
+    score = fvd_of(
+        found[0], found[1], net, [preparation] * 2, seed=how.seed, replicates=how.replicates, command=command
+    )
     if output is not None:
         write_fvd(score, output)
     return score
+
+
+def _features(
+    source: Clips,
+    name: str,
+    net: FeatureNet,
+    preparation: Preparation,
+    settings: ClipSettings,
+    extraction: Extraction | None,
+) -> FeatureSet:
+    """Return the features of a set, or of so many of its clips."""
+    listed = list_clips(source) if isinstance(source, str | Path) else source
+    what = str(source) if isinstance(source, str | Path) else f"the {name} set"
+    chosen = some_of(listed, settings.clips, seed=settings.seed, what=what)
+    return features_of(chosen, net, preparation, extraction, what=f"{name} clips")
 
 
 def fvd_of(
@@ -93,7 +137,7 @@ def fvd_of(
     replicates: int = REPLICATES,
     command: str = "",
 ) -> Score:
-    """The score of features that are there already; `preparations` of the real clips, and of the generated ones."""
+    """Return the score of features that are there already; `preparations` are of the real and the generated clips."""
     if real.side != generated.side:
         raise LumiereError(
             f"real clips of {real.side} pixels on a side against generated ones of {generated.side}; bring both to one "
@@ -151,55 +195,50 @@ def write_fvd(score: Score, output: Path) -> None:
     write_score(score, output, "fvd")
     infinity = score.details.get("infinity")
     if infinity:
-        from openlumiere.evaluation.metrics.frechet import Extrapolation
-
         plot_bias(Extrapolation(**infinity), output / "fvd.png", name=score.metric)
+
+
+def plot_bias(found: Extrapolation, path: Path, *, name: str) -> None:
+    """Draw the distance against 1/N with its line, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    inverse = [1 / min(ours, theirs) for ours, theirs, _ in found.points]
+    axes.plot(inverse, [distance for *_, distance in found.points], "o", markersize=4)
+    last = found.points[-1]
+    slope = np.polyfit(inverse, [distance for *_, distance in found.points], 1)[0]
+    axes.plot([0, max(inverse)], [found.value, found.value + slope * max(inverse)], color="black", linewidth=1)
+    axes.plot([0], [found.value], "s", color="black", label=f"infinitely many clips: {found.value:.4g}")
+    axes.plot(inverse[-1:], [last[2]], "o", color="tab:red", label=f"all {min(last[:2])}: {last[2]:.4g}")
+    axes.set(xlabel="1 / number of clips", ylabel=name, xlim=(-0.02 * max(inverse), None))
+    axes.legend(frameon=False)
+    with files.replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def inception(
     generated: Clips,
     output: Path | None = None,
+    settings: InceptionSettings | None = None,
+    extraction: Extraction | None = None,
     *,
-    features: str = "c3d",
-    features_file: str | Path | None = None,
-    features_sha256: str | None = None,
-    num_frames: int = 16,
-    sampling: Sampling | None = None,
-    size: int | None = None,
-    fps: float | None = None,
-    resize: str = "lanczos",
-    clips: int | None = None,
-    splits: int = 10,
-    seed: int = 0,
-    workers: int = 1,
-    batch: int = 8,
-    device: str = "cpu",
-    cache: Path | None = None,
-    strict: bool = False,
     command: str = "",
-    progress: bool = True,
 ) -> Score:
-    """Inception Score of generated clips (Saito et al. 2020, on C3D); more is better.
+    """Return the Inception Score of generated clips (Saito et al. 2020, on C3D); more is better.
 
     Args:
         output: folder for ``is.json`` and ``is.md``; nothing is written when None.
-        features: "c3d" (IS) or "emoji" (IS-emoji).
-        splits: see `inception_score`.
 
     The other arguments and errors are `fvd`'s.
     """
-    if features == "i3d":
+    how = settings or InceptionSettings()
+    if how.features == "i3d":
         raise LumiereError("--features i3d gives no classes, for FVD; IS takes c3d or emoji")
-    net = find_features(features, path=features_file, sha256=features_sha256, device=device)
-    preparation = net.preparation(
-        num_frames=num_frames, sampling=sampling, size=size, fps=fps, resize=resize, seed=seed
-    )
-    listed = some_of(_listed(generated), clips, seed=seed, what=_called(generated, "generated"))
-    found = features_of(
-        listed, net, preparation, cache=cache, workers=workers, batch=batch, strict=strict, what="generated clips",
-        progress=progress,
-    )  # fmt: skip
-    score = inception_of(found, net, preparation, splits=splits, seed=seed, command=command)
+    net = how.network()
+    preparation = how.preparation(net)
+    found = _features(generated, "generated", net, preparation, how, extraction)
+    score = inception_of(found, net, preparation, splits=how.splits, seed=how.seed, command=command)
     if output is not None:
         write_score(score, output, "is")
     return score
@@ -214,7 +253,7 @@ def inception_of(
     seed: int = 0,
     command: str = "",
 ) -> Score:
-    """The score of class probabilities that are there already."""
+    """Return the score of class probabilities that are there already."""
     probabilities = generated.arrays[PROBABILITIES]
     found = inception_score(probabilities, splits=splits, seed=seed)
     notes = _notes(net, {"generated": generated})
@@ -237,14 +276,6 @@ def inception_of(
         notes=notes,
         command=command,
     )
-
-
-def _listed(source: Clips) -> Sequence[ClipFile]:
-    return list_clips(source) if isinstance(source, str | Path) else source
-
-
-def _called(source: Clips, name: str) -> str:
-    return str(source) if isinstance(source, str | Path) else f"the {name} set"
 
 
 def _notes(net: FeatureNet, sets: dict[str, FeatureSet]) -> list[str]:

@@ -1,13 +1,12 @@
 """`lumiere evaluate seams` and `loops`: does it show where windows end, or where a loop starts again?
 
-As the paper's Figure 14, which compares adjacent frames. Real clips are shrunk and sharpened again by a model's second
-stage, with its windows merged at every step, and with independent windows. Where a window ends, the next frame comes
-from another one: if the difference between these two frames stands out against the others', there is a seam.
+As the paper's Figure 14, which compares adjacent frames. Real clips are downsampled, and upsampled again by a model's
+second stage, with its windows merged at every step, and with independent windows. Where a window ends, the next frame
+comes from another one: if the difference between these two frames stands out against the others', there is a seam.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.data.emoji.scenes import SceneSampler, vocabulary
 from openlumiere.diffusion.upsampling import downsample
-from openlumiere.diffusion.windows import plan_windows
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation import cache
-from openlumiere.evaluation.test_split import SCENES, atlases_of, held_out_clips
+from openlumiere.evaluation.metrics.temporal import adjacent_differences, border_ratio, window_borders, wrap_ratio
+from openlumiere.evaluation.test_split import SCENES, atlases_of, draw_test_clips
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline
@@ -31,25 +30,6 @@ if TYPE_CHECKING:
 
 LOOP, NO_LOOP = "made as a loop", "not made as one"
 MERGED, ALONE, REAL = "MultiDiffusion", "independent windows", "real clip"
-
-
-def adjacent_differences(clip: np.ndarray) -> np.ndarray:
-    """Mean squared difference between adjacent frames: (F, H, W, C) in [0, 1] -> (F - 1,)."""
-    return np.square(np.diff(clip.astype(np.float64), axis=0)).mean(axis=(1, 2, 3))
-
-
-def window_borders(num_frames: int, length: int, overlap: int) -> np.ndarray:
-    """Which pairs of adjacent frames lie in different windows, or where the set of windows changes; bool (F - 1,)."""
-    plan = plan_windows(num_frames, length, overlap)
-    seen = torch.zeros(len(plan), num_frames, dtype=torch.bool)
-    seen.scatter_(1, plan.frames, True)
-    return (seen[:, 1:] != seen[:, :-1]).any(0).numpy()
-
-
-def border_ratio(differences: np.ndarray, borders: np.ndarray) -> float:
-    """Mean difference at the borders over the mean elsewhere, of clips (N, F - 1) or of one."""
-    differences = np.atleast_2d(differences)
-    return float(differences[:, borders].mean() / max(differences[:, ~borders].mean(), 1e-12))
 
 
 def evaluate_seams(
@@ -63,29 +43,29 @@ def evaluate_seams(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure seams on held-out combinations, and write ``seams.json`` and ``seams.png``.
+    """Measure seams on the test split, and write ``seams.json`` and ``seams.png``.
 
     Args:
         stage: the model's super-resolution pipeline.
         data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
-        size: side of the sharp clips.
+        size: side of the clips.
 
     Returns:
-        For each way of sharpening, and for the real clips: the ratio at window borders, and the differences.
+        For each way of upsampling, and for the real clips: the ratio at window borders, and the differences.
     """
     length, overlap = stage.config.window_frames, stage.config.window_overlap
     if num_frames <= length:
         raise LumiereError(f"{num_frames} frames fit into one window of {length}; ask for more --frames")
     atlases = atlases_of(data, size)
     found: dict[str, list[np.ndarray]] = {MERGED: [], ALONE: [], REAL: []}
-    listed = held_out_clips(atlases, clips, size=size, num_frames=num_frames, seed=seed)
-    for index, (scene, real) in enumerate(tqdm(listed, "sharpening", clips, unit="clip", disable=not progress)):
-        soft = (downsample(real[None], stage.config.scale) + 1) / 2
+    listed = draw_test_clips(atlases, clips, size=size, num_frames=num_frames, seed=seed)
+    for index, (scene, real) in enumerate(tqdm(listed, "upsampling", clips, unit="clip", disable=not progress)):
+        low_res = (downsample(real[None], stage.config.scale) + 1) / 2
         found[REAL].append(adjacent_differences(((real + 1) / 2).permute(1, 2, 3, 0).numpy()))
         for name, merge in ((MERGED, True), (ALONE, False)):
             generator = torch.Generator().manual_seed(seed + index)
-            sharp = stage(soft.transpose(1, 2), scene.caption, generator=generator, merge_windows=merge)[0][0]
-            found[name].append(adjacent_differences(sharp))
+            high_res = stage(low_res.transpose(1, 2), scene.caption, generator=generator, merge_windows=merge)[0][0]
+            found[name].append(adjacent_differences(high_res))
     overlaps = {MERGED: overlap, ALONE: 0, REAL: overlap}
     report: dict[str, Any] = {
         "clips": clips, "num_frames": num_frames, "window_frames": length, "window_overlap": overlap, "seed": seed,
@@ -102,16 +82,9 @@ def evaluate_seams(
         for name in (MERGED, ALONE)
     }
     output.mkdir(parents=True, exist_ok=True)
-    cache.write_text(output / "seams.json", json.dumps(report, indent=1))
+    files.write_json(output / "seams.json", report, indent=1)
     plot(report, output / "seams.png")
     return report
-
-
-def wrap_ratio(clip: np.ndarray) -> float:
-    """How much the clip jumps where it starts again: the last frame's difference to the first over the others' mean."""
-    around = np.concatenate([clip, clip[:1]])
-    *between, wrap = adjacent_differences(around)
-    return float(wrap / max(np.mean(between), 1e-12))
 
 
 def evaluate_loops(
@@ -124,7 +97,7 @@ def evaluate_loops(
     upscale: bool | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Make clips of held-out scenes with ``loop=True`` and without, measure where they start again; ``loops.json``.
+    """Measure where clips of the test split's scenes start again, with ``loop=True`` and without; write ``loops.json``.
 
     Args:
         pipe: the model, both stages.
@@ -150,12 +123,12 @@ def evaluate_loops(
         "ratio_at_wrap": {name: float(np.mean(each)) for name, each in found.items()}, "each": found,
     }  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
-    cache.write_text(output / "loops.json", json.dumps(report, indent=1))
+    files.write_json(output / "loops.json", report, indent=1)
     return report
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Differences between adjacent frames over the clip, window borders marked, as the paper's Figure 14."""
+    """Plot differences between adjacent frames over the clip, window borders marked, as the paper's Figure 14."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")

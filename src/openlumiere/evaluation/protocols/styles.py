@@ -1,32 +1,32 @@
 """`lumiere evaluate styles`: how much of a style is there, and how much of the motion is left, against its strength?
 
 The paper's section 4.1: styled weights draw as they were taught, and the more of them are mixed in, the more the motion
-that was learned with the original ones suffers. A judge that was trained on real sets of emoji says which of them a
-clip is drawn as; the motion judge says how it moves.
+that was learned with the original ones suffers. A classifier that was trained on real sets of emoji says which of them
+a clip is drawn as; the motion classifier says how it moves.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from openlumiere import files
 from openlumiere.bundled import STYLES, styles_of
 from openlumiere.data.emoji.drawing import Atlas, draw
-from openlumiere.data.emoji.scenes import Scene, SceneSampler, Split
-from openlumiere.data.style_images import StylePictures
+from openlumiere.data.emoji.scenes import Scene, SceneSampler
+from openlumiere.data.style_images import StyleImages
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
+from openlumiere.evaluation.clips import ClipMaker, Sample, pipeline_sample
 from openlumiere.evaluation.judges import Judges, load_judges
-from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier, draw_frame, fit
-from openlumiere.evaluation.judges.tracks import SIDE
+from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier
+from openlumiere.evaluation.judges.style import CONFIG, Sets, style_classifier
+from openlumiere.evaluation.metrics.pixels import SIDE
 from openlumiere.evaluation.test_split import SCENES, atlases_of
 from openlumiere.tables import table
 
@@ -37,9 +37,6 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AIM = 0.8  # of style and motion, at the same strength
 ORIGINAL = "animated"  # the set that the model itself was trained on
 _MEASURES = ("style", "motion", "subject")
-_JUDGE = ClassifierConfig(steps=800, held_out_clips=240)
-
-Sets = dict[str, Mapping[str, Atlas]]  # by name of the set, then of the subject
 
 
 def evaluate_styles(
@@ -54,7 +51,7 @@ def evaluate_styles(
     styles: Sequence[str] | None = None,
     seed: int = 0,
     judges: Judges | None = None,
-    judge: ClassifierConfig = _JUDGE,
+    style_config: ClassifierConfig = CONFIG,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Make clips in each style at each strength, and write ``styles.json``, ``styles.md`` and ``styles.png``.
@@ -63,12 +60,12 @@ def evaluate_styles(
 
     Args:
         data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
-        designs: folder that `lumiere data designs` wrote; the styles are judged by its sets of the same names.
-        clips: of held-out combinations, the same for each style and strength.
+        designs: folder that `lumiere data designs` wrote; clips are classified by its sets of the same names.
+        clips: of combinations of the test split, the same for each style and strength.
         styles: names of some that come with the model; None = all of them.
         judges: of subject and motion; None = those in ``data/classifier``, trained there when absent, or in
             ``output/classifier`` where `data` is no folder.
-        judge: network and training of the judge of styles, kept in ``designs/classifier``.
+        style_config: network and training of the style classifier, kept in ``designs/classifier``.
 
     Returns:
         For each strength the shares of clips in which style, motion and subject are as asked, over all styles and for
@@ -87,7 +84,7 @@ def evaluate_styles(
     known = [key for key in pipe.config.subjects or sets[ORIGINAL] if all(key in atlases for atlases in sets.values())]
     if not known:
         raise LumiereError(f"the model's subjects are not among those of {designs}; make it anew: lumiere data designs")
-    artist = style_judge(sets, designs / "classifier", config=judge, progress=progress)
+    classifier = style_classifier(sets, designs / "classifier", config=style_config, progress=progress)
     if judges is None:
         kept = output if isinstance(data, Mapping) else Path(data)
         judges = load_judges(atlases_of(data, SIDE), kept / "classifier", progress=progress)
@@ -99,31 +96,29 @@ def evaluate_styles(
     cache.continue_or_start(output, settings)
 
     scenes = SceneSampler({key: sets[ORIGINAL][key].names for key in known}, split="combinations", seed=SCENES + seed)
+    maker = ClipMaker(_styled(pipe, num_frames=num_frames), output / "clips")
+    asked = [scenes(index) for index in range(clips)]
     each: dict[str, dict[str, list[dict[str, bool]]]] = {name: {} for name in chosen}
-    real: dict[str, list[dict[str, bool]]] = {name: [] for name in chosen}
+    real: dict[str, list[dict[str, bool]]] = {}
     shown: dict[tuple[str, float], np.ndarray] = {}
-    try:
-        with tqdm(total=len(chosen) * len(strengths) * clips, desc="styles", unit="clip", disable=not progress) as bar:
-            for name in chosen:
-                for index in range(clips):
-                    scene = scenes(index)
-                    drawn, _ = draw(scene, sets[name][scene.subject], size=SIDE, num_frames=num_frames)
-                    frames = (drawn.permute(1, 2, 3, 0).numpy() + 1) / 2
-                    real[name].append(_verdict(frames, scene, name, artist, judges))
-                for strength in strengths:
-                    found = each[name].setdefault(str(strength), [])
-                    for index in range(clips):
-                        clip = _made(pipe, output / "clips", scenes(index), index, name, strength, num_frames, seed)
-                        found.append(_verdict(clip, scenes(index), name, artist, judges))
-                        shown.setdefault((name, strength), clip)
-                        bar.update()
-    finally:
-        pipe.set_styles({})
+    with tqdm(total=len(chosen) * len(strengths) * clips, desc="styles", unit="clip", disable=not progress) as bar:
+        for name in chosen:
+            drawn = (_draw_real(scene, sets[name], num_frames) for scene in asked)
+            real[name] = [_verdict(clip, s, name, classifier, judges) for clip, s in zip(drawn, asked, strict=True)]
+            for strength in strengths:
+                found = each[name].setdefault(str(strength), [])
+                for index, scene in enumerate(asked):
+                    file = f"{name if strength else 'none'}-{strength}-{index:05d}"  # unstyled: the same for all
+                    weights = {name: strength} if strength else {}
+                    clip = maker.clip(file, scene.caption, seed + index, styles=weights)
+                    found.append(_verdict(clip, scene, name, classifier, judges))
+                    shown.setdefault((name, strength), clip)
+                    bar.update()
     report = {
         **settings,
         "clips": clips,
         "strengths": list(strengths),
-        "judges": {"style": artist.card, "subject": judges.subject.card, "motion": judges.motion.card},
+        "judges": {"style": classifier.card, "subject": judges.subject.card, "motion": judges.motion.card},
         "curve": {
             str(s): _shares([verdict for found in each.values() for verdict in found[str(s)]]) for s in strengths
         },
@@ -131,15 +126,15 @@ def evaluate_styles(
         "real": {name: _shares(verdicts) for name, verdicts in real.items()},
         "each": each,
     }
-    cache.write_text(output / "styles.json", json.dumps(report, indent=1))
-    cache.write_text(output / "styles.md", markdown(report))
+    files.write_json(output / "styles.json", report, indent=1)
+    files.write_text(output / "styles.md", markdown(report))
     plot(report, output / "styles.png")
     _sheet(shown, chosen, strengths, output / "sheet.png")
     return report
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The curve, each style's at full strength, and real clips', as Markdown tables."""
+    """Return the curve, each style's at full strength, and real clips', as Markdown tables."""
     over_all = [[s, *(f"{shares[m]:.0%}" for m in _MEASURES)] for s, shares in report["curve"].items()]
     of_each = [
         [name, *(" · ".join(f"{100 * shares[m]:.0f}" for shares in by.values()) for m in _MEASURES),
@@ -153,12 +148,12 @@ def markdown(report: Mapping[str, Any]) -> str:
         table(["strength", *heads], over_all) + "\n\n"
         + table(["style", *(f"{m}, % at {asked}" for m in _MEASURES), "real clips, the three"], of_each) + "\n\n"
         + f"Style and motion both at {AIM:.0%} or more: {', '.join(both) or 'at no strength'}. "
-        + f"Each figure is of {report['clips']} clips a style.\n"
+        + f"Each share is of {report['clips']} clips a style.\n"
     )  # fmt: skip
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """The shares against strength."""
+    """Plot the shares against strength."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.4), layout="constrained")
@@ -174,66 +169,14 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def style_judge(
-    sets: Sets, folder: Path, *, config: ClassifierConfig = _JUDGE, progress: bool = True
-) -> SubjectClassifier:
-    """Which set a clip is drawn with: read from `folder`, or trained and kept there when absent.
-
-    It knows every picture of every set, as at this size some sets differ in single pictures more than in manner; it is
-    measured on held-out combinations.
-    """
-    fingerprint = hashlib.sha256()
-    for name in sorted(sets):
-        fingerprint.update(f"{name} {cache.data_fingerprint(sets[name])}".encode())
-    data = fingerprint.hexdigest()
-    path = cache.cached_path(folder, "style", data, dataclasses.asdict(config))
-    found = cache.load(path)
-    if found is not None:
-        network = SubjectClassifier(sorted(sets), config)
-        network.load_state_dict(found[0])
-        network.card = found[1]
-        return network.eval()
-    frames = _frames(sets, config, seed=config.seed, split="train")
-    network = fit(sorted(sets), frames, config, title="training the judge of styles", progress=progress)
-    unseen = _frames(sets, config, seed=config.seed + 1, split="combinations")
-    right = 0
-    for index in range(config.held_out_clips):
-        frame, name = unseen(index)
-        right += network.classify(frame.permute(1, 2, 0)[None])[0] == name
-    network.card = {
-        "sets": sorted(sets), "config": dataclasses.asdict(config), "data": data,
-        "accuracy": {"single frames of held-out combinations": right / config.held_out_clips},
-    }  # fmt: skip
-    cache.save(path, network, network.card)
-    return network
-
-
-def _frames(
-    sets: Sets, config: ClassifierConfig, *, seed: int, split: Split
-) -> Callable[[int], tuple[torch.Tensor, str]]:
-    """The n-th frame and its set, in turn."""
-    names = sorted(sets)
-    samplers = {
-        name: SceneSampler({key: a.names for key, a in sets[name].items()}, split=split, seed=seed) for name in names
-    }
-    generator = torch.Generator().manual_seed(seed)
-
-    def frame(index: int) -> tuple[torch.Tensor, str]:
-        name = names[index % len(names)]
-        scene = samplers[name](index)
-        return draw_frame(scene, sets[name][scene.subject], config, generator), name
-
-    return frame
-
-
 def _read_sets(data: Path | Mapping[str, Atlas], designs: Path, styles: Sequence[str]) -> Sets:
-    sets: Sets = {ORIGINAL: atlases_of(data, SIDE)}
+    sets: dict[str, Mapping[str, Atlas]] = {ORIGINAL: atlases_of(data, SIDE)}
     for name in styles:
         if not (designs / name).is_dir():
             raise LumiereError(
-                f"{designs} has no set {name!r} to judge that style by; make it: lumiere data designs -o {designs}"
+                f"{designs} has no set {name!r} to classify that style by; make it: lumiere data designs -o {designs}"
             )
-        sets[name] = StylePictures(designs / name, size=SIDE).atlases
+        sets[name] = StyleImages(designs / name, size=SIDE).atlases
     return sets
 
 
@@ -244,22 +187,31 @@ def _hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _made(
-    pipe: LumierePipeline, folder: Path, scene: Scene, index: int, style: str, strength: float, frames: int, seed: int
-) -> np.ndarray:
-    """A base clip, or the one that was made before; without any style it is the same for all."""
-    path = folder / f"{style if strength else 'none'}-{strength}-{index:05d}.npy"
-    if not path.exists():
-        pipe.set_styles({style: strength} if strength else {})
-        generator = torch.Generator().manual_seed(seed + index)
-        made = pipe(scene.caption, num_frames=frames, generator=generator, upscale=False)[0][0]
-        cache.write_array(path, cache.eight_bit(made))
-    return cache.read_array(path).astype(np.float32) / 255
+def _styled(pipe: LumierePipeline, **call: Any) -> Sample:
+    """Return the base pipeline as a function of prompts, seeds and styles; it is left without styles."""
+    sample = pipeline_sample(pipe, upscale=False, **call)
+
+    def styled(prompts: Sequence[str], seeds: Sequence[int], *, styles: Mapping[str, float]) -> np.ndarray:
+        pipe.set_styles(styles)
+        try:
+            return sample(prompts, seeds)
+        finally:
+            pipe.set_styles({})
+
+    return styled
 
 
-def _verdict(clip: np.ndarray, scene: Scene, style: str, artist: SubjectClassifier, judges: Judges) -> dict[str, bool]:
+def _draw_real(scene: Scene, atlases: Mapping[str, Atlas], num_frames: int) -> np.ndarray:
+    """Draw a scene with a set's pictures: (F, SIDE, SIDE, 3) in [0, 1]."""
+    drawn, _ = draw(scene, atlases[scene.subject], size=SIDE, num_frames=num_frames)
+    return (drawn.permute(1, 2, 3, 0).numpy() + 1) / 2
+
+
+def _verdict(
+    clip: np.ndarray, scene: Scene, style: str, classifier: SubjectClassifier, judges: Judges
+) -> dict[str, bool]:
     return {
-        "style": artist.classify(clip)[0] == style,
+        "style": classifier.classify(clip)[0] == style,
         "motion": judges.motion.classify(clip) == scene.motion,
         "subject": judges.subject.classify(clip)[0] == scene.subject,
     }
@@ -272,7 +224,7 @@ def _shares(verdicts: Sequence[Mapping[str, bool]]) -> dict[str, float]:
 def _sheet(
     shown: Mapping[tuple[str, float], np.ndarray], styles: Sequence[str], strengths: Sequence[float], path: Path
 ) -> None:
-    """The first clip's middle frame: a row a style, a column a strength."""
+    """Draw the first clip's middle frame: a row a style, a column a strength."""
     from PIL import Image
 
     rows = [np.concatenate([shown[name, s][len(shown[name, s]) // 2] for s in strengths], 1) for name in styles]

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from openlumiere import files
 from openlumiere.errors import LumiereError
 
 _GAP, _MARGIN, _TEXT = 16, 12, 14  # pixels
 
 
 def xt_slice(clip: np.ndarray, at: float = 0.5, *, axis: str = "row") -> np.ndarray:
-    """One line of pixels of every frame, stacked: time runs down.
+    """Return one line of pixels of every frame, stacked: time runs down.
 
     Args:
         clip: (F, H, W, 3), of any type.
@@ -35,7 +36,7 @@ def xt_slice(clip: np.ndarray, at: float = 0.5, *, axis: str = "row") -> np.ndar
 
 
 def liveliest(clip: np.ndarray, *, axis: str = "row") -> float:
-    """Where most happens: the middle of the row, or column, whose pixels change most over time, as a fraction."""
+    """Return the middle of the row, or column, whose pixels change most over time, as a fraction."""
     change = clip.astype(np.float64).std(0).sum(-1)
     lines = change.sum(1 if axis == "row" else 0)
     return (int(lines.argmax()) + 0.5) / len(lines)
@@ -50,7 +51,7 @@ def draw_slices(
     axis: str = "row",
     side: int = 256,
 ) -> None:
-    """Slices of several clips side by side, each below its middle frame, on which the line is marked; a PNG.
+    """Draw slices of several clips side by side, each below its middle frame, on which the line is marked; a PNG.
 
     Args:
         clips: (F, H, W, 3) each, uint8 or float in [0, 1]; lengths and sizes may differ, a clip's slice is as high as
@@ -64,7 +65,7 @@ def draw_slices(
     if not clips or len(clips) != len(labels):
         raise LumiereError(f"{len(clips)} clips and {len(labels)} labels: give a label to each clip, and one clip")
     bytes_of = [clip if clip.dtype == np.uint8 else (clip.clip(0, 1) * 255).round().astype(np.uint8) for clip in clips]
-    place = liveliest(bytes_of[0], axis=axis) if at is None else at
+    line = liveliest(bytes_of[0], axis=axis) if at is None else at
     longest = max(len(clip) for clip in bytes_of)
     font = ImageFont.load_default(_TEXT)
     titles = [textwrap.fill(label, max(side // 8, 8), max_lines=2, placeholder="…") for label in labels]
@@ -78,17 +79,16 @@ def draw_slices(
         pen.multiline_text((left, _MARGIN), title, fill="black", font=font)
         page.paste(frame, (left, top))
         if axis == "row":
-            y = top + place * frame.height
+            y = top + line * frame.height
             pen.line([(left, y), (left + frame.width, y)], fill=(255, 0, 80), width=2)
         else:
-            x = left + place * frame.width
+            x = left + line * frame.width
             pen.line([(x, top), (x, top + frame.height)], fill=(255, 0, 80), width=2)
-        lines = Image.fromarray(np.ascontiguousarray(xt_slice(clip, place, axis=axis)))
+        lines = Image.fromarray(np.ascontiguousarray(xt_slice(clip, line, axis=axis)))
         height = round(2 * side * len(clip) / longest)
         page.paste(lines.resize((side, height), Image.Resampling.NEAREST), (left, below))
-    partial = path.with_name(f"{path.name}.partial")
-    page.save(partial, "PNG")
-    partial.rename(path)
+    with files.replacing(path) as partial:
+        page.save(partial, "PNG")
 
 
 def _scaled(frame: np.ndarray, width: int) -> Image.Image:

@@ -24,16 +24,16 @@ WEBM_QUALITY = 85
 
 
 def write_mp4(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str, *, background: str = "white") -> None:
-    """H.264, yuv420p; odd sizes grow by a copy of the last row or column."""
+    """Write H.264, yuv420p; odd sizes grow by a copy of the last row or column."""
     height, width = pixels.shape[1:3]
     even = ((0, height % 2), (0, width % 2), (0, 0))
-    frames = (np.pad(opaque(picture, background), even, mode="edge") for picture in pixels)
+    frames = (np.pad(opaque(frame, background), even, mode="edge") for frame in pixels)
     options = {"crf": _CRF, "preset": "medium"}
     _encode(frames, file, fps, note, container="mp4", codec="libx264", pix_fmt="yuv420p", options=options)
 
 
 def write_mov(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
-    """ProRes 4444, with alpha where the frames have it."""
+    """Write ProRes 4444, with alpha where the frames have it."""
     transparent = pixels.shape[-1] == 4
     pix_fmt = "yuva444p10le" if transparent else "yuv444p10le"
     options = {"profile": "4444", "vendor": "apl0"}
@@ -44,7 +44,7 @@ def write_mov(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str) 
 def write_webm(
     pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str, *, quality: int = WEBM_QUALITY, speed: int = 2
 ) -> None:
-    """VP9, yuva420p where the frames have alpha, else yuv420p.
+    """Write VP9, yuva420p where the frames have alpha, else yuv420p.
 
     Args:
         quality: 0 to 100, libvpx's constant quality from 63 to 8.
@@ -54,7 +54,7 @@ def write_webm(
     options = {
         "crf": str(round(63 - 0.55 * quality)), "b": "0", "deadline": "good", "cpu-used": str(speed),
         "row-mt": "1", "g": "240",
-        # Frames that are never shown are taken for pictures of their own by decoders of alpha.
+        # Decoders of alpha take frames that are never shown for frames of their own.
         **({"auto-alt-ref": "0"} if transparent else {}),
     }  # fmt: skip
     _encode(
@@ -67,7 +67,7 @@ def _encode(
     frames: Iterable[np.ndarray], file: Path | BinaryIO, fps: float, note: str,
     *, container: str, codec: str, pix_fmt: str, options: dict[str, str],
 ) -> None:  # fmt: skip
-    """A video in BT.709 colours, an MP4's or MOV's index first."""
+    """Encode a video in BT.709 colours, an MP4's or MOV's index first."""
     import av
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
@@ -78,19 +78,19 @@ def _encode(
     stream: av.VideoStream | None = None
     with av.open(target, "w", format=container, options=index_first) as output:
         output.metadata.update(video_tags(note))
-        for i, picture in enumerate(frames):
+        for i, pixels in enumerate(frames):
             if stream is None:
                 stream = output.add_stream(codec, rate=rate, options=options)  # type: ignore[assignment]
                 assert isinstance(stream, av.VideoStream)
-                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], pix_fmt
+                stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], pix_fmt
                 context = stream.codec_context
                 context.time_base = 1 / rate
                 if container == "webm":
                     context.bit_rate = 0  # PyAV's default would cap the constant quality
                 context.colorspace, context.color_range = _BT709, ColorRange.MPEG
                 context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-            colours = "rgba" if picture.shape[-1] == 4 else "rgb24"
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=colours).reformat(
+            colours = "rgba" if pixels.shape[-1] == 4 else "rgb24"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=colours).reformat(
                 format=pix_fmt,
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
@@ -107,7 +107,7 @@ def _as_they_are(packets: list[av.Packet], rate: Fraction) -> list[av.Packet]:
 
 
 def _in_milliseconds(packets: list[av.Packet], rate: Fraction) -> list[av.Packet]:
-    """Times on Matroska's clock, so rounded that 48 frames at 16 a second last 3.000 s, not 3.001 s."""
+    """Bring times to Matroska's clock, so rounded that 48 frames at 16 a second last 3.000 s, not 3.001 s."""
     for packet in packets:
         assert packet.pts is not None
         assert packet.time_base is not None

@@ -18,34 +18,34 @@ def write_webp(
     pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str,
     *, lossless: bool, quality: int = 90, alpha_quality: int = 100,
 ) -> None:  # fmt: skip
-    """WebP, with alpha where the frames have it.
+    """Write WebP, with alpha where the frames have it.
 
     Args:
         quality, alpha_quality: 0 to 100, where not lossless.
     """
     if pixels.shape[-1] == 4 and not lossless:
         pixels = bleed(pixels)
-    pictures = [Image.fromarray(frame) for frame in pixels]
-    pictures[0].save(
-        file, "WEBP", save_all=True, append_images=pictures[1:], duration=delays(len(pixels), fps, 1000), loop=0,
+    images = [Image.fromarray(frame) for frame in pixels]
+    images[0].save(
+        file, "WEBP", save_all=True, append_images=images[1:], duration=delays(len(pixels), fps, 1000), loop=0,
         lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=4, **picture_options("WEBP", note),
     )  # fmt: skip
 
 
 def write_apng(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
-    """Animated PNG, without loss."""
+    """Write animated PNG, without loss."""
     _save_apng([Image.fromarray(frame) for frame in pixels], file, fps, note)
 
 
 def write_indexed_apng(index: np.ndarray, table: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
-    """Animated PNG with a palette: uint8 (frames, height, width) into (colours, 4), straight alpha."""
-    pictures = [_indexed(frame, table[:, :3]) for frame in index]
-    _save_apng(pictures, file, fps, note, transparency=table[:, 3].tobytes())
+    """Write animated PNG with a palette: uint8 (frames, height, width) into (colours, 4), straight alpha."""
+    images = [_indexed(frame, table[:, :3]) for frame in index]
+    _save_apng(images, file, fps, note, transparency=table[:, 3].tobytes())
 
 
-def _save_apng(pictures: list[Image.Image], file: Path | BinaryIO, fps: float, note: str, **options: Any) -> None:
-    pictures[0].save(
-        file, "PNG", save_all=True, append_images=pictures[1:], duration=delays(len(pictures), fps, 1000), loop=0,
+def _save_apng(images: list[Image.Image], file: Path | BinaryIO, fps: float, note: str, **options: Any) -> None:
+    images[0].save(
+        file, "PNG", save_all=True, append_images=images[1:], duration=delays(len(images), fps, 1000), loop=0,
         disposal=PngImagePlugin.Disposal.OP_NONE, blend=PngImagePlugin.Blend.OP_SOURCE,
         **picture_options("PNG", note), **options,
     )  # fmt: skip
@@ -54,7 +54,7 @@ def _save_apng(pictures: list[Image.Image], file: Path | BinaryIO, fps: float, n
 def write_gif(
     pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str, *, background: str | None = None
 ) -> None:
-    """GIF: one palette for the whole clip, so that colours don't flicker, and dithered by error diffusion.
+    """Write GIF: one palette for the whole clip, so that colours don't flicker, and dithered by error diffusion.
 
     Args:
         background: where given, what half transparent pixels are laid over before they are shown.
@@ -78,7 +78,7 @@ def write_gif(
 
 
 def one_bit_frames(pixels: np.ndarray, background: str | None) -> np.ndarray:
-    """Frames whose alpha is 0 or 255, see `one_bit`: uint8, (frames, height, width, 4) of the same shape.
+    """Bring alpha to 0 or 255, see `one_bit`: uint8, (frames, height, width, 4) -> the same.
 
     Args:
         background: where given, what half transparent pixels are laid over.
@@ -90,7 +90,7 @@ def one_bit_frames(pixels: np.ndarray, background: str | None) -> np.ndarray:
 
 
 def write_indexed_gif(index: np.ndarray, table: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
-    """GIF with a given palette: uint8 (frames, height, width) into (colours, 4); one of alpha 0 is the transparent."""
+    """Write GIF with a given palette: uint8 (frames, height, width) into (colours, 4); alpha 0 is transparent."""
     clear = int(np.argmin(table[:, 3])) if (table[:, 3] == 0).any() else None
     _save_gif(index, table[:, :3], clear, file, fps, note)
 
@@ -104,16 +104,16 @@ def _save_gif(
         table = table.copy()
         table[clear] = next(gray for gray in range(256) if not (others == gray).all(axis=1).any())
         options = {"transparency": clear, "disposal": 2}
-    pictures = [_indexed(frame, table) for frame in index]
-    pictures[0].save(
-        file, "GIF", save_all=True, append_images=pictures[1:], loop=0, optimize=False,
-        duration=[10 * delay for delay in delays(len(pictures), fps, 100)], palette=table.tobytes(),
+    images = [_indexed(frame, table) for frame in index]
+    images[0].save(
+        file, "GIF", save_all=True, append_images=images[1:], loop=0, optimize=False,
+        duration=[10 * delay for delay in delays(len(images), fps, 100)], palette=table.tobytes(),
         **picture_options("GIF", note), **options,
     )  # fmt: skip
 
 
 def _gif_palette(pixels: np.ndarray, colours: int) -> tuple[np.ndarray, Image.Image]:
-    """A palette for opaque colours: as an array, (colours, 3), and as Pillow takes it."""
+    """Choose a palette for opaque colours: as an array, (colours, 3), and as Pillow takes it."""
     flat = pixels.reshape(-1, 3)
     flat = flat if len(flat) else np.zeros((1, 3), np.uint8)
     sample = np.ascontiguousarray(flat[:: max(1, len(flat) // 2**17)])
@@ -126,6 +126,6 @@ def _gif_palette(pixels: np.ndarray, colours: int) -> tuple[np.ndarray, Image.Im
 
 
 def _indexed(index: np.ndarray, table: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(index).convert("P")
-    picture.putpalette(np.ascontiguousarray(table).tobytes())
-    return picture
+    image = Image.fromarray(index).convert("P")
+    image.putpalette(np.ascontiguousarray(table).tobytes())
+    return image

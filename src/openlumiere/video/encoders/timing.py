@@ -7,6 +7,6 @@ from itertools import pairwise
 
 
 def delays(count: int, fps: float, ticks: int) -> list[int]:
-    """Frames' delays in ticks of 1/`ticks` s, rounded so that their sum, at every frame, is the true time."""
+    """Return frames' delays in ticks of 1/`ticks` s, rounded so that their sum, at every frame, is the true time."""
     ends = [math.floor(i * ticks / fps + 0.5) for i in range(count + 1)]
     return [b - a for a, b in pairwise(ends)]

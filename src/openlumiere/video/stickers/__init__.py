@@ -78,7 +78,7 @@ def make_sticker(
         period: seconds after which the clip repeats itself, if known; else that is looked for.
         speed_up: play a clip that is too long faster rather than cut it.
         metadata: kept in the file, see `read_metadata`.
-        progress: told of each attempt, such as ``quality 70, 24 fps: 310 KB``.
+        progress: called with each attempt, such as ``quality 70, 24 fps: 310 KB``.
 
     Returns:
         What was made, read back from the file.
@@ -132,7 +132,7 @@ def _most_frames(count: int, duration: float, rules: StickerTarget, suffix: str)
 
 
 def _described(settings: Settings, duration: float, suffix: str) -> str:
-    """Settings in words."""
+    """Return settings in words."""
     words = [f"quality {settings.quality}", f"{settings.num_frames / duration:.3g} fps"]
     if suffix in PALETTED and (suffix == ".gif" or settings.quality < 100 or settings.colours < 256):
         words.append(f"{settings.colours} colours")
@@ -142,7 +142,7 @@ def _described(settings: Settings, duration: float, suffix: str) -> str:
 
 
 def _sacrifices(settings: Settings, top: Settings, count: int, duration: float, suffix: str) -> list[str]:
-    """What was given up, in words."""
+    """Return what was given up, in words."""
     words = [f"quality {settings.quality}"] if settings.quality < top.quality else []
     if settings.num_frames < count:
         words.append(f"{settings.num_frames / duration:.3g} of {count / duration:.3g} fps")

@@ -1,4 +1,4 @@
-"""A finished sticker read back, and held against what its service takes."""
+"""A finished sticker read back, and checked against what its service takes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _lowest_alpha(frame: av.VideoFrame) -> int:
 
 
 def check_sticker(path: Path, target: StickerTarget, *, suffix: str, transparent: bool) -> Measured:
-    """Hold a file against the target's rules.
+    """Check a file against the target's rules.
 
     Args:
         suffix: of the name that it will have.

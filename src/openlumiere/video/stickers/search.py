@@ -39,7 +39,7 @@ def search(
         top: what is tried first.
         duration: seconds.
         limit: bytes.
-        progress: told of each attempt and its bytes.
+        progress: called with each attempt and its bytes.
 
     Raises:
         LumiereError: nothing is small enough.

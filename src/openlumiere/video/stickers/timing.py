@@ -52,7 +52,7 @@ def _apart(small: np.ndarray, lag: int) -> float:
 
 
 def _nearest_seam(small: np.ndarray, lags: Iterable[int]) -> int:
-    """The lag after which frames are most alike."""
+    """Return the lag after which frames are most alike."""
     return min(lags, key=lambda lag: _apart(small, lag))
 
 
@@ -95,7 +95,7 @@ def fit_time(
 
 
 def resample(frames: np.ndarray, num_frames: int) -> np.ndarray:
-    """So many frames, evenly over the same time."""
+    """Return so many frames, evenly over the same time."""
     if num_frames == len(frames):
         return frames
     middles = (np.arange(num_frames) + 0.5) * len(frames) / num_frames

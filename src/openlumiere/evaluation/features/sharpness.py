@@ -1,7 +1,7 @@
 """How far clips are from real ones as a whole, by two sets of features that know nothing of each other.
 
 FVD-emoji sees 16 frames of 32 pixels, so it knows motion and is blind to sharpness; EfficientNet-Lite0 sees single
-frames at their own size. Fréchet distances grow as sets get smaller, so each is told as a ratio to the distance of
+frames at their own size. Fréchet distances grow as sets get smaller, so each is given as a ratio to the distance of
 other real clips, of the same number, from the same real ones: 1 is as near as real clips are.
 """
 
@@ -16,8 +16,8 @@ from openlumiere.bundled import models_root
 from openlumiere.evaluation.features import emoji as emoji_features
 from openlumiere.evaluation.features.imagenet import NAME, frame_features
 from openlumiere.evaluation.features.networks import EMOJI_FOLDER
-from openlumiere.evaluation.judges.tracks import as_clip
-from openlumiere.evaluation.metrics.frechet import frechet
+from openlumiere.evaluation.metrics.frechet import frechet, within_span
+from openlumiere.evaluation.metrics.pixels import as_clip
 
 MODEL, REAL, OTHER = "model", "real", "other real"
 FVD = "FVD-emoji"
@@ -25,7 +25,7 @@ _FRAMES = 4  # of each clip that are looked at one by one
 
 
 def shown_frames(num_frames: int) -> np.ndarray:
-    """The frames of a clip that are looked at, spread from the first to the last; shape (16,)."""
+    """Return the frames of a clip that are looked at, spread from the first to the last; shape (16,)."""
     return emoji_features.spread_frames(num_frames)
 
 
@@ -47,23 +47,13 @@ class Sharpness:
         self._frames[which].append(frame_features(single))
 
     def report(self) -> dict[str, Any]:
-        """For each set of features the distances from the real clips, and their ratio; nothing below two clips."""
+        """Return for each set of features the distances from real clips, and their ratio; nothing below two clips."""
         if min(map(len, self._clips.values())) < 2:
             return {}
         found = {}
         for name, sets in ((FVD, self._clips), (NAME, self._frames)):
             features = {which: np.concatenate(parts) for which, parts in sets.items()}
-            features = dict(zip(features, _within_span(list(features.values())), strict=True))
+            features = dict(zip(features, within_span(list(features.values())), strict=True))
             model, other = (frechet(features[REAL], features[which]) for which in (MODEL, OTHER))
             found[name] = {"model": model, "real": other, "ratio": model / other if other else None}
         return found
-
-
-def _within_span(sets: list[np.ndarray]) -> list[np.ndarray]:
-    """Features in a basis of the space that they span, where that is smaller: no distance changes by it."""
-    everything = np.concatenate(sets).astype(np.float64)
-    if len(everything) >= everything.shape[1]:
-        return sets
-    middle = everything.mean(0)
-    basis = np.linalg.svd(everything - middle, full_matrices=False)[2]
-    return [(features - middle) @ basis.T for features in sets]

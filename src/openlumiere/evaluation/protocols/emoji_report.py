@@ -1,72 +1,31 @@
-"""Verdicts into figures: accuracies with their intervals, a table to read, a sheet to look at."""
+"""The report of `lumiere evaluate emoji`: a table to read, a sheet to look at."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from openlumiere.data.emoji.scenes import speed
+from openlumiere import files
 from openlumiere.errors import LumiereError
-from openlumiere.tables import columns, table, wilson
-
-from .judges import MEASURES, Verdict
+from openlumiere.evaluation.judges import MEASURES, Verdict
+from openlumiere.tables import plain_table, table
 
 Report = dict[str, Any]
 
-# What the bundled models aim for, on seen combinations; within 5 points of it on held-out ones.
+# What the bundled models aim for, on seen combinations; within 5 points of it on others.
 AIMS = {"subject": 0.80, "background": 0.95, "motion": 0.90}
 
 # Splits by the names that a reader knows them by.
 TITLES = {"train": "seen", "combinations": "held-out combinations", "paraphrases": "paraphrases"}
 
 
-def scores(verdicts: Sequence[Verdict]) -> Report:
-    """Accuracies of a list of clips: each measure, all three at once, by motion and by subject."""
-    found: Report = {"clips": len(verdicts)}
-    for measure in MEASURES:
-        found[measure] = _share(v.right(measure) for v in verdicts)
-    found["all three"] = _share(all(v.right(m) for m in MEASURES) for v in verdicts)
-    found["subject, whatever its sharpness"] = _share(v.meant == v.scene.subject for v in verdicts)
-    moving = [v.moving for v in verdicts]
-    found["moving_fraction"] = {"mean": float(np.mean(moving)), "least": min(moving)} if moving else None
-    for measure in MEASURES:
-        found[f"{measure}_by_{measure}"] = _by(verdicts, measure, partial(_asked, measure))
-    repeated = [v for v in verdicts if v.scene.period]
-    found["motion_by_phase"] = _by(repeated, "motion", lambda v: f"from {int(4 * v.scene.phase) / 4:.2f}")
-    found["motion_by_speed"] = _by(verdicts, "motion", lambda v: speed(v.scene) or "usual")
-    confusion: dict[str, dict[str, int]] = {}
-    for v in verdicts:
-        row = confusion.setdefault(v.scene.motion, {})
-        row[v.motion] = row.get(v.motion, 0) + 1
-    found["motion_confusion"] = confusion
-    return found
-
-
-def _share(outcomes: Iterable[bool]) -> Report:
-    listed = list(outcomes)
-    right, of = sum(listed), len(listed)
-    return {"right": right, "of": of, "accuracy": right / of if of else None, "interval_95": wilson(right, of)}
-
-
-def _asked(measure: str, verdict: Verdict) -> str:
-    return getattr(verdict.scene, measure)
-
-
-def _by(verdicts: Sequence[Verdict], measure: str, group: Callable[[Verdict], str]) -> Report:
-    groups: dict[str, list[bool]] = {}
-    for v in verdicts:
-        groups.setdefault(group(v), []).append(v.right(measure))
-    return {key: _share(groups[key]) for key in sorted(groups)}
-
-
 def _rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the main table."""
+    """Return the heads and cells of the main table."""
     splits: Mapping[str, Report] = report["splits"]
     columns = {title: split["model"] for title, split in splits.items()} | {"real clips": report["real"]}
     baseline = report.get("baseline")
@@ -91,29 +50,29 @@ def _accuracy(value: float | None) -> str:
     return "not measured: no such subjects" if value is None else f"{value:.1%}"
 
 
-def _judges(report: Report) -> list[str]:
+def _classifiers(report: Report) -> list[str]:
     return [
-        f"{kind} judge, on {what} of real clips: {_accuracy(value)}"
+        f"{kind} classifier, on {what} of real clips: {_accuracy(value)}"
         for kind, card in report["judges"].items()
         for what, value in card["accuracy"].items()
     ]
 
 
 def summary(report: Report) -> str:
-    """The main table as plain text, for the terminal."""
+    """Return the main table as plain text, for the terminal."""
     heads, rows = _rows(report)
-    return "\n".join([columns([heads, *rows]), "in brackets: 95 % interval", *_judges(report)])
+    return "\n".join([plain_table([heads, *rows]), "in brackets: 95 % interval", *_classifiers(report)])
 
 
 def markdown(report: Report) -> str:
-    """The whole report to read: main table, by motion, by subject, judges and protocol."""
+    """Return the whole report to read: main table, by motion, by subject, classifiers and protocol."""
     heads, rows = _rows(report)
     splits: Mapping[str, Report] = report["splits"]
     protocol = report["protocol"]
     parts = [
         f"# Emoji evaluation of `{protocol['model']}`",
         table(heads, rows),
-        "In brackets: Wilson 95 % interval. Real clips: the same scenes drawn from the data and judged alike, so the "
+        "In brackets: Wilson 95 % interval. Real clips: the same scenes drawn from the data and measured alike, so the "
         "best that a model can score. A clip in which nothing moves has no motion right.",
         *_looks(report),
         "## Motion by motion",
@@ -133,7 +92,7 @@ def markdown(report: Report) -> str:
             ],
         ),
         "## Motion by phase and speed",
-        "Where in their period motions that repeat themselves begin, and how fast all of them go; neither is told in "
+        "Where in their period motions that repeat themselves begin, and how fast all of them go; neither is in "
         "most captions.",
         table(
             ["", *splits, "real clips"],
@@ -143,9 +102,9 @@ def markdown(report: Report) -> str:
                 for key, real in report["real"][group].items()
             ],
         ),
-        "## Judges",
+        "## Classifiers",
         "Trained on real clips of the train split only; the strict one, at the clips' own size, also on spoiled ones.",
-        "\n".join(f"- {line}" for line in _judges(report)),
+        "\n".join(f"- {line}" for line in _classifiers(report)),
         "## Protocol",
         "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in protocol.items()),
     ]
@@ -168,7 +127,7 @@ _MOVING = ("left", "right", "up", "down", "bounce", "sway")
 
 
 def summarize_looks(ours: Sequence[Report], theirs: Sequence[Report], *, seconds: float) -> Report:
-    """Means over clips of what `looks.measure` says of a model's, and of real ones of the same scenes.
+    """Return the means over clips of what `looks.measure` says of a model's, and of real ones of the same scenes.
 
     Wobble leaves out clips that are to spin, grow or shrink; amplitude takes only those that are to cross the frame or
     to repeat a path; spins are without their sign.
@@ -194,7 +153,7 @@ def summarize_looks(ours: Sequence[Report], theirs: Sequence[Report], *, seconds
 
 
 def read_baseline(folder: Path) -> Report:
-    """Another model's report, less what no table shows of it.
+    """Read another model's report, less what no table shows of it.
 
     Raises:
         LumiereError: no report there, or one that lacks what this version measures.
@@ -212,7 +171,7 @@ def read_baseline(folder: Path) -> Report:
 
 
 def _looks(report: Report) -> list[str]:
-    """The section on pictures and motion."""
+    """Return the section on pictures and motion."""
     if "looks" not in report:
         return []
     baseline = report.get("baseline")
@@ -225,7 +184,7 @@ def _looks(report: Report) -> list[str]:
         for key, title, shape in _LOOKS
     ]
     for name, found in report["sharpness"].items():
-        cells = [_number((sharp.get(name) or {}).get("ratio"), "{:.1f}") for _, _, sharp in columns]
+        cells = [_number((found.get(name) or {}).get("ratio"), "{:.1f}") for _, _, found in columns]
         rows.append([f"{name}, times that of other real clips", *cells, "1"])
         rows.append(["that is", *(_number((s.get(name) or {}).get("model"), "{:.2f}") for _, _, s in columns),
                      _number(found["real"], "{:.2f}")])  # fmt: skip
@@ -267,11 +226,10 @@ def sheet(shown: Sequence[tuple[Verdict, np.ndarray]], path: Path, *, side: int 
         left = gap + 4 * (side + gap)
         pen.text((left, top + 2), f"{TITLES[verdict.split]} {verdict.index}: {verdict.scene.caption}", fill="black")
         for line, measure in enumerate(MEASURES):
-            told, asked = getattr(verdict, measure), getattr(verdict.scene, measure)
+            seen, asked = getattr(verdict, measure), getattr(verdict.scene, measure)
             right = verdict.right(measure)
-            words = f"{measure}: {told}" if right else f"{measure}: {told}, asked {asked}"
+            words = f"{measure}: {seen}" if right else f"{measure}: {seen}, asked {asked}"
             pen.text((left, top + 22 + 16 * line), words, fill="green" if right else "red")
         pen.text((left, top + 70), f"pairs of frames that differ: {verdict.moving:.0%}", fill="black")
-    partial = path.with_name(f"{path.name}.partial")
-    page.save(partial, "PNG")
-    partial.rename(path)
+    with files.replacing(path) as partial:
+        page.save(partial, "PNG")

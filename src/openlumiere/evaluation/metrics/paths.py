@@ -25,7 +25,7 @@ class PathReport:
     Attributes:
         motion: a key of the vocabulary.
         period: in seconds, of motions that repeat themselves; None of others, and where less than two turning points
-            tell it.
+            are there.
         degrees: turned from the first frame to the last, clockwise.
         place, size: keys of the vocabulary, the nearest to the path's middle and side.
     """
@@ -37,8 +37,8 @@ class PathReport:
     size: str
 
 
-def judge_path(path: np.ndarray, seconds: float) -> PathReport:
-    """Say what a path does.
+def describe_path(path: np.ndarray, seconds: float) -> PathReport:
+    """Describe a path.
 
     Args:
         path: (F, 4), as `diffusion.layout` has them, the angle not wrapped.
@@ -74,7 +74,7 @@ def judge_path(path: np.ndarray, seconds: float) -> PathReport:
 
 
 def _period(along: np.ndarray, seconds: float) -> float | None:
-    """Mean time between highest points (smallest values), which must stand out by half of the path's range."""
+    """Return the mean time between highest points (smallest values), all in the upper half of the path's range."""
     middle = (along.min() + along.max()) / 2
     above = along < middle
     # One highest point in each stretch above the middle, whole stretches alone.

@@ -1,10 +1,10 @@
-"""`lumiere data pack`: what a training needs, in a few small files that can be carried to a machine without a network.
+"""`lumiere data pack`: what a training needs, in a few small files for a machine without a network.
 
 - ``emoji-packed-0000.tar``, ...: the chosen subjects' loops, as `lumiere data emoji` writes them, but lossy WebP.
 - ``pictures-train-0000.tar``, ``pictures-test-0000.tar``, ...: a selection of artwork, ``SOURCE/00000.webp``.
 - ``text/``: the text encoder in few bits, which knows the words of the data set alone.
 
-A folder of them is read as the folders are that it was made of: by `emoji.iterate` and `artwork.Artwork`.
+`emoji.shards.iterate` and `artwork.Artwork` read such a folder as they read those that it was made of.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, replacing
 from openlumiere.packing import PART_BYTES
 
-from .scenes import vocabulary
+from .emoji.shards import FPS, add_member, decode_loop, iterate
+from .emoji.vocabulary import vocabulary
 
 _TAR_MEMBER = 2 * 512  # a member's header, and at most so much to fill its last block
 _TAR_END = 10240
@@ -32,7 +35,7 @@ _METHOD = 4  # of WebP's encoder: slower ones gain little
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written: files, and the error of lossy pictures as PSNR of premultiplied RGBA, in dB."""
+    """What was written: the files, and the PSNR of lossy WebP, of premultiplied RGBA, in dB."""
 
     files: list[Path]
     psnr: float
@@ -48,9 +51,10 @@ def pack_loops(
         subjects: keys of the vocabulary.
         quality: WebP's, 0 to 100.
         part_bytes: most that a file may hold.
-    """
-    from .shards import FPS, decode_loop, iterate
 
+    Raises:
+        LumiereError: a subject is missing, or a loop is larger than a file may be; older files are then left.
+    """
     words = vocabulary()["subjects"]
     codes = {words[subject]["emoji"]: subject for subject in subjects}
     errors, side = [], 0
@@ -59,38 +63,39 @@ def pack_loops(
         nonlocal side
         for meta, frames in tqdm(iterate(folder, list(codes)), total=len(codes), desc="loops", unit="loop"):
             side = meta["size"]
-            pictures = [Image.fromarray(frame) for frame in frames]
+            images = [Image.fromarray(frame) for frame in frames]
             buffer = io.BytesIO()
-            pictures[0].save(
-                buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=1000 // FPS, loop=0,
+            images[0].save(
+                buffer, "WEBP", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0,
                 quality=quality, method=_METHOD, use_sharp_yuv=True,
             )  # fmt: skip
             again = decode_loop(buffer.getvalue(), size=side, count=len(frames))
-            errors.append(float(np.square(premultiplied(again) - premultiplied(frames)).mean()))
+            errors.append(float(np.square(_premultiplied(again) - _premultiplied(frames)).mean()))
             found.add(codes[meta["emoji"]])
-            told = json.dumps(meta, ensure_ascii=False).encode()
-            yield [(f"{meta['emoji']}.webp", buffer.getvalue()), (f"{meta['emoji']}.json", told)]
+            described = json.dumps(meta, ensure_ascii=False).encode()
+            yield [(f"{meta['emoji']}.webp", buffer.getvalue()), (f"{meta['emoji']}.json", described)]
+        if missing := sorted(set(subjects) - found):
+            raise LumiereError(
+                f"{folder} lacks the subjects {missing}; make it anew with: lumiere data emoji -o {folder}"
+            )
 
     found: set[str] = set()
     files = _write_tars(out, "emoji-packed", samples(), part_bytes)
-    missing = sorted(set(subjects) - found)
-    if missing:
-        raise LumiereError(f"{folder} lacks the subjects {missing}; make it anew with: lumiere data emoji -o {folder}")
     return Packed(files, _psnr(errors))
 
 
 def pack_artwork(
     folder: Path, out: Path, *, count: int = 2000, size: int = 192, quality: int = 90, part_bytes: int = PART_BYTES
 ) -> Packed:
-    """Write a selection of artwork as lossy WebP, from each source as large a share, and a sixteenth to test on.
+    """Write a selection of artwork as lossy WebP, the same share of each source, and a sixteenth as much to test on.
 
     Args:
         folder: arrays made by `lumiere data artwork`.
-        count: pictures to train on.
-        size: side of the pictures in pixels.
+        count: pieces of artwork to train on.
+        size: side of each in pixels.
         quality, part_bytes: see `pack_loops`.
     """
-    from openlumiere.data.artwork import UNSEEN
+    from .artwork import UNSEEN
 
     errors: list[float] = []
     files: list[Path] = []
@@ -98,52 +103,56 @@ def pack_artwork(
         arrays = {path.name.partition(".")[0]: np.load(path, mmap_mode="r") for path in folder.glob(f"*.{split}.npy")}
         arrays = {name: arrays[name] for name in sorted(arrays) if name not in UNSEEN and len(arrays[name])}
         if not arrays:
-            raise LumiereError(f"{folder} holds no pictures; make them with: lumiere data artwork -o {folder}")
+            raise LumiereError(f"{folder} holds no artwork; make it with: lumiere data artwork -o {folder}")
         share = min(wanted / sum(len(array) for array in arrays.values()), 1.0)
         chosen = [
-            (name, array, int(place))
+            (name, array, int(number))
             for name, array in arrays.items()
-            for place in np.linspace(0, len(array) - 1, max(round(len(array) * share), 1)).round()
+            for number in np.linspace(0, len(array) - 1, max(round(len(array) * share), 1)).round()
         ]
 
         def samples(chosen: list[tuple[str, np.ndarray, int]] = chosen) -> Iterator[list[tuple[str, bytes]]]:
-            for name, array, place in tqdm(chosen, desc="pictures"):
-                yield [(f"{name}/{place:05d}.webp", _encoded(array[place], size, quality, errors))]
+            for name, array, number in tqdm(chosen, desc="artwork"):
+                yield [(f"{name}/{number:05d}.webp", _encoded(array[number], size, quality, errors))]
 
         files += _write_tars(out, f"pictures-{split}", samples(), part_bytes)
     return Packed(files, _psnr(errors))
 
 
 def holds_packed(folder: Path) -> bool:
-    """Whether `pack_artwork` wrote pictures there."""
+    """Return whether `pack_artwork` wrote there."""
     return any(folder.glob("pictures-*.tar"))
 
 
 def read_packed(folder: Path, split: str) -> dict[str, np.ndarray]:
-    """The pictures that `pack_artwork` wrote, by source: premultiplied RGBA, uint8, (N, 4, size, size)."""
+    """Read the artwork that `pack_artwork` wrote, by source: premultiplied RGBA, uint8, (N, 4, size, size).
+
+    Raises:
+        LumiereError: a file is damaged.
+    """
     found: dict[str, list[np.ndarray]] = {}
     for path in sorted(folder.glob(f"pictures-{split}-*.tar")):
         try:
             with tarfile.open(path) as tar:
                 for member in tar:
                     data = tar.extractfile(member).read()  # type: ignore[union-attr]
-                    picture = Image.open(io.BytesIO(data)).convert("RGBA").convert("RGBa")
-                    found.setdefault(member.name.partition("/")[0], []).append(np.asarray(picture).transpose(2, 0, 1))
-        except (tarfile.TarError, OSError) as error:
-            raise LumiereError(f"{path} is damaged ({error}); copy it anew") from error
-    return {name: np.stack(pictures) for name, pictures in found.items()}
+                    artwork = Image.open(io.BytesIO(data)).convert("RGBA").convert("RGBa")
+                    found.setdefault(member.name.partition("/")[0], []).append(np.asarray(artwork).transpose(2, 0, 1))
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            raise LumiereError(f"{path} is damaged ({one_line(error)}); copy it anew") from error
+    return {name: np.stack(artwork) for name, artwork in found.items()}
 
 
-def premultiplied(rgba: np.ndarray) -> np.ndarray:
-    """RGBA, uint8, (..., 4), in [0, 1] and multiplied by alpha."""
+def _premultiplied(rgba: np.ndarray) -> np.ndarray:
+    """Multiply RGBA, uint8, (..., 4), by its alpha: float in [0, 1]."""
     values = rgba.astype(np.float32) / 255
     return np.concatenate([values[..., :3] * values[..., 3:], values[..., 3:]], axis=-1)
 
 
-def _encoded(picture: np.ndarray, size: int, quality: int, errors: list[float]) -> bytes:
-    """Premultiplied RGBA, (4, S, S), as WebP of `size` pixels."""
-    whole = Image.frombytes("RGBa", picture.shape[:0:-1], np.ascontiguousarray(picture.transpose(1, 2, 0)).tobytes())
-    small = whole.resize((size, size), Image.Resampling.BOX) if picture.shape[-1] > size else whole
+def _encoded(artwork: np.ndarray, size: int, quality: int, errors: list[float]) -> bytes:
+    """Encode premultiplied RGBA, (4, S, S), as WebP of at most `size` pixels; its squared error goes to `errors`."""
+    whole = Image.frombytes("RGBa", artwork.shape[:0:-1], np.ascontiguousarray(artwork.transpose(1, 2, 0)).tobytes())
+    small = whole.resize((size, size), Image.Resampling.BOX) if artwork.shape[-1] > size else whole
     buffer = io.BytesIO()
     small.convert("RGBA").save(buffer, "WEBP", quality=quality, method=_METHOD, use_sharp_yuv=True)
     again = Image.open(buffer).convert("RGBA").convert("RGBa")
@@ -156,15 +165,13 @@ def _psnr(errors: list[float]) -> float:
 
 
 def _write_tars(out: Path, stem: str, samples: Iterable[list[tuple[str, bytes]]], part_bytes: int) -> list[Path]:
-    """Write samples, whose members stay together, into as many tar files as it takes; returns these."""
-    from .shards import add_member
+    """Write samples into as many tar files as it takes; a sample's members stay together.
 
-    out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob(f"{stem}-*.tar"):
-        old.unlink()
+    Older files of the stem are replaced when all new ones are whole.
+    """
     files: list[Path] = []
-    tar, filled = None, 0
-    try:
+    with ExitStack() as unfinished:
+        tar, filled = None, 0
         for sample in samples:
             more = sum(len(data) + _TAR_MEMBER for _, data in sample)
             if more + _TAR_END > part_bytes:
@@ -173,13 +180,11 @@ def _write_tars(out: Path, stem: str, samples: Iterable[list[tuple[str, bytes]]]
                 if tar is not None:
                     tar.close()
                 files.append(out / f"{stem}-{len(files):04d}.tar")
-                tar, filled = tarfile.open(files[-1].with_suffix(".partial"), "w"), 0
+                partial = unfinished.enter_context(replacing(files[-1]))
+                tar, filled = unfinished.enter_context(tarfile.open(partial, "w")), 0
             for name, data in sample:
                 add_member(tar, name, data)
             filled += more
-    finally:
-        if tar is not None:
-            tar.close()
-    for path in files:
-        path.with_suffix(".partial").rename(path)
+    for old in set(out.glob(f"{stem}-*.tar")) - set(files):
+        old.unlink()
     return files

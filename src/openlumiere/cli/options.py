@@ -1,0 +1,113 @@
+"""The options that the commands that make clips share, and the fields of a request that they set."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from openlumiere.errors import LumiereError
+from openlumiere.generation.models import DEFAULT_MODEL
+
+from . import parsing, stickers
+
+
+def add_sampling(parser: parsing.Parser) -> None:
+    """Add what every command that samples takes."""
+    parser.add_argument("--seed", type=parsing.seed, help="default: a random one, which is printed")
+    parser.add_argument("--steps", type=parsing.positive_int, help="denoising steps, default: the model's")
+    parser.add_argument("--guidance", type=parsing.guidance, help="how closely to follow, default: the model's")
+    parser.add_argument("--negative", default="", metavar="PROMPT", help="what to keep away from")
+    parser.add_argument("--loop", action="store_true", help="make the end flow into the start")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument(
+        "--batch", type=parsing.positive_int, default=1, metavar="WINDOWS",
+        help="windows of a long clip that are denoised at once: more are faster on a GPU, and take more memory",
+    )  # fmt: skip
+    parser.add_argument(
+        "--offload", action="store_true", help="keep the clip in the CPU's memory, for long clips on a small GPU"
+    )
+    stickers.add_options(parser)
+
+
+def add_transparency(parser: parsing.Parser, kept: str) -> None:
+    """Add what becomes of transparency.
+
+    Args:
+        kept: when it is kept without being asked for.
+    """
+    parser.add_argument(
+        "--transparent", action=argparse.BooleanOptionalAction,
+        help=f"keep transparency in the output, if its format can: the default {kept}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--background", default="white", metavar="COLOUR",
+        help="what is transparent lies over this where it is not kept, a name or #rrggbb; default: white",
+    )  # fmt: skip
+
+
+def add_both_stages(parser: parsing.Parser) -> None:
+    """Add what every command that makes clips by both stages takes."""
+    parser.add_argument("--num", type=parsing.positive_int, default=1, help="clips of each prompt, with rising seeds")
+    parser.add_argument("--no-upscale", action="store_true", help="leave out the super-resolution stage")
+    parser.add_argument("--upscale-steps", type=parsing.positive_int, help="its denoising steps, default: the model's")
+    parser.add_argument(
+        "--style", action="append", default=[], metavar="NAME|FOLDER",
+        help="draw in a style that comes with the model, or one of lumiere train style, or a LoRA; twice to mix two",
+    )  # fmt: skip
+    parser.add_argument(
+        "--style-strength", action="append", type=parsing.strength, metavar="A",
+        help="0 = none of the style, 1 = all of it, default: 1; once for each --style, or once for all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--path", type=parsing.way_points, default=(), metavar="POINTS",
+        help='where the subject goes: way points x,y[,size[,degrees]] such as "0.1,0.5 0.9,0.5", as parts of the frame '
+        "from its left and its top, evenly spaced in time; default: what the model plans after the prompt",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-planner", action="store_true", help="don't let the model plan where its subject goes: text alone decides"
+    )
+    add_sampling(parser)
+    add_transparency(parser, "where the prompt asks for no or a transparent background, or the source has one")
+
+
+def sampling_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of any request that `add_sampling` and `add_transparency` set, without the prompt."""
+    return {
+        "negative_prompt": args.negative,
+        "seed": args.seed,
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "loop": args.loop,
+        "transparent": args.transparent,
+        "background": args.background,
+        "sticker": stickers.sticker_of(args),
+        "output": args.output or "",
+    }
+
+
+def both_stages_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a request that `add_both_stages` sets."""
+    if args.no_upscale and args.upscale_steps:
+        raise LumiereError("--upscale-steps: there is no super-resolution stage to take them")
+    return {
+        **sampling_fields(args),
+        "upscale_steps": 0 if args.no_upscale else args.upscale_steps,
+        "styles": _styles(args),
+        "path": tuple(args.path),
+        "planner": not args.no_planner,
+    }
+
+
+def _styles(args: argparse.Namespace) -> tuple[tuple[str, float], ...]:
+    strengths = args.style_strength or [1.0]
+    if args.style_strength and not args.style:
+        raise LumiereError("--style-strength: say of which --style")
+    if len(strengths) not in (1, max(len(args.style), 1)):
+        raise LumiereError(f"{len(strengths)} strengths for {len(args.style)} styles: give one, or one each")
+    if len(set(args.style)) < len(args.style):
+        raise LumiereError("--style: the same one twice; give it once, with a --style-strength")
+    return tuple((style, strengths[i % len(strengths)]) for i, style in enumerate(args.style))

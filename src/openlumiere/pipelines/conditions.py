@@ -1,0 +1,57 @@
+"""What a network is told while it denoises: text, concatenated channels, layouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from openlumiere.diffusion.conditioning import propagate_in_time
+
+from .text import TextConditions
+
+
+@dataclass(frozen=True)
+class ConcatCondition:
+    """Channels that a network takes beside the noisy clip.
+
+    Attributes:
+        channels: concatenated to the clip's own, (B, C, F, h, w).
+        class_labels: (B,), such as the noise level of a super-resolution network.
+        mask_channels: so many of the last channels are M; C and M are propagated in time in each window, see
+            `diffusion.conditioning.propagate_in_time`. 0 = they are left as they are.
+    """
+
+    channels: torch.Tensor
+    class_labels: torch.Tensor | None = None
+    mask_channels: int = 0
+
+    def seen(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return what windows of the clips see, (B * w, C, L, h, w); `frames` as (w, L)."""
+        parts = self.channels[:, :, frames.to(self.channels.device)].transpose(1, 2).flatten(0, 1)
+        if not self.mask_channels:
+            return parts
+        given, mask = parts.tensor_split([-self.mask_channels], dim=1)
+        return torch.cat(propagate_in_time(given, mask), dim=1)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What whole clips are denoised with.
+
+    Attributes:
+        text: of the B clips, and then of what they are guided away from; without guidance the first half alone.
+        num_frames: of a clip.
+        guidance_scale, guidance_rescale: see `diffusion.guidance`.
+        concat: channels beside the noisy clip.
+        loop: the clip's end flows into its start.
+        layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = not told.
+    """
+
+    text: TextConditions
+    num_frames: int
+    guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0
+    concat: ConcatCondition | None = None
+    loop: bool = False
+    layout: torch.Tensor | None = None

@@ -1,0 +1,111 @@
+"""Models saved before still load, whole and without a warning; those that come with the package stand for all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+
+from openlumiere import LumierePipeline, STUNet, load_pipeline
+from openlumiere.autoencoder import RGBAAutoencoder
+from openlumiere.bundled import model_folder, models_root
+from openlumiere.errors import LumiereError
+from openlumiere.pipelines.planner import PathPlanner
+
+NANO = models_root() / "emoji-nano"
+NETWORKS: list[tuple[Any, Path]] = [
+    (STUNet, NANO / "unet"),
+    (STUNet, NANO / "sr_unet"),
+    (RGBAAutoencoder, models_root() / "emoji" / "vae"),
+    (PathPlanner, models_root() / "emoji" / "planner"),
+]
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail on anything that loading warns of."""
+    diffusers_logging.enable_propagation()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    diffusers_logging.disable_propagation()
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("network", "folder"), NETWORKS, ids=lambda value: getattr(value, "name", None))
+def test_bundled_networks_load_with_no_key_missing_or_unexpected(network: Any, folder: Path) -> None:
+    _, found = network.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    assert {kind: list(keys) for kind, keys in found.items() if keys} == {}
+
+
+def test_every_module_that_a_saved_pipeline_names_is_there() -> None:
+    index = json.loads((NANO / "model_index.json").read_text(encoding="utf-8"))
+    ours = [value for value in index.values() if isinstance(value, list) and str(value[0]).startswith("openlumiere")]
+    ours += [["openlumiere.autoencoder", "RGBAAutoencoder"], ["openlumiere.pipelines.planner", "PathPlanner"]]
+    assert ["openlumiere.stunet.model", "STUNet"] in ours
+    for module, name in ours:
+        assert hasattr(import_module(module), name)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_bundled_models_name_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji-nano").mkdir()  # someone's clips: no model
+    pipe = LumierePipeline.from_pretrained("emoji-nano")
+    assert pipe.source_folder == NANO
+    assert pipe.text_encoder is not None
+
+
+def test_a_folder_of_a_bundled_models_name_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji-nano").mkdir()
+    (tmp_path / "emoji-nano" / "model_index.json").write_text("{}", encoding="utf-8")
+    for load in (LumierePipeline.from_pretrained, load_pipeline):
+        with pytest.raises(LumiereError, match="is a bundled model and a folder here") as error:
+            load("emoji-nano")
+        assert str(tmp_path / "emoji-nano") in str(error.value)
+        assert "\n" not in str(error.value)
+    assert model_folder(tmp_path / "emoji-nano") == tmp_path / "emoji-nano"
+    monkeypatch.chdir(NANO.parent)
+    assert model_folder("emoji-nano") == NANO
+
+
+def copy_of_nano(folder: Path, class_name: Any) -> Path:
+    """The bundled model with another `_class_name`; weights are links."""
+    folder.mkdir()
+    for path in NANO.iterdir():
+        if path.name not in ("model_index.json", "SHA256SUMS"):
+            os.symlink(path, folder / path.name)
+    index = json.loads((NANO / "model_index.json").read_text(encoding="utf-8")) | {"_class_name": class_name}
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def test_pipelines_that_name_an_old_module_load(tmp_path: Path) -> None:
+    folder = copy_of_nano(tmp_path / "old", ["openlumiere.pipelines.base", "LumierePipeline"])
+    assert type(load_pipeline(str(folder))) is LumierePipeline
+    with pytest.raises(LumiereError, match="holds a StableDiffusionPipeline"):
+        load_pipeline(str(copy_of_nano(tmp_path / "other", "StableDiffusionPipeline")))
+
+
+def test_diffusers_own_loader_finds_the_class_once_ours_is_imported() -> None:
+    pipe = DiffusionPipeline.from_pretrained(NANO, local_files_only=True)
+    assert type(pipe) is LumierePipeline
+    assert type(pipe.unet) is STUNet
+    # The text encoder that the folder names comes with the first prompt.
+    assert pipe.text_encoder is None
+    hidden = pipe.encode_prompts(["a tiger"]).hidden_states
+    assert hidden.shape == (1, 24, 384)
+    assert isinstance(hidden, torch.Tensor)
+    assert pipe.text_encoder is not None
