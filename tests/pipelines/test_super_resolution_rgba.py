@@ -228,11 +228,11 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(
 
 
 def test_wrong_channels_are_one_line(image_run: Path, drawings: Path, loops: Path, vae: Path, tmp_path: Path) -> None:
-    emoji = {"kind": "emoji", "folder": str(loops), "subjects": ["tiger"], "window": 4}
+    emoji = {"kind": "emoji", "folder": str(loops), "subjects": ["tiger"]}
     t2i = {"t2i": str(image_run / "export")}
     for stage, data, model, words in (
-        ("ssr", emoji | {"channels": 3}, t2i, "set data.channels"),
-        ("ssr", emoji, t2i | {"enlarge_low_res": True}, "enlarge_low_res as in its stage"),
+        ("ssr", emoji | {"channels": 3, "window": 4}, t2i, "set data.channels"),
+        ("ssr", emoji | {"window": 4}, t2i | {"enlarge_low_res": True}, "enlarge_low_res as in its stage"),
         ("ssr", of_artwork(drawings), t2i, "for stage ssr-image"),
         ("ssr-image", emoji | {"channels": 3}, {"unet": UNET, "vae": str(vae)}, "takes 4 channels"),
         ("ssr-image", emoji | {"crop": 16}, {"unet": UNET}, "data.crop, 16"),
