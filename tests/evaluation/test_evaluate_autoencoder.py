@@ -27,7 +27,7 @@ from openlumiere.evaluation.protocols.autoencoder import (
     gates,
     load_vae,
 )
-from openlumiere.evaluation.test_pictures import PLAIN, TRANSPARENT, draw_test_animations, list_test_keys, read_square
+from openlumiere.evaluation.real_pictures import PLAIN, TRANSPARENT, draw_test_animations, list_test_keys, read_square
 
 pytestmark = pytest.mark.slow  # whole protocols
 

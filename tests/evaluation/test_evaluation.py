@@ -24,7 +24,7 @@ from openlumiere.evaluation.judges.motion import FROZEN, MotionConfig
 from openlumiere.evaluation.metrics.pixels import SIDE, as_clip, background, lab, moving_fraction
 from openlumiere.evaluation.protocols.emoji import EmojiSettings, clip_seed, evaluate, measure
 from openlumiere.evaluation.protocols.emoji_report import summary
-from openlumiere.evaluation.test_split import real_clips
+from openlumiere.evaluation.real_clips import real_clips
 from openlumiere.tables import wilson
 from tiny_data import scene, tiny_atlas
 

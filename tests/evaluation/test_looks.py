@@ -18,7 +18,7 @@ from openlumiere.evaluation.judges.strict import NOTHING, StrictConfig, almost_u
 from openlumiere.evaluation.metrics import looks
 from openlumiere.evaluation.metrics.frechet import within_span
 from openlumiere.evaluation.metrics.pixels import on_contrast, transparent
-from openlumiere.evaluation.test_split import real_clips, smaller
+from openlumiere.evaluation.real_clips import real_clips, smaller
 from tiny_data import scene, tiny_atlas
 
 SUBJECTS = ("ell", "wedge", "flag")

@@ -17,7 +17,7 @@ from openlumiere.cli import build_parser, main
 from openlumiere.data.emoji import shards as emoji_data
 from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation import test_split
+from openlumiere.evaluation import real_clips as test_split
 from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig

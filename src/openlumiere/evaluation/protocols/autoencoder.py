@@ -24,8 +24,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.metrics.fidelity import psnr
 from openlumiere.evaluation.metrics.temporal import flicker
-from openlumiere.evaluation.scores import versions
-from openlumiere.evaluation.test_pictures import (
+from openlumiere.evaluation.real_pictures import (
     NEAR,
     PLAIN,
     TRANSPARENT,
@@ -35,6 +34,7 @@ from openlumiere.evaluation.test_pictures import (
     read_square,
     unseen_kinds,
 )
+from openlumiere.evaluation.scores import versions
 from openlumiere.tables import plain_table, table
 
 NOISE = (0.0, 0.05, 0.1, 0.15, 0.3)

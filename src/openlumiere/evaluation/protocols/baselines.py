@@ -32,7 +32,7 @@ from openlumiere.evaluation.judges import Judges, accuracies, load_judges
 from openlumiere.evaluation.metrics.periodicity import PERIODS, periodicity_error
 from openlumiere.evaluation.metrics.pixels import SIDE
 from openlumiere.evaluation.metrics.temporal import flicker
-from openlumiere.evaluation.test_split import SCENES, atlases_of, real_clips
+from openlumiere.evaluation.real_clips import SCENES, atlases_of, real_clips
 from openlumiere.tables import table
 
 from .baseline_methods import REAL, Method, clip_name, clip_path, make_in_own_process, method_folder

@@ -22,7 +22,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.metrics.pixels import SIDE
-from openlumiere.evaluation.test_split import SCENES
+from openlumiere.evaluation.real_clips import SCENES
 from openlumiere.tables import table
 
 from .editing_tasks import METRICS, Item, TaskMaker, measures_of

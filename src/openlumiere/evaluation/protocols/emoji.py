@@ -34,7 +34,7 @@ from openlumiere.evaluation.judges.motion import FROZEN_BELOW
 from openlumiere.evaluation.judges.strict import StrictConfig
 from openlumiere.evaluation.metrics import looks
 from openlumiere.evaluation.metrics.pixels import CHANGED_BY, CHANGED_PIXELS, SIDE, as_clip, on_contrast
-from openlumiere.evaluation.test_split import atlases_of, real_clips, smaller
+from openlumiere.evaluation.real_clips import atlases_of, real_clips, smaller
 
 from .emoji_report import TITLES, Report, markdown, read_baseline, sheet, summarize_looks
 

@@ -22,7 +22,7 @@ from openlumiere.data.emoji.scenes import SceneSampler, vocabulary
 from openlumiere.diffusion.upsampling import downsample
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.metrics.temporal import adjacent_differences, border_ratio, window_borders, wrap_ratio
-from openlumiere.evaluation.test_split import SCENES, atlases_of, draw_test_clips
+from openlumiere.evaluation.real_clips import SCENES, atlases_of, draw_test_clips
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline

@@ -27,7 +27,7 @@ from openlumiere.evaluation.judges import Judges, load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier
 from openlumiere.evaluation.judges.style import CONFIG, Sets, style_classifier
 from openlumiere.evaluation.metrics.pixels import SIDE
-from openlumiere.evaluation.test_split import SCENES, atlases_of
+from openlumiere.evaluation.real_clips import SCENES, atlases_of
 from openlumiere.tables import table
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.evaluation.judges.classifier import ClassifierConfig, SubjectClassifier, subject_classifier
 from openlumiere.evaluation.metrics.fidelity import frame_psnr, ssim
 from openlumiere.evaluation.metrics.temporal import flicker
-from openlumiere.evaluation.test_split import atlases_of, draw_test_clips
+from openlumiere.evaluation.real_clips import atlases_of, draw_test_clips
 from openlumiere.pipelines.inputs import lay_frames_over
 from openlumiere.tables import table
 
