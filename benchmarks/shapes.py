@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openlumiere.errors import LumiereError
-from openlumiere.training import config
+from openlumiere.training import config_files
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _COLOURS = 3
@@ -67,7 +67,7 @@ def load_shape(name: str) -> Shape:
     if folder is None:
         known = ["sd15", *sorted(path.parent.name for path in _CONFIGS.glob("*/t2v.yaml"))]
         raise LumiereError(f"unknown shape {name!r}: give {', '.join(known)}, or a folder with t2i.yaml and t2v.yaml")
-    t2i, t2v = config.load(folder / "t2i.yaml"), config.load(folder / "t2v.yaml")
+    t2i, t2v = config_files.load(folder / "t2i.yaml"), config_files.load(folder / "t2v.yaml")
     fold = t2i.model.pixel_unshuffle
     channels = _COLOURS * fold**2
     unet = t2i.model.unet | {

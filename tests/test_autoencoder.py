@@ -17,7 +17,7 @@ from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data import artwork
 from openlumiere.data.artwork import Artwork, is_test_artwork
 from openlumiere.errors import LumiereError
-from openlumiere.training.config import parse
+from openlumiere.training.config_files import parse
 from openlumiere.training.loop import train
 from openlumiere.training.stages.autoencoder import charbonnier, reconstruction_loss, translate
 from tiny_data import SIDE

@@ -20,7 +20,7 @@ from openlumiere.diffusion.layout import LAYOUT_DIM, catmull_rom, drop, layout_o
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.planner import PathPlanner
-from openlumiere.training.config import parse
+from openlumiere.training.config_files import parse
 from openlumiere.training.stages.denoising import DenoisingTask
 
 few = settings(max_examples=25, deadline=None)

@@ -22,7 +22,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.training import state
-from openlumiere.training.config import parse
+from openlumiere.training.config_files import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import make_stage, train
 from openlumiere.training.stages.super_resolution import SuperResolutionImage

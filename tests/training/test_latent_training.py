@@ -16,7 +16,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.latents import VAECodec, load_vae
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training.cached import CachedLatents
-from openlumiere.training.config import parse
+from openlumiere.training.config_files import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from openlumiere.errors import LumiereError
-from openlumiere.training.config import parse
+from openlumiere.training.config_files import parse
 from openlumiere.training.loop import make_optimizer
 from openlumiere.training.muon import Muon, orthogonalized
 

@@ -21,7 +21,7 @@ from openlumiere.data.packed import pack_loops
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import carried, plan, state
-from openlumiere.training.config import load, parse
+from openlumiere.training.config_files import load, parse
 from openlumiere.training.export import export
 
 pytestmark = pytest.mark.slow  # whole runs

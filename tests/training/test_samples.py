@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from openlumiere.training.config import parse
+from openlumiere.training.config_files import parse
 from openlumiere.training.stages import make_stage
 from openlumiere.video import read_clip
 from tiny_data import make_data

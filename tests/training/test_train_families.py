@@ -14,7 +14,7 @@ import tiny
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.inflate import inflate
 from openlumiere.pipelines.load import load_pipeline
-from openlumiere.training import config as configuration
+from openlumiere.training import config_files as configuration
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
 from openlumiere.video import write_clip

@@ -35,7 +35,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline, load_super_resolution
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.training import state
-from openlumiere.training.config import load
+from openlumiere.training.config_files import load
 from openlumiere.training.export import export
 from openlumiere.training.loop import learning_rate
 from openlumiere.training.masks import MIXTURE

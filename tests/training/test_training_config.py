@@ -15,7 +15,8 @@ import tiny
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data.emoji.scenes import check_sampling, vocabulary
 from openlumiere.errors import LumiereError
-from openlumiere.training.config import as_dict, load, parse
+from openlumiere.training.config import as_dict
+from openlumiere.training.config_files import load, parse
 from openlumiere.training.settings import read_yaml
 from openlumiere.training.stages import STAGES, stage_class
 from openlumiere.training.stages.denoising import cache_identity

@@ -154,7 +154,7 @@ def _run_plan(args: argparse.Namespace, file: Path) -> int:
 def _configured(args: argparse.Namespace, stage: str | None, file: Path, tree: dict[str, Any]) -> TrainConfig:
     """Return a file's configuration, with what the command says otherwise."""
     from openlumiere.bundled import bundled_folder, bundled_models
-    from openlumiere.training.config import parse
+    from openlumiere.training.config_files import parse
 
     config = parse(tree, args.overrides, str(file))
     if stage not in (None, config.stage):
@@ -178,7 +178,7 @@ def _style(args: argparse.Namespace) -> TrainConfig:
     if not args.images or not args.output:
         raise LumiereError("a style needs --images PATH and -o FOLDER, or a configuration: lumiere train FILE")
     from openlumiere.pipelines.load import resolve_model
-    from openlumiere.training.config import parse
+    from openlumiere.training.config_files import parse
     from openlumiere.training.stages.style import recipe
 
     model = resolve_model(args.model or "emoji-nano")

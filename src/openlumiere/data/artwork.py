@@ -24,18 +24,13 @@ from tqdm import tqdm
 from openlumiere.errors import LumiereError
 from openlumiere.files import remove_leftovers, replacing
 
-from .emoji.designs import DESIGNS, Design, draw_icon, icon_set
+from .emoji.designs import DESIGNS, UNSEEN, Design, draw_icon, icon_set
 from .emoji.drawing import render
 from .emoji.scenes import stable_hash
 from .emoji.shards import SKIN_TONES, fetch_package, iterate
 from .packed import holds_packed, read_packed
 
 STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
-# Never trained on: kinds of drawing that the autoencoder has not seen.
-UNSEEN = {
-    "fxemoji": Design("@iconify-json/fxemoji", "1.2.2", "Apache-2.0"),
-    "meteocons": Design("@iconify-json/meteocons", "1.2.4", "MIT"),
-}
 _TEST_SHARE = 16  # one piece in so many is in the test split
 _ANIMATED = "animated"
 _FRAMES_OF_LOOP = 6  # of each animation: neighbours are too alike to teach more

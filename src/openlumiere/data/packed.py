@@ -25,6 +25,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, replacing
 from openlumiere.packing import PART_BYTES
 
+from .emoji.designs import UNSEEN
 from .emoji.shards import FPS, add_member, decode_loop, iterate
 from .emoji.vocabulary import vocabulary
 
@@ -95,8 +96,6 @@ def pack_artwork(
         size: side of each in pixels.
         quality, part_bytes: see `pack_loops`.
     """
-    from .artwork import UNSEEN
-
     errors: list[float] = []
     files: list[Path] = []
     for split, wanted in (("train", count), ("test", max(count // 16, 1))):

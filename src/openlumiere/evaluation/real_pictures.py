@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from openlumiere.data.artwork import UNSEEN, in_square, is_test_artwork
+from openlumiere.data.artwork import in_square, is_test_artwork
+from openlumiere.data.emoji.designs import UNSEEN
 from openlumiere.data.emoji.drawing import render
 from openlumiere.data.emoji.scenes import vocabulary
 from openlumiere.data.emoji.shards import FPS, iterate, premultiplied

@@ -21,7 +21,7 @@ from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipelin
 from openlumiere.stunet import STUNet
 
 from . import state
-from .config import load
+from .config_files import load
 from .stages.conditional import Conditional
 from .stages.super_resolution import build_super_resolution
 from .stages.t2v import TextToVideo

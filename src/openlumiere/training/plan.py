@@ -21,7 +21,8 @@ from openlumiere.errors import LumiereError
 from openlumiere.pipelines.text import PACKED_ENCODER
 
 from . import carried, state
-from .config import TrainConfig, load
+from .config import TrainConfig
+from .config_files import load
 from .loop import train
 from .settings import read_yaml, typed
 

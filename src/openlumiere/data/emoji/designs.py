@@ -42,6 +42,11 @@ DESIGNS = {
     "noto": Design("@iconify-json/noto", "1.2.9", "Apache-2.0"),
     "twemoji": Design("@iconify-json/twemoji", "1.2.5", "CC-BY-4.0"),
 }
+# Never trained on: kinds of drawing that the autoencoder has not seen.
+UNSEEN = {
+    "fxemoji": Design("@iconify-json/fxemoji", "1.2.2", "Apache-2.0"),
+    "meteocons": Design("@iconify-json/meteocons", "1.2.4", "MIT"),
+}
 
 
 def build(out: Path, *, emoji: Path | None = None, size: int = 128, cache: Path | None = None) -> dict[str, list[str]]:
