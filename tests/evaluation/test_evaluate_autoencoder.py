@@ -123,7 +123,7 @@ def test_only_held_out_animations_are_shown(data: Path) -> None:
     assert HELD_OUT, "choose other code points"
     assert len(HELD_OUT) < len(KEYS)
     assert list_test_keys(data) == sorted(HELD_OUT)
-    with pytest.raises(LumiereError, match="holds no held-out animations"):
+    with pytest.raises(LumiereError, match="holds no animations of the test split"):
         list_test_keys(data / "nowhere")
 
 

@@ -68,7 +68,8 @@ def test_one_seed_is_one_clip_from_the_command_and_from_python(model: LoadedMode
     made = make(replace(REQUEST, output="whole.webp"), model)
     steps, pipe = {"num_frames": 8, "num_inference_steps": 2}, model.pipe
     assert isinstance(pipe, LumierePipeline)
-    pipe.register_to_config(super_resolution={**pipe.config.super_resolution, "num_inference_steps": 2})
+    assert pipe.super_resolution is not None
+    pipe.super_resolution.register_to_config(num_inference_steps=2)
     for generator in (torch.Generator().manual_seed(3), [torch.Generator().manual_seed(3)]):
         frames = pipe("a tiger", generator=generator, upscale=True, **steps).frames[0]
         np.testing.assert_array_equal((frames * 255).round().astype(np.uint8), pixels("whole.webp"))

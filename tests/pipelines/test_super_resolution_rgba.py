@@ -276,13 +276,13 @@ def test_a_whole_model_makes_transparent_clips_four_times_as_large(
     assert frames.shape == (1, 16, 128, 128, 4)
     assert np.isfinite(frames).all()
     # Each stage alone, one after the other, gives the same.
-    generator = torch.Generator().manual_seed(1)
-    soft = pipe("a tiger", generator=generator, upscale=False, **options)[0]
-    assert soft.shape == (1, 16, 32, 32, 4)
-    np.testing.assert_allclose(stage(soft, "a tiger", generator=generator)[0], frames, atol=1e-4)
+    low_res = pipe("a tiger", generator=torch.Generator().manual_seed(1), upscale=False, **options)[0]
+    assert low_res.shape == (1, 16, 32, 32, 4)
+    high_res = stage(low_res, "a tiger", generator=torch.Generator().manual_seed(1))[0]
+    np.testing.assert_allclose(high_res, frames, atol=1e-4)
     seen = premultiply(torch.from_numpy(frames).permute(0, 4, 1, 2, 3) * 2 - 1)
     small = torch.nn.functional.avg_pool3d(seen, (1, 4, 4))
-    wanted = premultiply(torch.from_numpy(soft).permute(0, 4, 1, 2, 3) * 2 - 1)
+    wanted = premultiply(torch.from_numpy(low_res).permute(0, 4, 1, 2, 3) * 2 - 1)
     assert (small - wanted).abs().mean() < 0.2  # what the base showed is still there
     opaque = pipe("a tiger", num_frames=16, num_inference_steps=2, generator=torch.Generator().manual_seed(1))[0]
     assert opaque.shape == (1, 16, 128, 128, 3)
