@@ -41,6 +41,7 @@ def _files(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_wheel_is_complete(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"openlumiere/{name}" for name in _files(ROOT / "src" / "openlumiere")}
@@ -53,6 +54,7 @@ def test_wheel_is_complete(wheel: Path) -> None:
     assert any(name.endswith("/NOTICE") for name in names)
 
 
+@pytest.mark.slow
 def test_installed_wheel_lists_its_own_models(wheel: Path, tmp_path: Path) -> None:
     # A bare environment that borrows this one's dependencies, but not this checkout: .pth files are not followed twice.
     home = tmp_path / "venv"

@@ -58,6 +58,7 @@ def test_every_module_that_a_saved_pipeline_names_is_there() -> None:
         assert hasattr(import_module(module), name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_a_bundled_models_name_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -62,6 +62,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 # ------------------------------------------------------------------------------------------------ quick answers
 
 
+@pytest.mark.slow
 def test_help_answers_within_a_second() -> None:
     # Processor time: what the clock would show where nothing else runs, which can't be said of a machine under test.
     def seconds() -> float:
@@ -99,6 +100,7 @@ def test_version() -> None:
 # ------------------------------------------------------------------------------------------------ bad input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "word"),
     [
@@ -131,6 +133,7 @@ def test_bad_input_gets_one_line(args: list[str], word: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in lumiere("generate", "", "--debug", cwd=tmp_path).stderr
     assert "Traceback" in lumiere("--debug", "generate", "", cwd=tmp_path).stderr

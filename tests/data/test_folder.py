@@ -136,6 +136,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         ClipFolder(tmp_path, size=16)
 
 
+@pytest.mark.slow
 def test_items(folder: Path) -> None:
     clips = ClipFolder(folder, size=16, num_frames=80, fps=16, seed=3)
     assert len(clips) == 3
@@ -155,6 +156,7 @@ def test_items(folder: Path) -> None:
     assert any(not torch.equal(other[n]["pixels"], items[n]["pixels"]) for n in range(3))
 
 
+@pytest.mark.slow
 @given(index=st.integers(0, 60), fps=st.sampled_from([4.0, 10.0, 16.0, 25.0]), count=st.integers(1, 20))
 @settings(max_examples=30, deadline=None)
 def test_windows_run_at_the_asked_rate(folder: Path, index: int, fps: float, count: int) -> None:
@@ -169,6 +171,7 @@ def test_windows_run_at_the_asked_rate(folder: Path, index: int, fps: float, cou
     assert times[-1] <= 6
 
 
+@pytest.mark.slow
 def test_windows_start_anywhere(folder: Path) -> None:
     clips = ClipFolder(scan(folder, num_frames=8), size=8, num_frames=8, seed=0)
     starts = [float((clips[n]["pixels"][:, 0].mean() + 1) * 127.5 / 30) for n in range(60)]
@@ -176,6 +179,7 @@ def test_windows_start_anywhere(folder: Path) -> None:
     assert max(starts) > 4.5
 
 
+@pytest.mark.slow
 def test_a_clip_of_exactly_the_asked_length(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.gif", "c.webp"):
         caption(write_clip(np.random.default_rng(0).random((80, 16, 16, 3)), tmp_path / name), name)
@@ -215,6 +219,7 @@ def test_workers_give_the_same_items(folder: Path) -> None:
     assert torch.equal(next(iter(loader))["pixels"], torch.stack([clips[n]["pixels"] for n in range(3)]))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     peaks = []
     for seconds in (2, 20):

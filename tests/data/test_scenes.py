@@ -167,6 +167,7 @@ def test_articles_fit_their_nouns(training: list[Scene]) -> None:
     assert " ," not in captions
 
 
+@pytest.mark.slow
 def test_motion_goes_unsaid_as_often_as_asked() -> None:
     told = sampler(seed=5, with_motion=1.0)
     untold = sampler(seed=5, with_motion=0.0)
@@ -339,6 +340,7 @@ def test_frame_rates_that_show_too_little_of_a_period_are_refused() -> None:
 # Transparent backgrounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "combinations", "paraphrases"])
 def test_a_share_of_scenes_has_no_background_and_says_so(split: scenes.Split) -> None:
     drawn = [sampler(split, seed=4, transparent=0.25)(i) for i in range(1500)]

@@ -30,6 +30,7 @@ def disc(num_frames: int = 12, side: int = 96, *, hidden: tuple[int, int, int] =
     return frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KEEPING)
 def test_alpha_comes_back_without_a_fringe(tmp_path: Path, name: str) -> None:
     frames = disc(side=192)  # large enough for WebP with loss
@@ -126,6 +127,7 @@ def test_bleeding_changes_only_what_is_unseen() -> None:
     assert bleed(np.zeros((1, 4, 4, 4), np.uint8)).max() == 0
 
 
+@pytest.mark.slow
 @given(height=st.integers(1, 24), width=st.integers(1, 24), seed=st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_any_transparent_clip_survives(

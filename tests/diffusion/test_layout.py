@@ -146,6 +146,7 @@ def run(net: STUNet, inputs: dict[str, Any], **more: Any) -> torch.Tensor:
     return net(**inputs, **more).sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", [False, True], ids=["paper", "conditioned"])
 @pytest.mark.parametrize("name", WITH_LAYOUT)
 @torch.no_grad()
@@ -325,6 +326,7 @@ def test_a_given_clip_is_where_it_is(pipe: LumierePipeline) -> None:
     assert all(seen is not None for seen in told(pipe, video=video, mask=mask, layout=[(0.5, 0.5)]))
 
 
+@pytest.mark.slow
 def test_a_planner_is_saved_and_loaded_with_its_model(pipe: LumierePipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "with")
     again = load_pipeline(str(tmp_path / "with"), device="cpu")

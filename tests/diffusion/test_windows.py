@@ -30,6 +30,7 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tapered", [False, True])
 @pytest.mark.parametrize("length", [8, 16])
 def test_weights_sum_to_one_on_every_frame_of_every_length(length: int, tapered: bool) -> None:

@@ -64,6 +64,7 @@ def test_lab_of_known_colors(rgb: tuple[float, ...], expected: tuple[float, ...]
     assert lab(torch.tensor([rgb]))[0].tolist() == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     subject=st.sampled_from(SUBJECTS),
@@ -116,6 +117,7 @@ def test_a_clip_of_another_shape_is_refused() -> None:
 # Judges
 
 
+@pytest.mark.slow
 def test_judges_know_real_clips_that_they_were_not_trained_on(judges: Judges) -> None:
     assert judges.subject.card["accuracy"]["held-out combinations"] >= 0.95
     assert judges.motion.card["accuracy"]["held-out combinations"] >= 0.9
@@ -204,6 +206,7 @@ def test_seeds_differ_between_clips_and_not_between_runs() -> None:
 # The whole evaluation
 
 
+@pytest.mark.slow
 def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
     def real(scenes: list[Scene], seeds: list[int]) -> np.ndarray:
         return real_clips(atlases, scenes)
@@ -248,6 +251,7 @@ def test_real_clips_score_high_and_wrong_ones_low(judges: Judges, atlases: dict[
     assert "subject classifier, on held-out combinations of real clips" in summary(found["real"])
 
 
+@pytest.mark.slow
 def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
     def real(scenes: list[Scene], seeds: list[int]) -> np.ndarray:
         return real_clips(atlases, scenes, num_frames=16, channels=4)
@@ -284,6 +288,7 @@ def test_transparent_scenes_are_asked_for_and_told(judges: Judges, atlases: dict
         run(opaque, baseline=tmp_path / "real")
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_and_ends_alike(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
     made: list[int] = []
 
@@ -318,6 +323,7 @@ def test_a_stopped_evaluation_goes_on_and_ends_alike(judges: Judges, atlases: di
         run(tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_evaluated_from_its_folder(judges: Judges, atlases: dict[str, Atlas], tmp_path: Path) -> None:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 

@@ -161,6 +161,7 @@ def test_distance_and_score_are_torch_fidelity_s() -> None:
 # Interval and extrapolation
 
 
+@pytest.mark.slow
 def test_interval_holds_what_other_samples_of_as_many_clips_give() -> None:
     def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
         return sample(100, 4, seed=2 * seed), sample(100, 4, seed=2 * seed + 1, shift=0.4)
@@ -193,6 +194,7 @@ def test_extrapolation_takes_most_of_the_bias_away(ours: int, theirs: int) -> No
     assert abs(np.mean(unbiased)) < 0.25 * np.mean(plain)
 
 
+@pytest.mark.slow
 def test_extrapolation_says_what_it_stands_on(tmp_path: Path) -> None:
     one, two = sample(200, 5), sample(400, 5, seed=1)
     found = extrapolate(one, two)

@@ -15,6 +15,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.recipe import ModelIdentity, Recipe, prompt_of
 from openlumiere.generation.requests import (
     GenerateRequest,
+    InpaintRequest,
     Request,
     Sticker,
     UpscaleRequest,
@@ -29,16 +30,23 @@ def recipe_of(request: Request) -> Recipe:
     return Recipe(request=request, model=MODEL, fps=getattr(request, "fps", 12.5))
 
 
+SETTLED: dict[str, Any] = {
+    "prompt": "a", "output": "clip.webp", "seed": 0, "num_inference_steps": 1, "guidance_scale": 1.0, "num_frames": 8,
+    "upscale_steps": 0,
+}  # fmt: skip
+
+
 def generate(**changed: Any) -> Recipe:
-    settled = {"seed": 0, "num_inference_steps": 1, "guidance_scale": 1.0, "num_frames": 8, "upscale_steps": 0}
-    return recipe_of(GenerateRequest(**{"prompt": "a", "output": "clip.webp"} | settled | changed))
+    return recipe_of(GenerateRequest(**SETTLED | changed))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @example(generate(negative_prompt="--").request)
 @example(generate(prompt="--").request)
 @example(generate(prompt="--", negative_prompt="--").request)
 @example(generate(prompt="-- --").request)
+@example(InpaintRequest(**SETTLED, source="a.mp4", mask="--mask", styles=(("-s", 0.5), ("-s=2", 1.0))))
 @given(REQUESTS)
 def test_recipe_survives_metadata_and_the_shell(request: Request) -> None:
     recipe = recipe_of(request)
@@ -56,10 +64,11 @@ def test_recipe_survives_metadata_and_the_shell(request: Request) -> None:
     assert (args.transparent, args.background) == (request.transparent, request.background)
     if not isinstance(request, UpscaleRequest):
         assert (args.upscale_steps or 0, args.no_upscale) == (request.upscale_steps, not request.upscale_steps)
+        assert args.style == [name for name, _ in request.styles]
         assert (tuple(args.path), args.no_planner) == (request.path, not request.planner)
-    for field, option in {"num_frames": "frames", "fps": "fps", "noise_level": "noise_level", "box": "box"}.items():
+    for field in ("num_frames", "fps", "noise_level", "box", "mask"):
         if hasattr(request, field):
-            assert getattr(args, option) == getattr(request, field)
+            assert getattr(args, {"num_frames": "frames"}.get(field, field)) == getattr(request, field)
 
 
 OLD = [

@@ -58,6 +58,7 @@ def make(pipe: ClipPipeline, prompt: Any = "a tiger", **options: Any) -> Any:
 # --- To and from the disk ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_makes_the_same_clips(pipe: ClipPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     back = type(pipe).from_pretrained(tmp_path)
@@ -65,6 +66,7 @@ def test_saved_and_loaded_it_makes_the_same_clips(pipe: ClipPipeline, tmp_path: 
     assert not [part for part in back.components.values() if isinstance(part, torch.nn.Module) and part.training]
 
 
+@pytest.mark.slow
 def test_half_precision_is_saved_and_loaded(pipe: ClipPipeline, tmp_path: Path) -> None:
     expected = make(pipe)
     pipe.to(torch.bfloat16)
@@ -77,6 +79,7 @@ def test_half_precision_is_saved_and_loaded(pipe: ClipPipeline, tmp_path: Path) 
     assert np.abs(found - expected).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_optional_components_may_be_missing(pipe: ClipPipeline, tmp_path: Path) -> None:
     missing = [name for name in pipe._optional_components if getattr(pipe, name) is None]
     assert missing
@@ -85,6 +88,7 @@ def test_optional_components_may_be_missing(pipe: ClipPipeline, tmp_path: Path) 
     assert all(getattr(back, name) is None for name in missing)
 
 
+@pytest.mark.slow
 def test_a_pipeline_can_be_made_of_anothers_components(pipe: ClipPipeline) -> None:
     options = {key: value for key, value in pipe.config.items() if not key.startswith("_")}
     twin = type(pipe)(**options | pipe.components)
@@ -104,6 +108,7 @@ def test_both_are_diffusers_pipelines(pipe: ClipPipeline) -> None:
 # --- Calls ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clip_of_a_batch_is_the_clip_alone(pipe: ClipPipeline) -> None:
     together = make(pipe, ["a tiger", "a red heart"], generator=[seeded(1), seeded(2)])
     alone = make(pipe, "a red heart", generator=[seeded(2)])
@@ -117,6 +122,7 @@ def test_num_videos_per_prompt() -> None:
     np.testing.assert_allclose(frames[3], make(pipe, "a heart", generator=seeded(3))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_callbacks_are_given_what_they_may_ask_for(pipe: ClipPipeline) -> None:
     assert pipe._callback_tensor_inputs == ["latents"]
     seen: list[set[str]] = []
@@ -147,6 +153,7 @@ def test_callbacks_may_ask_for_nothing_else(pipe: ClipPipeline) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_embeddings_take_the_place_of_prompts(pipe: ClipPipeline) -> None:
     expected = make(pipe, ["a tiger", "a heart"], negative_prompt="blurry")
     embeds = pipe.encode_prompts(["a tiger", "a heart"]).hidden_states
@@ -182,6 +189,7 @@ def test_stable_diffusion_xl_reads_pooled_embeddings_too(tmp_path: Path) -> None
         make(pipe, **given)
 
 
+@pytest.mark.slow
 def test_latents_are_what_is_decoded() -> None:
     pipe = tiny.conditioned(upscale=True)
     latents = make(pipe, output_type="latent")
@@ -203,6 +211,7 @@ def test_a_clip_has_the_models_own_length_unless_told() -> None:
 # --- Schedulers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIFTABLE + OTHERS)
 def test_any_scheduler_works_or_is_refused_in_one_line(name: str) -> None:
     """As the bundled models are sampled: shifted timesteps, v, no signal at the end, correlated noise."""
@@ -240,6 +249,7 @@ def lora_of(unet: torch.nn.Module, rank: int = 2) -> tuple[dict[str, torch.Tenso
     return {f"unet.{name}": value for name, value in state.items()}, added
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_loras_are_merged_at_a_strength_and_leave_no_trace(tmp_path: Path) -> None:
     pipe = tiny.conditioned()
@@ -287,6 +297,7 @@ def test_loras_are_merged_at_a_strength_and_leave_no_trace(tmp_path: Path) -> No
 # --- Devices ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
 def test_offloading_changes_nothing(kind: str) -> None:
     """To the CPU itself, where the hooks can run: every network is called through its own."""

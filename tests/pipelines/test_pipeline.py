@@ -81,6 +81,7 @@ every_family = pytest.mark.parametrize("pipe", FAMILIES, indirect=True)
 # --- Each family ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", [None, "a blurry Picture"], ids=["", "negative"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_still_clip_is_the_t2i_pipelines_picture(
@@ -106,6 +107,7 @@ def test_a_still_clip_is_the_t2i_pipelines_picture(
     assert frames.std() > 0.01
 
 
+@pytest.mark.slow
 @every_family
 def test_frames_are_pictures_of_the_right_shape(pipe: LumierePipeline, request: pytest.FixtureRequest) -> None:
     side = SIDE[request.node.callspec.params["pipe"]]
@@ -118,6 +120,7 @@ def test_frames_are_pictures_of_the_right_shape(pipe: LumierePipeline, request: 
     assert not np.allclose(frames[0], frames[1], atol=1e-2)
 
 
+@pytest.mark.slow
 @every_family
 def test_a_clip_depends_on_its_seed_and_prompt_but_not_on_its_batch(pipe: LumierePipeline) -> None:
     prompts = ["a tiger", "a long red heart bouncing"]
@@ -131,6 +134,7 @@ def test_a_clip_depends_on_its_seed_and_prompt_but_not_on_its_batch(pipe: Lumier
     assert not np.allclose(again, make(pipe, prompts[1], generator=seeded(1)), atol=1e-5)
 
 
+@pytest.mark.slow
 @every_family
 def test_negative_prompts_steer(pipe: LumierePipeline) -> None:
     plain = make(pipe)
@@ -142,6 +146,7 @@ def test_negative_prompts_steer(pipe: LumierePipeline) -> None:
     assert np.array_equal(one, each)
 
 
+@pytest.mark.slow
 @every_family
 def test_without_guidance_the_unconditional_half_is_not_run(pipe: LumierePipeline) -> None:
     batches: list[int] = []
@@ -152,6 +157,7 @@ def test_without_guidance_the_unconditional_half_is_not_run(pipe: LumierePipelin
     assert batches == [1, 1, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", [DPMSolverMultistepScheduler, EulerDiscreteScheduler, DDPMScheduler])
 @every_family
 def test_schedulers_can_be_swapped(pipe: LumierePipeline, scheduler: type) -> None:
@@ -183,6 +189,7 @@ def test_a_learned_variance_reaches_the_scheduler(pipe: LumierePipeline) -> None
 # --- What a call may ask for ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_output_types(pipe: LumierePipeline) -> None:
     arrays = make(pipe)
     tensors = make(pipe, output_type="pt")
@@ -205,6 +212,7 @@ def test_several_clips_of_a_prompt(pipe: LumierePipeline) -> None:
     np.testing.assert_allclose(frames[2], make(pipe, "a heart", generator=seeded(2))[0], atol=1e-4)
 
 
+@pytest.mark.slow
 @every_family
 def test_other_sizes(pipe: LumierePipeline) -> None:
     unit = 1 if pipe.vae is None else 2
@@ -212,6 +220,7 @@ def test_other_sizes(pipe: LumierePipeline) -> None:
     assert frames.shape == (1, 4, 4 * unit, 12 * unit, 3)
 
 
+@pytest.mark.slow
 def test_a_callback_sees_each_step_and_may_change_it(pipe: LumierePipeline) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -231,6 +240,7 @@ def test_a_callback_sees_each_step_and_may_change_it(pipe: LumierePipeline) -> N
     assert np.abs(np.diff(erased, axis=1)).max() < 1e-5  # the same nothing, decoded for each frame
 
 
+@pytest.mark.slow
 def test_defaults_are_the_models_own(pipe: LumierePipeline) -> None:
     pipe.register_to_config(num_inference_steps=3, guidance_scale=2.0, guidance_rescale=0.5)
     frames = pipe(PROMPT, num_frames=4, generator=seeded(0)).frames
@@ -262,6 +272,7 @@ def test_a_decoder_that_overflows_in_half_precision_runs_in_single(pipe: Lumiere
     torch.testing.assert_close(decoded, expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_pixel_network_of_folded_pixels(tmp_path: Path) -> None:
     """The bundled models' shape: MiniLM's place is taken by CLIP here, which the other tests of it don't need."""
     tokenizer = tiny.clip_tokenizer(tmp_path / "tokenizer")
@@ -295,6 +306,7 @@ def test_one_window_that_covers_the_clip_is_one_pass(pipe: LumierePipeline) -> N
         assert np.array_equal(make(pipe, num_frames=8, window_frames=window), whole)
 
 
+@pytest.mark.slow
 def test_long_clips_of_any_length_are_made_in_windows(pipe: LumierePipeline) -> None:
     pipe.register_to_config(window_frames=8)
     seen: list[int] = []
@@ -311,6 +323,7 @@ def test_long_clips_of_any_length_are_made_in_windows(pipe: LumierePipeline) -> 
         make(pipe, num_frames=12, window_frames=6)
 
 
+@pytest.mark.slow
 def test_a_loop_has_no_first_frame(pipe: LumierePipeline) -> None:
     """Turning the noise turns the clip, by multiples of the temporal stride: the seam is no special place."""
     noise = torch.randn(1, 4, 16, 8, 8, generator=seeded(2))
@@ -331,6 +344,7 @@ def test_networks_are_told_the_place_in_the_clip(pipe: LumierePipeline) -> None:
         torch.testing.assert_close(torch.stack(told).cpu(), expected)
 
 
+@pytest.mark.slow
 def test_noise_is_correlated_as_the_model_was_trained(pipe: LumierePipeline) -> None:
     given: list[torch.Tensor] = []
     pipe.register_to_config(noise_correlation=0.9)
@@ -347,6 +361,7 @@ def test_noise_is_correlated_as_the_model_was_trained(pipe: LumierePipeline) -> 
 # --- Inflation, to and from the disk ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_inflate_writes_is_what_from_t2i_makes(
     family: str, folders: dict[str, Path], clip_folders: dict[str, Path]
@@ -364,6 +379,7 @@ def test_what_inflate_writes_is_what_from_t2i_makes(
     assert not (clip_folders[family].parent / f"{family}.partial").exists()
 
 
+@pytest.mark.slow
 def test_inflate_takes_options(folders: dict[str, Path], tmp_path: Path) -> None:
     printed = inflate(str(folders["deepfloyd-if"]), tmp_path / "out", num_frames=16, resampled_levels=[])
     assert load_pipeline(str(tmp_path / "out")).unet.frame_multiple == 1
@@ -374,6 +390,7 @@ def one_line(error: pytest.ExceptionInfo[LumiereError]) -> bool:
     return "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -179,6 +179,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_stage_learns_which_way_words_point(run: Path) -> None:
     planner = PathPlanner.from_pretrained(run / "export" / "planner").eval()
     tokenizer, encoder = load_text_encoder()
@@ -195,6 +196,7 @@ def test_the_stage_learns_which_way_words_point(run: Path) -> None:
     assert (run / "samples").is_dir()
 
 
+@pytest.mark.slow
 def test_a_planner_joins_a_model_that_takes_layouts_and_no_other(run: Path, tmp_path: Path, capsys: Any) -> None:
     for layout in (True, False):
         pipe = tiny.conditioned(layout=layout)

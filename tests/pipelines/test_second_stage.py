@@ -54,6 +54,7 @@ def old_layout(saved: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_is_saved_whole_in_a_folder_of_its_own(saved: Path, cascade: LumierePipeline) -> None:
     assert {path.name for path in (saved / "super_resolution").iterdir()} == {"model_index.json", "scheduler", "unet"}
     assert not (saved / "text_encoder").exists()
@@ -68,6 +69,7 @@ def test_it_is_saved_whole_in_a_folder_of_its_own(saved: Path, cascade: LumiereP
     np.testing.assert_allclose(make(back), make(cascade), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_older_layouts_are_read_and_saved_anew(saved: Path, cascade: LumierePipeline, tmp_path: Path) -> None:
     old = load_pipeline(str(old_layout(saved, tmp_path / "old")), device="cpu")
     assert old.super_resolution.config.num_inference_steps == 1
@@ -88,6 +90,7 @@ def test_the_bundled_models_layout_is_read() -> None:
     assert pipe.super_resolution.unet.spatial.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_it_can_be_left_out(saved: Path, tmp_path: Path) -> None:
     for folder in (saved, old_layout(saved, tmp_path / "old")):
         pipe = LumierePipeline.from_pretrained(folder, super_resolution=None)
@@ -97,6 +100,7 @@ def test_it_can_be_left_out(saved: Path, tmp_path: Path) -> None:
         assert LumierePipeline.from_pretrained(tmp_path / "without").super_resolution is None
 
 
+@pytest.mark.slow
 def test_dtypes_reach_it(saved: Path, tmp_path: Path) -> None:
     for folder in (saved, old_layout(saved, tmp_path / "old")):
         pipe = LumierePipeline.from_pretrained(folder, torch_dtype=torch.bfloat16)

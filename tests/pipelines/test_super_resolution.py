@@ -61,6 +61,7 @@ def sharpen(pipe: LumiereSuperResolutionPipeline, given: Any, **options: Any) ->
     return pipe(given, **({"generator": seeded()} | options)).frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", [None, "blurry"])
 def test_a_clip_of_one_frame_is_what_diffusers_makes_of_the_picture(negative: str | None, tmp_path: Path) -> None:
     theirs = tiny.deepfloyd_if_upscaler(tmp_path)
@@ -80,6 +81,7 @@ def test_a_clip_of_one_frame_is_what_diffusers_makes_of_the_picture(negative: st
     assert frames.std() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 12), (7, 9), (1, 1)])
 @pytest.mark.parametrize("frames", [1, 3, 7, 8, 9, 21])
 def test_any_size_and_length(upscaler: LumiereSuperResolutionPipeline, frames: int, size: tuple[int, int]) -> None:

@@ -115,6 +115,7 @@ def make(pipe: LumierePipeline, **options: Any) -> np.ndarray:
     return pipe("a tiger", **options)[0]
 
 
+@pytest.mark.slow
 def test_frames_have_alpha_where_asked_and_else_lie_over_the_background(pipe: LumierePipeline) -> None:
     assert pipe.has_alpha
     assert pipe.frame_size == (16, 16)
@@ -132,6 +133,7 @@ def test_frames_have_alpha_where_asked_and_else_lie_over_the_background(pipe: Lu
     np.testing.assert_array_equal(make(pipe), make(pipe, background="white"))
 
 
+@pytest.mark.slow
 def test_pictures_and_tensors_have_alpha_too(pipe: LumierePipeline) -> None:
     clear = make(pipe, transparent=True)
     tensors = make(pipe, transparent=True, output_type="pt")
@@ -153,6 +155,7 @@ def test_a_model_without_alpha_says_so_and_lays_what_it_is_given_over_the_backgr
     np.testing.assert_allclose(made, pixels[..., :3] + np.array(rgb("#336699")) * (1 - pixels[..., 3:]), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpened", [None, 3, 4])
 def test_what_is_given_keeps_its_alpha(sharpened: int | None) -> None:
     pipe = tiny.transparent(sharpened=sharpened)
@@ -170,6 +173,7 @@ def test_what_is_given_keeps_its_alpha(sharpened: int | None) -> None:
     np.testing.assert_allclose(laid[0], wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_colours_hidden_by_transparency_are_not_looked_at(pipe: LumierePipeline) -> None:
     """Clips that look alike are alike to the network, and opaque ones are RGBA with an alpha of 1."""
     task = animate(sticker(1)[0], 8)
@@ -272,6 +276,7 @@ def test_ends_are_made_alike_and_what_comes_before_fits_what_was_made() -> None:
     assert extend(sticker(6)[..., :3], 2, context=2).finish(made).shape == (8, 16, 16, 4)
 
 
+@pytest.mark.slow
 def test_a_region_of_a_sticker_changes_and_nothing_else(pipe: LumierePipeline) -> None:
     region = np.zeros((16, 16), bool)
     region[4:9, 4:12] = True
@@ -283,6 +288,7 @@ def test_a_region_of_a_sticker_changes_and_nothing_else(pipe: LumierePipeline) -
 # ---------------------------------------------------------------------------------------------- the second stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, 4])
 def test_the_second_stage_keeps_alpha_and_only_where_it_is(channels: int) -> None:
     stage = tiny.second_stage(channels=channels)

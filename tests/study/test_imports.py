@@ -6,9 +6,12 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 from openlumiere import study
 
 
+@pytest.mark.slow
 def test_the_study_imports_no_torch_and_no_evaluation() -> None:
     modules = [f"openlumiere.study.{module.name}" for module in pkgutil.iter_modules(study.__path__)]
     assert "openlumiere.study.statistics" in modules

@@ -18,6 +18,7 @@ from openlumiere.study.pairs import Study
 from study_tools import TURK
 
 
+@pytest.mark.slow
 def test_a_hit_is_written_and_its_assignments_are_listed(study: Study, tmp_path: Path) -> None:
     command = ["study", "mturk", str(study.folder), "--url", "https://study.example.org/", "-o", str(tmp_path)]
     assert main([*command, "--reward", "2.5", "--raters", "60"]) == 0

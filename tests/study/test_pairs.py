@@ -85,6 +85,7 @@ def test_rates_are_made_equal_as_asked_and_time_stays_true(tmp_path: Path, fps: 
         assert np.abs(light / light[-1] - np.linspace(0.2, 1, len(light))).max() < 0.08
 
 
+@pytest.mark.slow
 def test_clips_without_a_partner_are_named_and_counted(made: Study) -> None:
     assert made.baselines["Pika"].pairs == 4
     assert made.baselines["SVD"].left_out == {"without a partner in SVD": ["an-old-tram.mp4", "some-green-frogs.mp4"]}
@@ -101,6 +102,7 @@ def test_checks_have_one_right_answer(made: Study) -> None:
     assert len(text.sources) == 2  # clips of two prompts
 
 
+@pytest.mark.slow
 def test_a_seed_decides_everything_and_another_one_something_else(made: Study, tmp_path: Path) -> None:
     root = made.folder.parent
     others = {"Pika": root / "pika", "SVD": root / "svd"}
@@ -113,6 +115,7 @@ def test_a_seed_decides_everything_and_another_one_something_else(made: Study, t
     assert not {pair.id for pair in other.pairs} & {pair.id for pair in made.pairs}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, them, output = folder_of(tmp_path / "ours"), folder_of(tmp_path / "them"), tmp_path / "study"
     whole = create_study(ours, {"t": them}, tmp_path / "whole", progress=False)
@@ -153,6 +156,7 @@ def _listed(text: str) -> Callable[[Path], None]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "words"),
     [

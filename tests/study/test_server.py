@@ -24,6 +24,7 @@ def server(study: Study) -> Iterator[Server]:
     running.end()
 
 
+@pytest.mark.slow
 def test_a_rater_answers_all_and_a_killed_server_loses_nothing(study: Study) -> None:
     server = Server(study)
     address, cookie = server.join()
@@ -48,6 +49,7 @@ def test_a_rater_answers_all_and_a_killed_server_loses_nothing(study: Study) -> 
     assert state["code"] == Answers(study).code(1)
 
 
+@pytest.mark.slow
 def test_nobody_writes_into_anothers_session(server: Server, study: Study) -> None:
     first, cookie = server.join()
     second, other = server.join()
@@ -67,6 +69,7 @@ def test_nobody_writes_into_anothers_session(server: Server, study: Study) -> No
     assert server.answer(second, other, pair=foreign.id, question="quality", rater=1)[0] == 400
 
 
+@pytest.mark.slow
 def test_bad_requests_change_nothing(server: Server, study: Study) -> None:
     address, cookie = server.join()
     state = server.next(address, cookie)
@@ -87,6 +90,7 @@ def test_bad_requests_change_nothing(server: Server, study: Study) -> None:
     assert Answers(study).judgements() == []
 
 
+@pytest.mark.slow
 def test_clips_are_served_in_parts_and_nothing_else_is(server: Server, study: Study) -> None:
     name = study.pairs[0].ours
     whole = study.clip(name).read_bytes()
@@ -99,6 +103,7 @@ def test_clips_are_served_in_parts_and_nothing_else_is(server: Server, study: St
         assert server.ask("GET", path)[0] == 404, path
 
 
+@pytest.mark.slow
 def test_mechanical_turk_previews_joins_and_gets_the_answers(server: Server, study: Study) -> None:
     query = {"workerId": "A<1", "assignmentId": "3X", "hitId": "H", "turkSubmitTo": "https://workersandbox.mturk.com"}
     page = server.ask("GET", f"/?{urlencode(query)}")[2].decode()
@@ -130,6 +135,7 @@ def test_mechanical_turk_previews_joins_and_gets_the_answers(server: Server, stu
     assert (status, b"return this HIT" in body) == (403, True)
 
 
+@pytest.mark.slow
 def test_a_taken_port_and_a_wrong_folder_are_told_in_one_line(
     server: Server, study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

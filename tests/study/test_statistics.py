@@ -54,6 +54,7 @@ def test_alpha_of_the_published_examples() -> None:
     assert statistics.krippendorff_alpha(units) == pytest.approx(0.743, abs=5e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(st.lists(st.booleans(), max_size=5), max_size=8))
 def test_alpha_is_one_only_for_full_agreement(units: list[list[bool]]) -> None:
@@ -111,6 +112,7 @@ def test_a_report_counts_what_was_said(small: Study, tmp_path: Path) -> None:
     assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_of_nothing(small: Study, study: Study, tmp_path: Path) -> None:
     with pytest.raises(LumiereError, match="no answers yet"):
         statistics.report_study(study.folder, tmp_path)

@@ -50,6 +50,7 @@ def seen_by_coarsest_level(net: STUNet, inputs: dict[str, Any]) -> torch.Tensor:
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", range(FRAMES))
 def test_a_frame_is_seen_at_every_level_of_time_wherever_it_is(frame: int) -> None:
     net = network()
@@ -77,6 +78,7 @@ def test_each_position_is_seen_where_it_is_given_most_surely() -> None:
     torch.testing.assert_close(seen, torch.nn.functional.adaptive_avg_pool2d(wanted, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [[0], [0, 4], [4], list(range(FRAMES)), []], ids=str)
 def test_frames_that_coarse_levels_keep_are_seen_alike_by_both_rules(frames: list[int]) -> None:
     net = network()
@@ -125,6 +127,7 @@ def test_a_gate_without_a_noise_schedule_is_refused(tmp_path: Path) -> None:
     assert run(again, inputs_given(net, [0, 7])).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

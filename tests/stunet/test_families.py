@@ -68,6 +68,7 @@ def pair(name: str) -> tuple[dict[str, torch.Size], STUNet]:
     return before, STUNet.from_unet(t2i)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_spatial_weight_is_accounted_for(name: str) -> None:
     before, net = pair(name)
@@ -96,6 +97,7 @@ def test_every_place_of_figure_4_is_inflated(name: str) -> None:
     assert attended == {f"down{last}", "up0", "mid0", "mid1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_levels_and_cost_are_reported(name: str) -> None:
     before, net = pair(name)
@@ -118,6 +120,7 @@ def test_levels_and_cost_are_reported(name: str) -> None:
     assert float(counted[1]) * 1e12 > 2 * rows[-1].frames * rows[-1].size ** 2 / 8 * sum(row.frozen for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(tiny.UNETS))
 def test_counted_flops_are_those_of_a_run(name: str) -> None:
     net = STUNet.from_unet(tiny.unet(name), temporal_conditioning=True)
@@ -133,6 +136,7 @@ def test_counted_flops_are_those_of_a_run(name: str) -> None:
     assert f"{spent.flops / 1e12:.3g} TFLOPs" in table(net, 8)
 
 
+@pytest.mark.slow
 def test_resampling_time_saves_most_where_most_is_done() -> None:
     """Without temporal layers, Stable Diffusion 1.5's shape is 1.66 times cheaper than at a fixed frame rate."""
     config = json.loads((CONFIGS / "stable-diffusion-1.5.json").read_text(encoding="utf-8"))

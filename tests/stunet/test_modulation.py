@@ -49,6 +49,7 @@ def test_the_emoji_recipes_cover_the_fastest_motion_of_their_data() -> None:
         assert net.temporal.conditioning.harmonics == options["temporal_harmonics"]
 
 
+@pytest.mark.slow
 def test_the_number_of_harmonics_is_saved_and_older_models_have_eight(tmp_path: Path) -> None:
     net = STUNet.from_unet(tiny.unet("bundled"), temporal_conditioning=True, temporal_harmonics=12)
     key = "temporal.conditioning.coefficients.weight"

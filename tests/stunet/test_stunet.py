@@ -125,6 +125,7 @@ def run(net: STUNet, given_: dict[str, Any]) -> torch.Tensor:
 # --- Freshly inflated -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", [False, True], ids=["paper", "conditioned"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_a_still_clip_gets_the_t2is_prediction_on_every_frame(name: str, conditioning: bool) -> None:
@@ -133,6 +134,7 @@ def test_a_still_clip_gets_the_t2is_prediction_on_every_frame(name: str, conditi
     assert_close(run(net, given_), each_frame(t2i, given_))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_any_clip_gets_the_t2is_prediction_with_nearest_neighbour_resampling_of_time(name: str) -> None:
     net, t2i, given_ = inflated(name)
@@ -141,6 +143,7 @@ def test_any_clip_gets_the_t2is_prediction_with_nearest_neighbour_resampling_of_
     assert not torch.allclose(expected, each_frame(t2i, given_), atol=1e-2)  # the clip does move
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(9, 11), (10, 8), (5, 7)], ids=str)
 @pytest.mark.parametrize("name", tiny.ANY_SIZE)
 def test_sizes_that_spatial_levels_do_not_divide(name: str, size: tuple[int, int]) -> None:
@@ -151,6 +154,7 @@ def test_sizes_that_spatial_levels_do_not_divide(name: str, size: tuple[int, int
     assert_close(run(net, given_), each_frame(t2i, given_))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "deepfloyd-if"])
 def test_masked_tokens_are_masked_on_every_frame(name: str) -> None:
     net, t2i, given_ = inflated(name)
@@ -161,6 +165,7 @@ def test_masked_tokens_are_masked_on_every_frame(name: str) -> None:
     assert not torch.allclose(masked, run(net, given_), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [[], [0], [1]], ids=str)
 def test_only_the_chosen_levels_resample_time(levels: list[int]) -> None:
     net, t2i, given_ = inflated("stable-diffusion", resampled_levels=levels)
@@ -192,6 +197,7 @@ def test_text_is_encoded_once_for_a_clip_and_means_the_same_to_each_frame() -> N
     assert_close(shared, nearest_in_time(t2i, given_))
 
 
+@pytest.mark.slow
 def test_he_initialisation_differs_from_identity() -> None:
     identity, _, given_ = inflated("stable-diffusion")
     he, *_ = inflated("stable-diffusion", temporal_init="he")
@@ -308,6 +314,7 @@ def test_inflation_blocks_are_the_identity_until_their_projection_learns(seed: i
 # --- Trained ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", [False, True], ids=["paper", "conditioned"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_gradients_reach_every_temporal_weight_and_no_spatial_one(name: str, conditioning: bool) -> None:
@@ -377,6 +384,7 @@ def test_attention_sees_the_order_of_frames() -> None:
     assert not torch.allclose(block(x[order], 6), block(x, 6)[order], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     net, _, given_ = inflated("stable-diffusion", temporal_conditioning=True)
     tiny.wake(net).train()
@@ -415,6 +423,7 @@ def test_half_precision_runs_and_is_near() -> None:
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_save_and_load_to_the_bit(name: str, tmp_path: Path) -> None:
     net, _, given_ = inflated(name, temporal_conditioning=True, resampled_levels=[1], attention_layers=1)
@@ -429,6 +438,7 @@ def test_save_and_load_to_the_bit(name: str, tmp_path: Path) -> None:
     assert all(p.requires_grad for p in back.temporal.parameters())
 
 
+@pytest.mark.slow
 def test_temporal_weights_travel_to_another_t2i_of_the_same_shape(tmp_path: Path) -> None:
     options: dict[str, Any] = {"resampled_levels": [0], "attention_layers": 1, "temporal_width": 0.5}
     net, t2i, given_ = inflated("stable-diffusion", **options, temporal_conditioning=True)
@@ -445,6 +455,7 @@ def test_temporal_weights_travel_to_another_t2i_of_the_same_shape(tmp_path: Path
     assert not torch.allclose(run(moved, given_), run(net, given_), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_temporal_weights_of_another_shape_are_refused_in_one_line(tmp_path: Path) -> None:
     net, *_ = inflated("stable-diffusion")
     net.save_temporal(tmp_path)
@@ -453,6 +464,7 @@ def test_temporal_weights_of_another_shape_are_refused_in_one_line(tmp_path: Pat
     assert_one_line(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "cut", "json"])
 def test_damaged_temporal_weights_are_refused_in_one_line(damage: str, tmp_path: Path) -> None:
     net, t2i, _ = inflated("stable-diffusion")
@@ -478,6 +490,7 @@ def assert_one_line(error: BaseException) -> None:
     assert len(str(error)) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 2, 6, 81])
 def test_a_length_that_the_levels_do_not_divide_is_refused(frames: int) -> None:
     net, t2i, _ = inflated("stable-diffusion")

@@ -37,6 +37,7 @@ def test_a_folder_of_other_files_is_never_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_an_older_model_is_replaced_and_what_lies_beside_it_stays(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     out.mkdir()  # an empty folder will do

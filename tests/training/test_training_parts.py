@@ -114,6 +114,7 @@ def test_shifted_timesteps_lean_towards_noise_and_reach_as_far(batch: int, shift
         assert len(sampled) == batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shift", "uniform", "high", "low"),
     [

@@ -98,6 +98,7 @@ def test_the_tables_name_the_same_services() -> None:
     assert set(RULES) == set(TARGETS) == set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "suffix"), FILES)
 def test_an_easy_clip_is_kept_whole_and_shown_right(tmp_path: Path, name: str, suffix: str) -> None:
     path = tmp_path / f"ball{suffix}"
@@ -117,6 +118,7 @@ def test_an_easy_clip_is_kept_whole_and_shown_right(tmp_path: Path, name: str, s
     assert np.abs(np.median(seen, 0) - [30, 160, 60]).max() <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "suffix"), [file for file in FILES if file[1] != ".apng"])
 def test_a_hard_clip_gets_small_enough_and_says_what_it_gave_up(tmp_path: Path, name: str, suffix: str) -> None:
     path, tried = tmp_path / f"noise{suffix}", []
@@ -322,6 +324,7 @@ def test_an_old_file_survives_a_sticker_that_fails_its_check(tmp_path: Path, mon
 # ------------------------------------------------------------------------------------------------ command line
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_clip(ball(80, period=20), "ball.webp", fps=16)
@@ -349,6 +352,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "end its name with .webm" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_generate_makes_a_loop_as_long_as_the_sticker_may_last(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_small_clips_stay_sharp(tmp_path: Path) -> None:
     assert read_clip(write_clip(frames, tmp_path / "large.mp4", min_side=24)).frames.shape == frames.shape
 
 
+@pytest.mark.slow
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -236,6 +237,7 @@ except LumiereError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_space_left(tmp_path: Path, name: str) -> None:
     done = subprocess.run(
@@ -245,6 +247,7 @@ def test_no_space_left(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_old_file_survives_a_failure(tmp_path: Path, name: str) -> None:
     path = write_clip(moving(), f"{tmp_path}/{name}", metadata=METADATA)
@@ -298,6 +301,7 @@ def test_a_gif_that_rests_on_its_last_frame_does_so_still(tmp_path: Path) -> Non
     assert clip.frames[:, 0, 0, 0].tolist() == [0, 80, 160] + [240] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mkv", "libx264")])
 def test_seeking_finds_the_frame_on_screen(tmp_path: Path, name: str, codec: str) -> None:
     path = encode(tmp_path / name, greys([2 * i for i in range(120)]), codec=codec)
@@ -321,6 +325,7 @@ def test_rotation_is_honoured(tmp_path: Path, degrees: int) -> None:
     assert np.abs(clip.frames.astype(float) - expected).mean() < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.webp", "clip.webm", "clip.apng", "clip.gif", "clip.png"])
 @pytest.mark.parametrize("damage", ["noise", "empty", "cut"])
 def test_damaged_files_are_told_by_name(tmp_path: Path, name: str, damage: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -32,7 +33,7 @@ def arguments_of(request: EditRequest) -> str:
     for name in own_fields(type(request)):
         value = getattr(request, name)
         if value is not None:
-            words += [option_of(name), _text(name, value)]
+            words += with_value(option_of(name), _text(name, value))
     if request.task == "cinemagraph" and not request.loop:
         words.append("--no-loop")
     return shlex.join(words)
@@ -46,27 +47,42 @@ def read_arguments(kind: type[Request], arguments: str) -> dict[str, Any]:
     """
     names, values = {option_of(name): name for name in own_fields(kind)}, {}
     hints: dict[str, Any] = {field.name: field.type for field in fields(kind)}
-    words = iter(shlex.split(arguments))
-    for word in words:
-        if word == "--no-loop":
+    for option, value in _options_in(arguments):
+        if option == "--no-loop":
             continue
-        if word not in names:
-            raise LumiereError(f"{kind.task} has no option {word}")
-        values[names[word]] = _parsed(names[word], str(hints[names[word]]), next(words, ""))
+        if option not in names:
+            raise LumiereError(f"{kind.task} has no option {option}")
+        values[names[option]] = _parsed(names[option], str(hints[names[option]]), value)
     return values
+
+
+def with_value(option: str, value: str) -> list[str]:
+    """Return an option and its value as words; in one word where the value would pass for an option itself."""
+    return [f"{option}={value}"] if value.startswith("-") else [option, value]
+
+
+def _options_in(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the options of a shell's words, each with its value; "" where it has none."""
+    words = shlex.split(text)
+    for word, after in zip(words, [*words, "--"][1:], strict=True):
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            yield option, value if equals or after.startswith("--") else after
 
 
 def styles_of(request: ClipRequest) -> str:
     """Return the options that name the styles, quoted for a shell."""
     return shlex.join(
-        word for name, alpha in request.styles for word in ("--style", name, "--style-strength", f"{alpha:.10g}")
+        word
+        for name, alpha in request.styles
+        for word in (*with_value("--style", name), "--style-strength", f"{alpha:.10g}")
     )
 
 
 def read_styles(words: str) -> list[list[Any]]:
     """Read what `styles_of` gave, as plain JSON."""
-    every = shlex.split(words)
-    return [[name, float(alpha)] for name, alpha in zip(every[1::4], every[3::4], strict=True)]
+    values = [value for _, value in _options_in(words)]
+    return [[name, float(alpha)] for name, alpha in zip(values[::2], values[1::2], strict=True)]
 
 
 def layout_of(request: ClipRequest) -> str:

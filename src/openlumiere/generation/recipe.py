@@ -122,7 +122,7 @@ class Recipe:
         alpha: dict[bool | None, list[str]] = {None: [], True: ["--transparent"], False: ["--no-transparent"]}
         every = [
             *("-o", request.output if not request.output.startswith("-") else f"./{request.output}"),
-            *("--model", model.name),
+            *options.with_value("--model", model.name),
             *_option("--seed", request.seed),
             *_option("--steps", request.num_inference_steps),
             *_option("--guidance", request.guidance_scale),
