@@ -76,6 +76,8 @@ def test_one_seed_is_one_clip_from_the_command_and_from_python(model: LoadedMode
 
     make(replace(REQUEST, output="again.webp"), model)
     assert Path("again.webp").read_bytes() == Path("whole.webp").read_bytes()
+    make(replace(REQUEST, seed=4, output="other.webp"), model)
+    assert not np.array_equal(pixels("other.webp"), pixels("whole.webp"))
     assert Recipe.from_metadata(read_metadata("whole.webp"), "whole.webp") == made.recipe
 
 
