@@ -185,7 +185,6 @@ def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "first.mp4").read_bytes()
 
 
-
 @pytest.mark.slow
 def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text('a cat\n{"prompt": "a dog", "output": "dog.webp"}\n', encoding="utf-8")
