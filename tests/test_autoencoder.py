@@ -132,6 +132,7 @@ def test_it_learns_to_reconstruct_pictures_that_it_never_saw(drawings: Path, tmp
     assert Image.open(tmp_path / "run" / "samples" / "0000004.png").size == (8 * SIDE, 2 * SIDE)
 
 
+@pytest.mark.slow
 def test_a_decoder_trains_on_while_latents_stay(drawings: Path, tmp_path: Path) -> None:
     first = train(parse(recipe(drawings, tmp_path / "first")))
     tree = recipe(drawings, tmp_path / "second", lr=1e-2)

@@ -51,6 +51,7 @@ def seen_by_network(positions: torch.Tensor | None) -> torch.Tensor:
     return seen[0][0]
 
 
+@pytest.mark.slow
 def test_drawing_training_and_sampling_share_one_definition(folder: Path) -> None:
     whole, windowed = (
         EmojiClips(folder, subjects=["tiger"], size=16, num_frames=FRAMES, window=window) for window in (0, WINDOW)

@@ -55,6 +55,7 @@ def test_the_table_is_that_of_pyproject() -> None:
     assert set(extras.MODULES.values()) == declared
 
 
+@pytest.mark.slow
 def test_commands_say_at_once_which_extra_they_need(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _RUN, json.dumps(list(extras.MODULES)), json.dumps(list(COMMANDS))],

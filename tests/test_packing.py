@@ -155,6 +155,7 @@ def test_the_packed_encoder_says_what_the_whole_one_says(
     assert torch.equal(unknown.isfinite(), torch.ones_like(unknown, dtype=torch.bool))
 
 
+@pytest.mark.slow
 def test_the_packed_encoder_knows_every_word_of_every_caption() -> None:
     tokenizer, _ = load_text_encoder()
     known = {token for phrase in every_phrase() for token in tokenizer(phrase).input_ids}

@@ -93,6 +93,7 @@ def copy_of_nano(folder: Path, class_name: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_pipelines_that_name_an_old_module_load(tmp_path: Path) -> None:
     folder = copy_of_nano(tmp_path / "old", ["openlumiere.pipelines.base", "LumierePipeline"])
     assert type(load_pipeline(str(folder))) is LumierePipeline
@@ -100,6 +101,7 @@ def test_pipelines_that_name_an_old_module_load(tmp_path: Path) -> None:
         load_pipeline(str(copy_of_nano(tmp_path / "other", "StableDiffusionPipeline")))
 
 
+@pytest.mark.slow
 def test_diffusers_own_loader_finds_the_class_once_ours_is_imported() -> None:
     pipe = DiffusionPipeline.from_pretrained(NANO, local_files_only=True)
     assert type(pipe) is LumierePipeline

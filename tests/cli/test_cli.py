@@ -74,6 +74,7 @@ def test_help_answers_within_a_second() -> None:
     assert min(seconds() for _ in range(3)) < 1.0
 
 
+@pytest.mark.slow
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
         "import sys, openlumiere.cli as cli; cli.build_parser(); "
@@ -83,6 +84,7 @@ def test_parsing_imports_nothing_heavy() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_of_each_command_ends_with_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -93,6 +95,7 @@ def test_help_of_each_command_ends_with_examples(command: list[str], capsys: pyt
     assert all(line.startswith(("  lumiere ", "  accelerate launch ")) for line in examples)
 
 
+@pytest.mark.slow
 def test_version() -> None:
     assert lumiere("--version").stdout == f"lumiere {openlumiere.__version__}\n"
 

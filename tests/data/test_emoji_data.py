@@ -167,6 +167,7 @@ def leave_unfinished(path: Path) -> None:
     partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{killed.pid}-")).write_bytes(b"half")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_per_shard")
 def test_only_what_is_missing_is_written_again(packages: Path, tmp_path: Path) -> None:
     report = build(tmp_path, size=SIZE, workers=1, cache=packages)
@@ -182,6 +183,7 @@ def test_only_what_is_missing_is_written_again(packages: Path, tmp_path: Path) -
     assert rewritten == {f"emoji-{SIZE}-000{i}.{suffix}" for i in (1, 2) for suffix in ("tar", "json")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_per_shard")
 def test_the_number_of_workers_changes_nothing(packages: Path, tmp_path: Path) -> None:
     reports = [build(tmp_path / str(n), size=SIZE, workers=n, cache=packages) for n in (1, 3)]
@@ -302,6 +304,7 @@ def test_a_damaged_shard_is_told(built: tuple[Path, BuildReport], tmp_path: Path
         load_atlases(tmp_path / "data", ["tiger", "heart"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 3, 8])
 def test_clips_of_the_data_set_are_a_function_of_seed_and_index(built: tuple[Path, BuildReport], window: int) -> None:
     def clips(seed: int, window: int = 0) -> EmojiClips:
@@ -336,6 +339,7 @@ def test_frames_can_be_left_out_and_windows_say_where_they_are(built: tuple[Path
         clips(frame_stride=9)
 
 
+@pytest.mark.slow
 def test_rgba_clips_say_where_their_subject_is(built: tuple[Path, BuildReport]) -> None:
     def clips(**options: Any) -> EmojiClips:
         return EmojiClips(built[0], subjects=["tiger", "lion"], size=16, num_frames=8, seed=1, **options)

@@ -85,6 +85,7 @@ def test_tables_of_captions(tmp_path: Path, table: str, column: str) -> None:
     assert "no caption" in report.skipped["train/silent.mp4"]
 
 
+@pytest.mark.slow
 def test_unusable_clips_are_listed_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = counting(tmp_path / "good.mp4")
     write_clip(np.random.default_rng(0).random((90, 32, 32, 3)), tmp_path / "cut.mp4")
@@ -213,6 +214,7 @@ def test_a_clip_that_proves_corrupt_is_named(tmp_path: Path) -> None:
         [clips[n] for n in range(2)]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_items(folder: Path) -> None:
     clips = ClipFolder(folder, size=8, num_frames=16, seed=2)
     loader = torch.utils.data.DataLoader(clips, batch_size=3, num_workers=1)

@@ -73,6 +73,7 @@ def test_other_seeds_and_indices_give_other_scenes() -> None:
     assert len({sampler(seed=1)(i) for i in range(500)}) == 500
 
 
+@pytest.mark.slow
 def test_training_never_sees_a_test_combination_and_its_split_nothing_else(training: list[Scene]) -> None:
     assert not any(is_test_combination(s.subject, s.motion, s.background) for s in training)
     unseen, told_anew = sampler("combinations", seed=3), sampler("paraphrases", seed=3)
@@ -109,6 +110,7 @@ def test_the_test_split_of_artwork_stays_so_for_good() -> None:
     assert hashlib.sha256("\n".join(codes).encode()).hexdigest()[:16] == "b427f5e731054e4f"
 
 
+@pytest.mark.slow
 def test_words_and_templates_of_the_test_split_are_never_in_a_training_caption(training: list[Scene]) -> None:
     for scene in training:
         kinds = [("subjects", scene.subject), ("sizes", scene.size), ("places", scene.place), ("motions", scene.motion)]
@@ -134,6 +136,7 @@ def test_the_paraphrase_split_uses_words_of_its_own() -> None:
     assert any("miniature" in caption for caption in captions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "combinations", "paraphrases"])
 def test_every_caption_names_its_subject_and_background(split: scenes.Split) -> None:
     for scene in map(sampler(split, seed=7), range(1000)):
@@ -470,6 +473,7 @@ def test_spinning_turns_clockwise_once_in_its_period_and_still_does_not_move() -
     assert torch.equal(still[:, :1].expand_as(still), still)
 
 
+@pytest.mark.slow
 @SOME
 @given(drift=drifts, motion=st.sampled_from(list(WORDS["motions"])), wanted=st.lists(st.integers(0, 19), min_size=1))
 def test_single_frames_are_those_of_the_clip(drift: tuple[float, float, float], motion: str, wanted: list[int]) -> None:
@@ -520,6 +524,7 @@ def test_the_animation_goes_on_in_real_time_whatever_frames_are_shown() -> None:
     assert shown(num_frames=40, fps=16) == whole[:40]  # a shorter clip is no faster
 
 
+@pytest.mark.slow
 @SOME
 @given(motion=st.sampled_from(list(WORDS["motions"])), drift=drifts, stride=st.sampled_from([2, 4, 5]))
 def test_a_clip_of_fewer_frames_shows_the_same_moments(

@@ -45,6 +45,7 @@ def test_alpha_comes_back_without_a_fringe(tmp_path: Path, name: str) -> None:
         assert np.abs(error).mean() <= 1
 
 
+@pytest.mark.slow
 def test_webm_with_alpha_is_vp9_as_browsers_show_it_and_seekable(tmp_path: Path) -> None:
     frames = disc(40)
     frames[20:, ..., 3] = 255 - frames[20:, ..., 3]
@@ -61,6 +62,7 @@ def test_webm_with_alpha_is_vp9_as_browsers_show_it_and_seekable(tmp_path: Path)
     assert np.asarray(read_picture(path, background="lime"))[0, 0].tolist() == [0, 255, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [8, 50, 100, 101])
 def test_webm_of_any_width_comes_back_to_its_last_column(tmp_path: Path, width: int) -> None:
     frames = np.full((6, 20, width, 4), [200, 40, 90, 255], np.uint8)
@@ -81,6 +83,7 @@ def test_webm_of_opaque_frames_carries_no_alpha(tmp_path: Path) -> None:
     assert np.abs(clip.frames.astype(int) - frames[..., :3]).mean() < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("background", "corner"), [(None, 255), ("black", 0), ("#808080", 128)])
 def test_mp4_and_sheet_lay_transparency_over_a_background(tmp_path: Path, background: str | None, corner: int) -> None:
     mp4 = read_clip(write_clip(disc(), tmp_path / "clip.mp4", background=background)).frames

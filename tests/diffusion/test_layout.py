@@ -171,6 +171,7 @@ def test_a_fresh_network_is_its_t2i_at_each_frames_layout(name: str, conditionin
     assert_close(made, picture.sample[:, :, None].expand_as(made))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_LAYOUT)
 def test_nothing_given_is_zeros_and_labels_are_a_layout_for_all_frames(name: str) -> None:
     net, inputs = network(name, awake=True, temporal_conditioning=True)
@@ -182,6 +183,7 @@ def test_nothing_given_is_zeros_and_labels_are_a_layout_for_all_frames(name: str
     assert not torch.allclose(told, untold, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_coarser_levels_are_told_the_frames_that_they_keep() -> None:
     """What is told of odd frames reaches the finest level alone; what is told of even ones, every level."""
     net, inputs = network("bundled-layout", temporal_conditioning=True, awake=True)
@@ -201,6 +203,7 @@ def test_coarser_levels_are_told_the_frames_that_they_keep() -> None:
         assert torch.equal(before[frames][0], told[frames][0])
 
 
+@pytest.mark.slow
 def test_the_temporal_layers_learn_from_the_layout_too() -> None:
     net, inputs = network("bundled-layout", temporal_conditioning=True, awake=True)
     net(**inputs, layout=random_layout(2, 8)).sample.square().mean().backward()
@@ -211,6 +214,7 @@ def test_the_temporal_layers_learn_from_the_layout_too() -> None:
     assert plain.temporal.conditioning.layout is None
 
 
+@pytest.mark.slow
 def test_layouts_that_do_not_fit_are_one_line() -> None:
     net, inputs = network("bundled-layout")
     with pytest.raises(LumiereError, match=r"\(2, 8, 6\)"):
@@ -268,6 +272,7 @@ def told(pipe: LumierePipeline, **options: Any) -> list[torch.Tensor | None]:
     return seen
 
 
+@pytest.mark.slow
 def test_both_halves_of_guidance_are_told_the_same(pipe: LumierePipeline) -> None:
     layout = random_layout(2, 8)
     for seen in told(pipe, prompt=["a tiger", "a heart"], layout=layout):
@@ -276,6 +281,7 @@ def test_both_halves_of_guidance_are_told_the_same(pipe: LumierePipeline) -> Non
     assert_close(one, layout[:1].expand(2, -1, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [False, True])
 def test_each_window_is_told_its_own_frames(pipe: LumierePipeline, loop: bool) -> None:
     layout = random_layout(1, 13)
@@ -291,6 +297,7 @@ def test_each_window_is_told_its_own_frames(pipe: LumierePipeline, loop: bool) -
     assert_close(batched, torch.cat([layout, -layout])[:, windows.frames].flatten(0, 1))
 
 
+@pytest.mark.slow
 def test_way_points_and_what_they_leave_open(pipe: LumierePipeline) -> None:
     points = [(0.1, 0.5), (0.9, 0.5)]
     (alone, *_) = told(pipe, layout=points, planner=False, guidance_scale=1.0)
@@ -303,6 +310,7 @@ def test_way_points_and_what_they_leave_open(pipe: LumierePipeline) -> None:
     assert torch.equal(make(pipe, layout=points), make(pipe, layout=torch.tensor(points, dtype=torch.float64)))
 
 
+@pytest.mark.slow
 def test_the_planner_hangs_on_seed_and_prompt_alone(pipe: LumierePipeline) -> None:
     (first, *_) = told(pipe, guidance_scale=1.0)
     assert torch.equal(first, told(pipe, guidance_scale=1.0)[0])
@@ -312,6 +320,7 @@ def test_the_planner_hangs_on_seed_and_prompt_alone(pipe: LumierePipeline) -> No
     assert_close(both[1:], first)
 
 
+@pytest.mark.slow
 def test_without_planner_and_layout_text_alone_decides(pipe: LumierePipeline) -> None:
     assert told(pipe, planner=False) == [None] * pipe.config.num_inference_steps
     bare = LumierePipeline(**{**pipe.components, "planner": None}, **_options(pipe))
@@ -362,6 +371,7 @@ def test_layouts_that_are_none_are_one_line(pipe: LumierePipeline, layout: Any, 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_models_that_take_no_layout_refuse_one_and_never_plan() -> None:
     old = tiny.conditioned()
     with pytest.raises(LumiereError, match="not trained to be told"):

@@ -52,6 +52,7 @@ def oracle(scheduler: Any, clip: torch.Tensor) -> Any:
     return at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETERMINISTIC)
 @pytest.mark.parametrize("start", [None, 0.5])
 def test_with_a_network_that_knows_the_clip_it_comes_out(name: str, start: float | None) -> None:
@@ -76,6 +77,7 @@ def test_with_a_network_that_knows_the_clip_it_comes_out(name: str, start: float
     assert steps == list(range(len(timesteps)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_the_known_region_arrives(name: str) -> None:
     scheduler = made(name)
@@ -103,6 +105,7 @@ def test_strength_0_is_the_clip_and_1_all_of_the_steps() -> None:
         assert len(start_from(scheduler, NOISE, Img2ImgStart(CLIP, 1.0))[1]) == len(scheduler.timesteps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_shifted_timesteps_are_taken_or_refused_in_one_line(name: str) -> None:
     scheduler = made(name)
@@ -118,6 +121,7 @@ def test_shifted_timesteps_are_taken_or_refused_in_one_line(name: str) -> None:
     assert (found - CLIP).abs().max() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_noise_of_their_own_is_refused_where_noise_is_correlated(name: str) -> None:
     check_scheduler(made(name), shift=1.0, noise_correlation=0.0)

@@ -87,6 +87,7 @@ def test_the_place_in_a_clip_runs_from_start_to_end_and_in_a_loop_back_again() -
     assert steps.max() < 3.2 * straight.diff().max()  # there and back, at most pi times as fast
 
 
+@pytest.mark.slow
 @few
 @given(plans(), seeds)
 def test_the_average_solves_the_least_squares_problem(plan: Windows, seed: int) -> None:
@@ -122,6 +123,7 @@ def test_what_works_frame_by_frame_does_not_see_the_windows(plan: Windows, seed:
     torch.testing.assert_close(merged, clip.square())
 
 
+@pytest.mark.slow
 @few
 @given(plans(), seeds, st.integers(1, 7))
 def test_the_batch_size_changes_nothing(plan: Windows, seed: int, batch_size: int) -> None:
@@ -160,6 +162,7 @@ def test_windows_of_another_clip_are_refused() -> None:
         denoise_in_windows([Denoiser(lambda x, _: x)], torch.zeros(1, 3, 40, 2, 2), plan_windows(80, 16))
 
 
+@pytest.mark.slow
 @few
 @given(plans(), seeds, st.integers(1, 3))
 def test_several_devices_share_the_windows_and_change_nothing(plan: Windows, seed: int, batch_size: int) -> None:

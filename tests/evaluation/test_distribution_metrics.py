@@ -55,6 +55,7 @@ def look(path: Path, **options: object) -> np.ndarray:
 # Reading
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same_frames(tmp_path: Path) -> None:
     frames = moving_square(3, frames=21, side=48)
     for name in ("a.webp", "b.gif", "c.mp4", "d.mov"):
@@ -140,6 +141,7 @@ def test_a_transparent_clip_is_over_white(tmp_path: Path) -> None:
 # Scores
 
 
+@pytest.mark.slow
 def test_fvd_tells_alike_from_different_and_carries_its_protocol(
     sets: dict[str, Path], i3d: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_fvd_tells_alike_from_different_and_carries_its_protocol(
     assert (tmp_path / "out" / "fvd.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_command_that_a_score_carries_makes_it_again(
     sets: dict[str, Path], i3d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +195,7 @@ def test_the_command_that_a_score_carries_makes_it_again(
     assert json.loads(stored.read_text(encoding="utf-8")) == first
 
 
+@pytest.mark.slow
 def test_the_emoji_network_works_offline_and_shares_its_features(sets: dict[str, Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     near = fvd(sets["real"], sets["alike"], features="emoji", cache=cache, replicates=5, progress=False)

@@ -79,6 +79,7 @@ def test_the_bundled_network_is_whole_and_its_figures_are_sensible() -> None:
     assert distances["noise"] == max(worse)
 
 
+@pytest.mark.slow
 def test_the_bundled_network_tells_noise_stillness_and_disorder_from_clips(atlases: dict[str, Atlas]) -> None:
     """On shapes that it was not trained on."""
     distances = sanity(load(BUNDLED), atlases, clips=40)

@@ -90,6 +90,7 @@ def test_moving_fraction_counts_pairs_that_differ(changes: list[bool]) -> None:
     assert moving_fraction(clip) == pytest.approx(np.mean(changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crf", [18, 23])
 def test_a_still_picture_does_not_move_even_through_a_codec(atlases: dict[str, Atlas], crf: int) -> None:
     picture = real_clips(atlases, [scene()])[0][:1]
@@ -132,6 +133,7 @@ def test_judges_say_the_same_of_a_clip_drawn_larger(judges: Judges, atlases: dic
     assert (small.subject, small.background) == (large.subject, large.background) == ("ell", "green")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shown", "backwards"), [("left", "right"), ("up", "down"), ("grow", "shrink")])
 def test_a_clip_played_backwards_moves_the_other_way(
     judges: Judges, atlases: dict[str, Atlas], shown: str, backwards: str
@@ -158,6 +160,7 @@ def test_features_are_those_of_the_frames_shown(judges: Judges, atlases: dict[st
     torch.testing.assert_close(features[3:4], judges.subject.features(clip[3:4]))
 
 
+@pytest.mark.slow
 def test_judges_are_read_back_and_never_mixed_up(
     judges: Judges, atlases: dict[str, Atlas], judges_folder: Path, tmp_path: Path
 ) -> None:

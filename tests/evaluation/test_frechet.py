@@ -182,6 +182,7 @@ def test_interval_is_the_same_for_the_same_seed_and_shrinks_with_more_clips() ->
     assert many[1] - many[0] < 0.5 * (few[1] - few[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "theirs"), [(400, 400), (400, 1200)])
 def test_extrapolation_takes_most_of_the_bias_away(ours: int, theirs: int) -> None:
     """Equal distributions are at distance 0, which finite samples never show."""

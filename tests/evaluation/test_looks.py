@@ -38,6 +38,7 @@ def noisy(frames: np.ndarray, deviation: float) -> np.ndarray:
 # --- Looks ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motion", ["still", "left", "bounce"])
 def test_real_ground_has_no_grain_and_noise_is_measured_in_its_own_unit(motion: str) -> None:
     real = clip(scene(motion=motion, background="gray", size="small"))
@@ -82,6 +83,7 @@ def test_the_path_is_as_long_as_the_scene_says() -> None:
     assert looks.amplitude(looks.take_apart(clip(scene(motion="still", size="small")))) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period", [1.25, 2.5])
 def test_turns_are_counted_with_their_sign(period: float) -> None:
     still = {key: replace(atlas, frames=atlas.frames[:1]) for key, atlas in ATLASES.items()}
@@ -197,6 +199,7 @@ def test_imagenet_features_tell_the_blurred_from_the_sharp() -> None:
     np.testing.assert_allclose(frame_features(frames[2:3]), features[2:3], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_blurred_clips_are_further_from_real_ones_than_real_ones_are() -> None:
     sharp = Sharpness()
     for index in range(6):

@@ -26,6 +26,7 @@ from openlumiere.generation.requests import (
 from strategies import REQUESTS
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(REQUESTS)
 def test_requests_survive_json(request: Request) -> None:

@@ -99,6 +99,7 @@ def test_a_pipeline_can_be_made_of_anothers_components(pipe: ClipPipeline) -> No
     assert np.array_equal(make(other), make(pipe))
 
 
+@pytest.mark.slow
 def test_both_are_diffusers_pipelines(pipe: ClipPipeline) -> None:
     assert isinstance(pipe, diffusers.DiffusionPipeline)
     assert pipe.device == torch.device("cpu")
@@ -115,6 +116,7 @@ def test_a_clip_of_a_batch_is_the_clip_alone(pipe: ClipPipeline) -> None:
     np.testing.assert_allclose(together[1], alone[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_num_videos_per_prompt() -> None:
     pipe = tiny.conditioned()
     frames = make(pipe, ["a tiger", "a heart"], num_videos_per_prompt=2, generator=[seeded(i) for i in range(4)])
@@ -139,6 +141,7 @@ def test_callbacks_are_given_what_they_may_ask_for(pipe: ClipPipeline) -> None:
     assert seen[2:] == [set()] * 2
 
 
+@pytest.mark.slow
 def test_callbacks_may_change_the_last_latents(pipe: ClipPipeline) -> None:
     def erase(_pipe: object, step: int, _t: object, tensors: dict[str, Any]) -> dict[str, Any]:
         return {"latents": torch.zeros_like(tensors["latents"])} if step == 1 else tensors
@@ -146,6 +149,7 @@ def test_callbacks_may_change_the_last_latents(pipe: ClipPipeline) -> None:
     assert make(pipe, callback_on_step_end=erase, output_type="latent").abs().sum() == 0
 
 
+@pytest.mark.slow
 def test_callbacks_may_ask_for_nothing_else(pipe: ClipPipeline) -> None:
     pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("refused only after the network had run"))
     with pytest.raises(LumiereError, match="'prompt_embeds' is not among 'latents'") as error:
@@ -172,6 +176,7 @@ def test_embeddings_take_the_place_of_prompts(pipe: ClipPipeline) -> None:
         make(pipe, **given, negative_prompt_embeds=against[:, :3])
 
 
+@pytest.mark.slow
 def test_embeddings_go_through_both_stages() -> None:
     pipe = tiny.conditioned(upscale=True)
     expected = make(pipe)
@@ -179,6 +184,7 @@ def test_embeddings_go_through_both_stages() -> None:
     assert np.array_equal(make(pipe, prompt=None, prompt_embeds=embeds), expected)
 
 
+@pytest.mark.slow
 def test_stable_diffusion_xl_reads_pooled_embeddings_too(tmp_path: Path) -> None:
     pipe = LumierePipeline.from_t2i(tiny.t2i_pipeline("stable-diffusion-xl", tmp_path))
     expected = make(pipe, num_frames=4)
@@ -200,6 +206,7 @@ def test_latents_are_what_is_decoded() -> None:
         make(pipe, output_type="latent", upscale=True)
 
 
+@pytest.mark.slow
 def test_a_clip_has_the_models_own_length_unless_told() -> None:
     pipe = tiny.conditioned()
     pipe.register_to_config(window_frames=12)
@@ -316,6 +323,7 @@ def test_offloading_changes_nothing(kind: str) -> None:
     assert np.array_equal(make(pipe, **given), expected)
 
 
+@pytest.mark.slow
 def test_the_second_stage_offloads_too() -> None:
     stage = tiny.second_stage()
     assert isinstance(stage, LumiereSuperResolutionPipeline)

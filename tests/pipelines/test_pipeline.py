@@ -167,6 +167,7 @@ def test_schedulers_can_be_swapped(pipe: LumierePipeline, scheduler: type) -> No
     assert np.array_equal(frames, make(pipe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipe", ["deepfloyd-if"], indirect=True)
 def test_a_learned_variance_reaches_the_scheduler(pipe: LumierePipeline) -> None:
     assert pipe.scheduler.config.variance_type == "learned_range"
@@ -205,6 +206,7 @@ def test_output_types(pipe: LumierePipeline) -> None:
     assert np.array_equal(frames, arrays)
 
 
+@pytest.mark.slow
 def test_several_clips_of_a_prompt(pipe: LumierePipeline) -> None:
     frames = make(pipe, ["a tiger", "a heart"], num_videos_per_prompt=2, generator=[seeded(i) for i in range(4)])
     assert len(frames) == 4
@@ -250,11 +252,13 @@ def test_defaults_are_the_models_own(pipe: LumierePipeline) -> None:
     assert not np.allclose(frames, make(pipe, **told, guidance_rescale=0.0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_given_latents_are_the_noise(pipe: LumierePipeline) -> None:
     noise = torch.randn(1, 4, 4, 8, 8, generator=seeded(0))
     assert np.array_equal(make(pipe, latents=noise), make(pipe))
 
 
+@pytest.mark.slow
 def test_frames_are_decoded_a_few_at_a_time(pipe: LumierePipeline) -> None:
     decoded: list[int] = []
     pipe.vae.decoder.register_forward_pre_hook(lambda _module, args: decoded.append(len(args[0])))
@@ -263,6 +267,7 @@ def test_frames_are_decoded_a_few_at_a_time(pipe: LumierePipeline) -> None:
     assert max(decoded) <= 8
 
 
+@pytest.mark.slow
 def test_a_decoder_that_overflows_in_half_precision_runs_in_single(pipe: LumierePipeline) -> None:
     latents = torch.randn(1, 4, 4, 8, 8, generator=seeded(0))
     expected = pipe.codec.decode(latents)
@@ -300,6 +305,7 @@ def test_a_pixel_network_of_folded_pixels(tmp_path: Path) -> None:
 # --- Longer than the network's window ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_window_that_covers_the_clip_is_one_pass(pipe: LumierePipeline) -> None:
     whole = make(pipe, num_frames=8)
     for window in (8, 40):
@@ -333,6 +339,7 @@ def test_a_loop_has_no_first_frame(pipe: LumierePipeline) -> None:
     assert np.abs(make(pipe, num_frames=16, latents=noise, window_frames=8) - loop).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_networks_are_told_the_place_in_the_clip(pipe: LumierePipeline) -> None:
     told: list[torch.Tensor] = []
     pipe.unet.register_forward_pre_hook(lambda _, __, given: told.append(given["frame_positions"][0]), with_kwargs=True)
@@ -420,6 +427,7 @@ def test_bad_input_is_refused_at_once_in_one_line(
     assert one_line(error)
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_text_encoder_says_so(clip_folders: dict[str, Path]) -> None:
     pipe = LumierePipeline.from_pretrained(clip_folders["stable-diffusion"], text_encoder=None, tokenizer=None)
     with pytest.raises(LumiereError, match="no text encoder") as error:
@@ -427,6 +435,7 @@ def test_a_pipeline_without_text_encoder_says_so(clip_folders: dict[str, Path]) 
     assert one_line(error)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_inflated_is_refused(
     folders: dict[str, Path], clip_folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def real_paths(chosen: list[Scene], seconds: float) -> np.ndarray:
 # --- Paths as numbers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, 5.0, 20.0])
 def test_a_scenes_path_comes_back_from_its_numbers(seconds: float) -> None:
     chosen = scenes()
@@ -52,6 +53,7 @@ def test_a_scenes_path_comes_back_from_its_numbers(seconds: float) -> None:
     assert (turned - (turned / (2 * math.pi)).round() * 2 * math.pi).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_an_oscillations_period_is_the_scenes() -> None:
     chosen = [scene for scene in scenes(400) if scene.motion in ("bounce", "sway")]
     assert len(chosen) > 40
@@ -61,6 +63,7 @@ def test_an_oscillations_period_is_the_scenes() -> None:
     assert (oscillations([s for s in scenes() if s.motion == "left"])[:, 16:-1] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [2.0, 5.0, 9.7])
 def test_in_a_loop_every_path_comes_round(seconds: float) -> None:
     """The step from the last frame to the first is like the others, and the motion is still what it was."""
@@ -211,6 +214,7 @@ def test_a_planner_joins_a_model_that_takes_layouts_and_no_other(run: Path, tmp_
     assert "told where their subject is" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_settings_that_no_planner_has_are_one_line(tmp_path: Path, capsys: Any) -> None:
     config = {"stage": "planner", "output": str(tmp_path / "run"), "data": {"pool": 4}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -83,6 +83,7 @@ def test_older_layouts_are_read_and_saved_anew(saved: Path, cascade: LumierePipe
     assert (tmp_path / "new" / "super_resolution" / "unet").is_dir()
 
 
+@pytest.mark.slow
 def test_the_bundled_models_layout_is_read() -> None:
     pipe = load_pipeline("emoji-nano", device="cpu")
     assert pipe.super_resolution.config.residual_scale == 8.0

@@ -90,6 +90,7 @@ def test_any_size_and_length(upscaler: LumiereSuperResolutionPipeline, frames: i
     assert np.isfinite(out).all()
 
 
+@pytest.mark.slow
 def test_every_form_of_a_clip_gives_the_same(upscaler: LumiereSuperResolutionPipeline) -> None:
     given = (clip() * 255).round().astype(np.uint8)
     expected = sharpen(upscaler, given)
@@ -104,6 +105,7 @@ def test_every_form_of_a_clip_gives_the_same(upscaler: LumiereSuperResolutionPip
         np.testing.assert_allclose(sharpen(upscaler, form), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_alpha_is_enlarged_beside_the_colours(upscaler: LumiereSuperResolutionPipeline) -> None:
     given = (clip() * 255).round().astype(np.uint8)
     alpha = np.full_like(given[..., :1], 255)
@@ -119,6 +121,7 @@ def test_alpha_is_enlarged_beside_the_colours(upscaler: LumiereSuperResolutionPi
     np.testing.assert_allclose(sharpen(upscaler, pictures), half, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_windows_of_any_batch_on_any_devices_give_the_same(upscaler: LumiereSuperResolutionPipeline) -> None:
     expected = sharpen(upscaler, clip(30))
     for options in (
@@ -127,6 +130,7 @@ def test_windows_of_any_batch_on_any_devices_give_the_same(upscaler: LumiereSupe
         np.testing.assert_allclose(sharpen(upscaler, clip(30), **options), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_merging_windows_changes_what_a_window_alone_says(upscaler: LumiereSuperResolutionPipeline) -> None:
     merged, alone = sharpen(upscaler, clip(30)), sharpen(upscaler, clip(30), merge_windows=False)
     assert np.abs(merged - alone).max() > 1e-3
@@ -135,6 +139,7 @@ def test_merging_windows_changes_what_a_window_alone_says(upscaler: LumiereSuper
     np.testing.assert_allclose(one, sharpen(upscaler, clip(WINDOW), window_frames=40), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loop_can_start_anywhere(upscaler: LumiereSuperResolutionPipeline) -> None:
     """Windows wrap around: shifting clip and noise by a window's spacing shifts the result, across the seam."""
     given, noise = clip(24), torch.randn(2, 1, 12, 24, 8, 12, generator=seeded())

@@ -143,6 +143,7 @@ def test_pictures_and_tensors_have_alpha_too(pipe: LumierePipeline) -> None:
     np.testing.assert_array_equal(np.asarray(pictures[0][3]), (clear[0, 3] * 255).round().astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_a_model_without_alpha_says_so_and_lays_what_it_is_given_over_the_background() -> None:
     opaque = tiny.conditioned()
     with pytest.raises(LumiereError, match="leave transparent out") as told:
@@ -197,6 +198,7 @@ def test_given_at_the_second_stages_size_a_clip_is_shrunk_premultiplied() -> Non
     assert ((small + 1) / 2).tolist() == [0, 0.5, 0, 0.5]
 
 
+@pytest.mark.slow
 def test_what_is_not_given_is_transparent_to_the_network(pipe: LumierePipeline) -> None:
     """C is the autoencoder's code of the middle of an empty picture, whatever is shown; M tells it from a given one."""
     clips = premultiply(as_clips(sticker()))
@@ -213,6 +215,7 @@ def test_what_is_not_given_is_transparent_to_the_network(pipe: LumierePipeline) 
     torch.testing.assert_close(pipe.encode_clips(opaque), pipe.encode_clips(add_alpha(opaque)))
 
 
+@pytest.mark.slow
 def test_a_model_can_start_from_a_transparent_clip(pipe: LumierePipeline) -> None:
     """SDEdit by nothing is the autoencoder's own picture of the clip."""
     made = make(pipe, video=sticker(), strength=0.0, transparent=True)
@@ -239,6 +242,7 @@ def test_pasting_fades_in_premultiplied_colours() -> None:
     np.testing.assert_allclose(laid[:, :, :4], np.broadcast_to([0, 0, 1.0], (1, 8, 4, 3)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_size_of_a_position_is_what_the_autoencoder_says(pipe: LumierePipeline) -> None:
     assert pipe.codec.factor == 2
     pipe.register_modules(vae=RGBAAutoencoder())  # whose three levels don't tell
@@ -246,6 +250,7 @@ def test_the_size_of_a_position_is_what_the_autoencoder_says(pipe: LumierePipeli
     assert pipe.frame_size == (64, 64)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_is_the_same(pipe: LumierePipeline, tmp_path: Any) -> None:
     pipe.save_pretrained(tmp_path)
     back = LumierePipeline.from_pretrained(tmp_path)
@@ -308,6 +313,7 @@ def test_the_second_stage_keeps_alpha_and_only_where_it_is(channels: int) -> Non
         np.testing.assert_allclose(clear[..., 3], (alpha[:, 0] + 1) / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_second_stage_on_rgba_that_adds_nothing_enlarges_premultiplied() -> None:
     """Colours and alpha go through the network together, so that edges keep their colour."""
     stage = tiny.second_stage(channels=4)
@@ -327,6 +333,7 @@ def test_a_second_stage_on_rgba_that_adds_nothing_enlarges_premultiplied() -> No
     np.testing.assert_allclose(sharp[edge][:, :3], [[1, 0, 0]] * edge.sum(), atol=0.1)  # level 0 has some noise
 
 
+@pytest.mark.slow
 def test_hidden_colours_draw_no_rim_around_what_is_enlarged_by_rgb_alone() -> None:
     """The network sees the subject's own colour beyond its edge."""
     stage = tiny.second_stage()

@@ -16,6 +16,7 @@ from openlumiere.study.pairs import Study
 from study_tools import TURK
 
 
+@pytest.mark.slow
 def test_what_a_rater_sees_follows_from_seed_and_number_alone(study: Study, tmp_path: Path) -> None:
     plans = []
     for _ in range(2):

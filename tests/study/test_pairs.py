@@ -47,6 +47,7 @@ def test_a_prompt_is_found_in_the_list_then_in_the_clip_then_in_the_name(tmp_pat
     assert ignored == ["a-cat_awake.mp4", "notes.txt"]
 
 
+@pytest.mark.slow
 def test_both_clips_of_a_pair_are_alike_in_all_but_what_they_show(tmp_path: Path) -> None:
     clip(tmp_path / "ours" / "a-dog.mp4", frames=32, size=(48, 64), fps=16, metadata={"prompt": "a dog", "seed": 3})
     clip(tmp_path / "them" / "a-dog.webp", frames=15, size=(65, 37), fps=10)
@@ -73,6 +74,7 @@ def test_both_clips_of_a_pair_are_alike_in_all_but_what_they_show(tmp_path: Path
     assert len({path.stat().st_mtime for path in (study.folder / "clips").iterdir()}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fps", "expected"), [("lower", 8), ("higher", 16), (12.0, 12)])
 def test_rates_are_made_equal_as_asked_and_time_stays_true(tmp_path: Path, fps: pairs.Rate, expected: float) -> None:
     clip(tmp_path / "ours" / "a.mp4", frames=16, fps=16)

@@ -89,6 +89,7 @@ def small() -> Study:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_report_counts_what_was_said(small: Study, tmp_path: Path) -> None:
     said = [_answer(rater, pair, pair != "b2") for rater in range(10) for pair in ("a1", "a2", "b1", "b2")]
     said += [_answer(rater, "k1", True) for rater in range(9)]
@@ -123,6 +124,7 @@ def test_nothing_is_reported_of_nothing(small: Study, study: Study, tmp_path: Pa
         statistics.make_report(small, [_answer(1, "k1", False), _answer(1, "a1", True)])
 
 
+@pytest.mark.slow
 def test_answers_become_a_report(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     answers = Answers(study)
     for rater in range(1, 5):

@@ -102,6 +102,7 @@ def test_models_saved_before_the_rule_keep_what_they_learned(tmp_path: Path) -> 
     assert torch.equal(run(back, inputs), run(net, inputs))
 
 
+@pytest.mark.slow
 def test_new_networks_pool_by_the_maximum(tmp_path: Path) -> None:
     net = STUNet.from_unet(tiny.unet("bundled"))
     net.add_condition_channels(CHANNELS + MASKS)
@@ -114,6 +115,7 @@ def test_new_networks_pool_by_the_maximum(tmp_path: Path) -> None:
     assert again.config["condition_pooling"] == "max"
 
 
+@pytest.mark.slow
 def test_a_gate_without_a_noise_schedule_is_refused(tmp_path: Path) -> None:
     t2i = tiny.unet("bundled")
     with pytest.raises(LumiereError, match="add_gate") as error:

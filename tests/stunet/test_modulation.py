@@ -36,6 +36,7 @@ def test_n_harmonics_represent_n_half_bounces_a_clip(bounces: int) -> None:
     assert explained(height, bounces) < 0.6
 
 
+@pytest.mark.slow
 def test_the_emoji_recipes_cover_the_fastest_motion_of_their_data() -> None:
     scene = Scene("tiger", "white", "medium", "center", "bounce", "", (0.5, 0.5, 0.5), phase=0.3)
     fastest = replace(scene, period=shortest_period())

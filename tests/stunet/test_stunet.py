@@ -175,6 +175,7 @@ def test_only_the_chosen_levels_resample_time(levels: list[int]) -> None:
         assert_close(run(net, given_), each_frame(t2i, given_))
 
 
+@pytest.mark.slow
 def test_a_single_number_as_timestep_and_tuples_as_result() -> None:
     net, t2i, given_ = inflated("stable-diffusion")
     given_["timestep"] = torch.full((2,), 7)
@@ -185,6 +186,7 @@ def test_a_single_number_as_timestep_and_tuples_as_result() -> None:
         assert_close(out[0].detach(), expected)
 
 
+@pytest.mark.slow
 def test_text_is_encoded_once_for_a_clip_and_means_the_same_to_each_frame() -> None:
     net, t2i, given_ = inflated("stable-diffusion-xl")
     rows: list[int] = []
@@ -207,6 +209,7 @@ def test_he_initialisation_differs_from_identity() -> None:
     assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 3])
 def test_number_of_attention_blocks(layers: int) -> None:
     net, _, given_ = inflated("stable-diffusion", attention_layers=layers)
@@ -294,6 +297,7 @@ def test_shifting_a_clip_by_whole_strides_shifts_the_result(levels: int, steps: 
     assert not torch.allclose(moved[border:-border], still[border:-border], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_shifting_a_clip_shifts_a_fresh_networks_prediction() -> None:
     net, _, given_ = inflated("stable-diffusion")
     shifted = {**given_, "sample": given_["sample"].roll(net.frame_multiple, dims=2)}
@@ -328,6 +332,7 @@ def test_gradients_reach_every_temporal_weight_and_no_spatial_one(name: str, con
     assert all(p.grad is None and not p.requires_grad for p in net.spatial.parameters())
 
 
+@pytest.mark.slow
 def test_a_fresh_network_learns_at_once() -> None:
     """The zero projections get gradients, and so do the resampling convolutions."""
     net, _, given_ = inflated("stable-diffusion")
@@ -337,6 +342,7 @@ def test_a_fresh_network_learns_at_once() -> None:
     assert {n for n in names if "projection" in n or "samplers" in n} <= reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", [False, True], ids=["paper", "conditioned"])
 def test_a_clips_result_does_not_depend_on_its_batch(conditioning: bool) -> None:
     net, _, given_ = inflated("stable-diffusion-xl", temporal_conditioning=conditioning)
@@ -351,6 +357,7 @@ def for_rows(given_: dict[str, Any], rows: slice) -> dict[str, Any]:
     return {k: for_rows(v, rows) if isinstance(v, dict) else v[rows] for k, v in given_.items()}
 
 
+@pytest.mark.slow
 def test_a_net_that_learned_on_8_frames_runs_on_24() -> None:
     net, t2i, _ = inflated("stable-diffusion", temporal_conditioning=True)
     tiny.wake(net)
@@ -360,6 +367,7 @@ def test_a_net_that_learned_on_8_frames_runs_on_24() -> None:
     assert out.std().item() == pytest.approx(run(net, tiny.inputs(t2i, frames=8)).std().item(), rel=0.25)
 
 
+@pytest.mark.slow
 def test_frames_know_their_place_in_the_clip() -> None:
     net, _, given_ = inflated("bundled", temporal_conditioning=True)
     tiny.wake(net)
@@ -401,6 +409,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         assert_close(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stable-diffusion", "deepfloyd-if"])
 def test_memory_layout_changes_nothing(name: str) -> None:
     net, _, given_ = inflated(name)
@@ -410,6 +419,7 @@ def test_memory_layout_changes_nothing(name: str) -> None:
     assert_close(run(net, given_), expected)
 
 
+@pytest.mark.slow
 def test_half_precision_runs_and_is_near() -> None:
     net, _, given_ = inflated("stable-diffusion", temporal_conditioning=True)
     tiny.wake(net)
@@ -499,6 +509,7 @@ def test_a_length_that_the_levels_do_not_divide_is_refused(frames: int) -> None:
     assert_one_line(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

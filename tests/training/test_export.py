@@ -20,6 +20,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["notes.txt", "model_index.json", "a file"])
 def test_a_folder_of_other_files_is_never_replaced(
     model: Path, tmp_path: Path, other: str, capsys: pytest.CaptureFixture[str]

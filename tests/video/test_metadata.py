@@ -13,6 +13,7 @@ from openlumiere.video import read_clip, read_metadata, write_clip
 from openlumiere.video.metadata import Note, read_note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_metadata_survives_in_every_format(tmp_path: Path, name: str) -> None:
     path = write_clip(moving(), f"{tmp_path}/{name}", metadata=METADATA)

@@ -132,6 +132,7 @@ def test_a_hard_clip_gets_small_enough_and_says_what_it_gave_up(tmp_path: Path, 
     assert 2 <= len(tried) <= 40
 
 
+@pytest.mark.slow
 def test_a_folder_of_opaque_frames_is_padded(tmp_path: Path) -> None:
     frames = ball(10, 40, 100)
     folder = write_clip(opaque(frames), f"{tmp_path}/frames/", fps=10)
@@ -195,6 +196,7 @@ def test_resampling_spreads_frames_evenly() -> None:
     assert resample(np.arange(5), 5).tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_slow_clip_of_many_frames_is_thinned_for_slack(tmp_path: Path) -> None:
     report = make_sticker(ball(120), 60, "slack", tmp_path / "a.gif")
     assert report.measured.num_frames == 50
@@ -293,6 +295,7 @@ def test_what_makes_no_sticker_is_told(tmp_path: Path, arguments: dict, says: st
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_a_rule_is_named_with_what_is_wrong(tmp_path: Path) -> None:
     frames = np.zeros((70, 64, 100, 4), np.uint8)
     frames[:, 8:, :, 1:] = 255

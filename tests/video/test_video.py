@@ -58,6 +58,7 @@ def test_gif_keeps_plain_colours_and_transparency(tmp_path: Path, channels: int)
     np.testing.assert_array_equal(clip.frames, frames)
 
 
+@pytest.mark.slow
 def test_gif_shades_are_close(tmp_path: Path) -> None:
     ramp = np.linspace(0, 1, 64)
     frames = np.stack([np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], i / 8), -1) for i in range(8)])
@@ -127,6 +128,7 @@ def test_mp4_colours_by_the_bt709_matrix(tmp_path: Path, colour: tuple[int, int,
     np.testing.assert_allclose(np.array(rgb) * 255, colour, atol=4)
 
 
+@pytest.mark.slow
 def test_mp4_plays_everywhere(tmp_path: Path) -> None:
     path = write_clip(moving(80), tmp_path / "clip.mp4", min_side=256)
     data = path.read_bytes()
@@ -172,6 +174,7 @@ def test_any_size_length_and_rate(
     assert difference(clip.frames, frames[:, :1, :1]) <= 4
 
 
+@pytest.mark.slow
 @given(count=st.integers(1, 500), fps=st.floats(1, 50))
 @settings(max_examples=200, deadline=None)
 def test_rounded_delays_do_not_drift(count: int, fps: float) -> None:
