@@ -6,6 +6,7 @@ and frame k n of k F, which show the same moment, are at the same place, and a c
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -29,3 +30,8 @@ def clip_seconds(num_frames: int, fps: float = FPS) -> float:
 def frame_position(frames: Numbers, num_frames: int) -> Numbers:
     """Where in their clip frames are: their time over the clip's duration, in [0, 1), 0 = start."""
     return frames / num_frames
+
+
+def swing(position: torch.Tensor) -> torch.Tensor:
+    """Swing positions as a pendulum does, from the start at 0 to the end at 1/2 and back, so that a path leads home."""
+    return (1 - (2 * math.pi * position).cos()) / 2

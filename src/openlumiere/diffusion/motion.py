@@ -14,6 +14,8 @@ import math
 
 import torch
 
+from openlumiere.clock import frame_position, swing
+
 COLUMNS, TRENDS, HARMONICS = 4, 4, 4
 MOTION_DIM = COLUMNS * (TRENDS + 2 * HARMONICS) + 1
 _ANGLE = 3
@@ -37,7 +39,7 @@ def trace(motion: torch.Tensor, num_frames: int, seconds: float, *, loop: bool =
     """
     trends, waves, log_frequency = _split(motion)
     frequency = log_frequency.exp().clamp(_SLOWEST, _FASTEST)
-    at = torch.arange(num_frames, device=motion.device, dtype=motion.dtype) / num_frames
+    at = frame_position(torch.arange(num_frames, device=motion.device, dtype=motion.dtype), num_frames)
     speed = trends[:, _ANGLE, 1] * seconds  # radians a clip
     trends = trends.clone()
     trends[:, _ANGLE, 1] = speed / 2  # the polynomial goes from -1 to 1
@@ -45,7 +47,7 @@ def trace(motion: torch.Tensor, num_frames: int, seconds: float, *, loop: bool =
     position = at
     if loop:
         frequency = (frequency * seconds).round().clamp(min=1) / seconds
-        position = (1 - (2 * math.pi * at).cos()) / 2
+        position = swing(at)
         turns = (speed / (2 * math.pi)).round()
         turns = torch.where((turns == 0) & (speed.abs() > _A_TURN), speed.sign(), turns)
         turning = 2 * math.pi * turns

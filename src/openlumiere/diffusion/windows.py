@@ -8,7 +8,6 @@ weighted mean if the squares are weighted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from queue import SimpleQueue
 
 import torch
 
-from openlumiere.clock import frame_position
+from openlumiere.clock import frame_position, swing
 from openlumiere.errors import LumiereError
 
 
@@ -83,7 +82,7 @@ def frame_positions(frames: torch.Tensor, num_frames: int, *, loop: bool = False
             must lead back if the clip's end is to flow into its start.
     """
     position = frame_position(frames.float(), num_frames)
-    return (1 - (2 * math.pi * position).cos()) / 2 if loop else position
+    return swing(position) if loop else position
 
 
 def _taper(length: int) -> torch.Tensor:
