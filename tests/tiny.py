@@ -33,10 +33,11 @@ from transformers import (
 
 from openlumiere import STUNet
 from openlumiere.autoencoder import RGBAAutoencoder
+from openlumiere.pipelines.clip_pipeline import ClipPipeline
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
-from openlumiere.pipelines.text import load_text_encoder
+from openlumiere.pipelines.text import MINILM, load_text_encoder
 from openlumiere.training.state import EMA
 
 TEXT_DIM = 16
@@ -467,3 +468,10 @@ def trained_once(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer, EMA]
     optimizer.step()
     ema.update(module)
     return module, optimizer, ema
+
+
+def saved(pipe: ClipPipeline, folder: Path) -> Path:
+    """Save a pipeline as commands load it: with the bundled text encoder named, not carried."""
+    pipe.register_to_config(text_encoder_id=MINILM)
+    pipe.save_pretrained(folder)
+    return folder

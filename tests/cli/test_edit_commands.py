@@ -24,10 +24,7 @@ SIDE = 32  # of what the model makes: 16 pixels, twice as large
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     pipe = tiny.conditioned(upscale=True)
-    pipe.register_to_config(text_encoder_id=MINILM)
-    folder = tmp_path_factory.mktemp("model")
-    pipe.save_pretrained(folder)
-    return str(folder)
+    return str(tiny.saved(pipe, tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture

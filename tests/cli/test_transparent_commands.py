@@ -24,10 +24,7 @@ BLUE = (0x33, 0x66, 0x99)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     pipe = tiny.transparent(sharpened=4)
-    pipe.register_to_config(text_encoder_id=MINILM)
-    folder = tmp_path_factory.mktemp("model")
-    pipe.save_pretrained(folder)
-    return str(folder)
+    return str(tiny.saved(pipe, tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import tiny
 from clips import encode, greys, moving
 from openlumiere.cli import main
-from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata, write_clip
 
 pytestmark = pytest.mark.slow  # clips are made
@@ -20,10 +19,7 @@ pytestmark = pytest.mark.slow  # clips are made
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twice as large, in windows of 8 frames."""
     stage = tiny.second_stage()
-    stage.register_to_config(text_encoder_id=MINILM)
-    folder = tmp_path_factory.mktemp("model")
-    stage.save_pretrained(folder)
-    return str(folder)
+    return str(tiny.saved(stage, tmp_path_factory.mktemp("model")))
 
 
 def upscale(clip: Path, output: Path, model: str) -> int:

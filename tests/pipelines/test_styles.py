@@ -24,7 +24,6 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.recipe import Recipe
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.styles import LORA, read_style
-from openlumiere.pipelines.text import MINILM
 from openlumiere.video import read_clip, read_metadata
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -125,10 +124,7 @@ def test_a_caption_must_say_something(pictures: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipe = tiny.conditioned()
-    pipe.register_to_config(text_encoder_id=MINILM)
-    folder = tmp_path_factory.mktemp("model")
-    pipe.save_pretrained(folder)
-    return folder
+    return tiny.saved(pipe, tmp_path_factory.mktemp("model"))
 
 
 def train(model: Path, pictures: Path, output: Path, *overrides: str) -> Path:
