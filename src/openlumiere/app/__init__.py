@@ -1,1 +1,1 @@
-"""A page and an API for everything that the commands do: server, queue and workers."""
+"""The page, the API and the queue: `lumiere serve` and `lumiere worker`. Only the worker imports torch."""
