@@ -1,12 +1,7 @@
-"""What tests of jobs share: a tiny model, requests, and workers as processes of their own, some of which die."""
+"""What tests of jobs share: a tiny model, requests, and the side of those who ask."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -70,47 +65,3 @@ def until(done: Callable[[], Any], *, seconds: float = PATIENCE) -> None:
     while not done():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
-
-
-class WorkerProcess:
-    """A worker in a process of its own.
-
-    Args:
-        dies: where it kills itself, see `dying_worker`; "" = nowhere.
-        log: of its output.
-    """
-
-    def __init__(self, settings: Settings, log: Path, *, dies: str = "", model: str | None = None) -> None:
-        options = {"settings": settings.to_json(), "model": model, "device": "cpu", "dtype": "auto"}
-        script = [str(Path(__file__).with_name("dying_worker.py")), dies] if dies else ["-m", "openlumiere.app.worker"]
-        self.log, self._file = log, open(log, "ab")
-        self.process = subprocess.Popen(
-            [sys.executable, *script], stdin=subprocess.PIPE, stdout=self._file, stderr=self._file, text=True
-        )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({**options, "log_level": "INFO"}) + "\n")
-        self.process.stdin.flush()
-
-    def __enter__(self) -> WorkerProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.kill()
-        self._file.close()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-    def kill(self) -> None:
-        """Kill it as the system does."""
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
-
-    def stop(self) -> int:
-        """Ask it to stop; return its code."""
-        self.process.terminate()
-        return self.process.wait(PATIENCE)
-
-    def text(self) -> str:
-        """Return what it has said."""
-        return self.log.read_text(encoding="utf-8")

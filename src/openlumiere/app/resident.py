@@ -6,12 +6,14 @@ import gc
 import logging
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import torch
+from diffusers.utils.logging import disable_progress_bar
 from torch import nn
 
 from openlumiere.bundled import bundled_models
@@ -59,8 +61,11 @@ class Resident:
         folder = self._origin / name
         source = str(folder.resolve()) if name not in bundled_models() and folder.is_dir() else name
         began = time.monotonic()
+        disable_progress_bar()
         try:
-            pipe = load_pipeline(source, device=str(self._device), dtype=self._dtype)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of libraries, about themselves
+                pipe = load_pipeline(source, device=str(self._device), dtype=self._dtype)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise LumiereError(f"{name} is larger than the memory of {self._place}; choose another model") from error
         second = pipe.super_resolution
