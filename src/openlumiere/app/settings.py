@@ -120,7 +120,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.database_url).scheme.partition("+")[0]
-        if scheme not in ("", "postgres", "postgresql", "sqlite"):
+        if scheme not in ("", "postgres", "postgresql"):
             raise LumiereError(f"--database-url {scheme}://...: choose postgresql://USER:PASSWORD@HOST/NAME, or none")
         for address in self.webhooks:
             if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
