@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -35,7 +35,7 @@ _making: dict[tuple[str, str], asyncio.Lock] = {}  # one conversion of a file at
 
 Format = Literal["mp4", "webp", "gif", "apng", "webm", "mov", "png"]
 Variant = Literal["video", "thumbnail", "spritesheet"]
-_ANY_FILE = {200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+_ANY_FILE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.get("/v1/videos/{id}/content", response_class=FileResponse, responses=_ANY_FILE)

@@ -196,8 +196,8 @@ async def list_videos(
     )  # fmt: skip
     page = found[:limit]
     data = [await _shown(parts, job) for job in page]
-    ids = [job.id for job in page] or [None]
-    return VideoList(data=data, first_id=ids[0], last_id=ids[-1], has_more=len(found) > limit)
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    return VideoList(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
 
 @router.get("/v1/videos/models")
@@ -211,7 +211,7 @@ async def models(parts: Parts, owner: Owner) -> ModelList:
     return ModelList(data=[objects.model(one, default=one.model == parts.default_model) for one in every])
 
 
-_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 @router.get("/v1/videos/events", response_class=StreamingResponse, responses=_STREAM)
