@@ -31,10 +31,11 @@ async function begin() {
     history.replaceState(null, "", id ? `#${id}` : location.pathname);
     result.show(id);
     gallery.mark(id);
-    if (jump && $("stage").getBoundingClientRect().top < 0 || innerWidth < NARROW && jump) show($("stage"));
+    markRunning(id);
+    if (jump && (innerWidth < NARROW || $("stage").getBoundingClientRect().top < 0)) show($("stage"));
   };
   const gallery = new Gallery(choose);
-  showRunning(choose);
+  const markRunning = showRunning(choose);
   takeDrops(composer);
   result.able = (video, task) => models.find((model) => model.id === video.model)?.tasks.includes(serverTask(task)) ?? true;
   wire(composer, result, choose);
@@ -54,9 +55,9 @@ async function begin() {
 const NARROW = 900;  // pixels, as in style.css: all in one column
 
 function wire(composer, result, choose) {
-  composer.addEventListener("made", ({ detail: video }) => {
+  composer.addEventListener("made", ({ detail: { video, number } }) => {
     videos.put(video);
-    choose(video.id);
+    if (number === 0) choose(video.id);
   });
   result.addEventListener("again", ({ detail: video }) => choose(video.id));
   result.addEventListener("goOn", ({ detail: { video, task } }) => {
