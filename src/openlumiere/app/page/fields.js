@@ -109,6 +109,23 @@ export function choiceField(name, label, choices, { start, parse = (text) => tex
   };
 }
 
+/** A colour; other than `#rrggbb`, as names of colours, it is kept unless another one is chosen. */
+export function colourField(name, label) {
+  const WHITE = "#ffffff";
+  const control = h("input", { type: "color", value: WHITE });
+  let named = null;
+  control.addEventListener("input", () => { named = null; });
+  return {
+    ...labelled([name], label, control),
+    read: () => (named ? { [name]: named } : control.value === WHITE ? {} : { [name]: control.value }),
+    fill(request) {
+      const colour = request[name] ?? WHITE;
+      named = colour.startsWith("#") ? null : colour;
+      control.value = named ? WHITE : colour;
+    },
+  };
+}
+
 /** Styles with their strengths: several are mixed. */
 export function stylesField(names) {
   const list = h("div.chips");

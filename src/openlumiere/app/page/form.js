@@ -72,6 +72,7 @@ export class Composer extends EventTarget {
 
   /** Change the task; what is written stays, but for what only the task before had. */
   #choose(task) {
+    this.#parts.scrolled.scrollTop = 0;
     const kept = { ...this.#read(), loop: undefined, num_frames: undefined, sticker: undefined, ...task.preset };
     this.#task = task;
     this.#complainNot();
@@ -166,7 +167,7 @@ export class Composer extends EventTarget {
 
   /** Say what is wrong beside the field that it is about, else above the button. */
   #complain(error) {
-    const field = this.#named(error.param);
+    const field = this.#named(error);
     if (field) return this.#point(field, error.message);
     const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
     this.#parts.error.textContent = error.message + wait;
@@ -174,10 +175,12 @@ export class Composer extends EventTarget {
     return true;
   }
 
-  #named(param) {
+  /** The shown field that an error is about: by its `param`, else by the word that it begins with. */
+  #named({ param, message }) {
+    const name = param ?? /^\w+/.exec(message)?.[0];
     const shown = shownFields(this.#task, this.#model);
     const fields = Object.entries(this.#fields).filter(([name]) => shown[name]).map(([, field]) => field);
-    return [...fields, ...this.#fields.sticker.parts].find(({ params }) => params.includes(param));
+    return [...fields, ...this.#fields.sticker.parts].find(({ params }) => params.includes(name));
   }
 
   #point(field, message) {

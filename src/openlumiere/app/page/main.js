@@ -54,6 +54,9 @@ async function begin() {
 
 const NARROW = 900;  // pixels, as in style.css: all in one column
 
+/** Where all is in one column, the form may be out of sight. */
+const toForm = () => { if (innerWidth < NARROW) show($("composer")); };
+
 function wire(composer, result, choose) {
   composer.addEventListener("made", ({ detail: { video, number } }) => {
     videos.put(video);
@@ -63,7 +66,7 @@ function wire(composer, result, choose) {
   result.addEventListener("goOn", ({ detail: { video, task } }) => {
     composer.chooseModel(video.model);
     composer.start(sourceOfVideo(video), task);
-    show($("composer"));
+    toForm();
   });
   result.addEventListener("use", ({ detail: { video } }) => tried(async () => {
     const files = await filesOf(video);
@@ -72,7 +75,7 @@ function wire(composer, result, choose) {
       source: files.input_reference && sourceOfFile(files.input_reference),
       last: files.last_frame && sourceOfFile(files.last_frame), mask: files.mask,
     });
-    show($("composer"));
+    toForm();
   }));
 }
 

@@ -63,9 +63,10 @@ export class Result extends EventTarget {
     this.#update = null;
     const stopped = video.error?.code === "cancelled";
     const words = stopped ? "Stopped." : `Not made: ${video.error?.message ?? "the server does not say why"}`;
+    const kept = video.formats?.length > 0;  // what the first stage had finished
     return [
-      h("div.player", {}, h("div.screen.waiting", {}, icon(stopped ? "stop" : "alert"))),
-      h("div.side", {}, ...heading(video), h("p", {}, words), this.#again(video), this.#keep(video)),
+      h("div.player", {}, kept ? player(video) : h("div.screen.waiting", {}, icon(stopped ? "stop" : "alert"))),
+      h("div.side", {}, ...heading(video), h("p", {}, words), this.#again(video), kept && downloads(video), this.#keep(video)),
     ];
   }
 
@@ -85,7 +86,7 @@ export class Result extends EventTarget {
       if (made) this.#tell("again", made);
     };
     return h("div.actions", {},
-      h("button.first", { type: "button", onclick: go({ seed: null }) }, icon("dice"), "Another seed"),
+      h("button", { type: "button", onclick: go({ seed: null }) }, icon("dice"), "Another seed"),
       h("button", { type: "button", onclick: go({}) }, icon("again"), "Again"),
       h("button", { type: "button", onclick: () => this.#tell("use", { video }) }, icon("sliders"), "Edit"));
   }

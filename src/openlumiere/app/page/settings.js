@@ -4,7 +4,7 @@ import { isForeign, offers } from "./abilities.js";
 import { frameField, pathField, regionField } from "./canvas.js";
 import { h } from "./dom.js";
 import {
-  choiceField, countField, numberField, promptField, rangeField, seedField, stylesField, switchField,
+  choiceField, colourField, countField, numberField, promptField, rangeField, seedField, stylesField, switchField,
 } from "./fields.js";
 import { icon } from "./icons.js";
 import { sourceField } from "./source.js";
@@ -38,12 +38,16 @@ export function makeFields(now, limits) {
     transparent: switchField("transparent", "Transparent"),
     styles: stylesField(() => now.model().styles ?? []),
     path: pathField(),
+    planner: switchField("planner", "Plan where the subject goes", { start: true }),
     negative_prompt: promptField("negative_prompt", "Not this", { placeholder: "what to keep away from" }),
     num_inference_steps: numberField("num_inference_steps", "Steps", { min: 1, max: limits.num_inference_steps }),
     guidance_scale: numberField("guidance_scale", "Guidance", { min: 0, step: 0.1 }),
     upscale_steps: numberField("upscale_steps", "Sharpening steps", { min: 0 }),
     noise_level: numberField("noise_level", "Noise before sharpening", { min: 0, max: 999 }),
     feather: numberField("feather", "Soft edge, pixels", { min: 0, placeholder: "0" }),
+    fps: numberField("fps", "Frames a second", { min: 1, max: 90, placeholder: String(FPS) }),
+    first: numberField("num_frames", "Only the first frames", { min: 1, placeholder: "all" }),
+    background: colourField("background", "Background"),
     fit: choiceField("fit", "Other proportions", { crop: "cut", pad: "fill", stretch: "stretch" }, { start: "crop" }),
     count: countField(MOST_CLIPS),
     seed: seedField(now.seed),
@@ -59,7 +63,9 @@ export function shownFields(task, model) {
     transparent: offers(model, "transparent"), path: own.has("path") && offers(model, "path"),
     styles: base && model.styles?.length > 0, negative_prompt: base, upscale_steps: base && offers(model, "sharpen"),
     feather: Boolean(task.region) || own.has("to") || task.id === "animate",
-    fit: Boolean(task.source) && own.has("to") === false && base,
+    fit: Boolean(task.source) && !own.has("to") && base, planner: base && offers(model, "planner"),
+    fps: base && task.id !== "interpolate", first: base && task.source === "clip" && task.id !== "extend",
+    background: offers(model, "transparent"),
     sticker: true, num_inference_steps: true, guidance_scale: true, count: true, seed: true,
     ...Object.fromEntries(["to", "strength", "factor", "length", "loop", "noise_level"].map((name) => [name, own.has(name)])),
   };
@@ -77,15 +83,16 @@ export function lay(root, fields, models, { choose, chooseModel }) {
   const model = h("select", { id: "model", onchange: () => chooseModel(model.value) },
     models.map(({ id }) => h("option", { value: id }, id)));
   const fine = h("div.fine", {}, at("negative_prompt"),
-    h("div.pair", {}, at("num_inference_steps", "guidance_scale", "upscale_steps", "noise_level", "feather")), at("fit"),
+    h("div.pair", {}, at("num_inference_steps", "guidance_scale", "upscale_steps", "noise_level", "feather", "fps", "first", "background")),
+    at("fit", "planner"),
     h("div.field", { hidden: models.length < 2 }, h("label.label", { htmlFor: "model" }, "Model"), model));
   const more = h("details.more", {}, h("summary", {}, icon("sliders"), "More settings"), fine);
   const error = h("p.error", { role: "alert", hidden: true });
   const make = h("button.first", { type: "submit" }, "Make");
-  root.append(tasks, h("div.fields", {}, hint, at("source", "last", "region", "to", "prompt"), examples,
-    at("strength", "factor", "sticker", "length"), switches, at("styles", "path"), more),
-  h("div.make", {}, error, h("div.pair", {}, at("count", "seed")), make));
-  return { root, tasks, hint, examples, switches, model, fine, more, error, make };
+  const scrolled = h("div.fields", {}, hint, at("source", "last", "region", "to", "prompt"), examples,
+    at("strength", "factor", "sticker", "length"), switches, at("styles", "path"), more);
+  root.append(tasks, scrolled, h("div.make", {}, error, h("div.pair", {}, at("count", "seed")), make));
+  return { root, scrolled, tasks, hint, examples, switches, model, fine, more, error, make };
 }
 
 /** Show what the chosen task of the chosen model has. */
@@ -105,7 +112,7 @@ export function draw(parts, fields, { task, model, useExample }) {
   if (task.region) fields.region.say(task.region);
   fields.styles.draw();
   fields.prompt.element.querySelector(".label").textContent = task.prompt === "needed" ? "Prompt" : "Prompt, if you like";
-  fields.sticker.offer({ shapes: offers(model, "transparent"), needed: task.id === "sticker" });
+  fields.sticker.offer({ targets: model.stickers, shapes: offers(model, "transparent"), needed: task.id === "sticker" });
   for (const name of ["num_inference_steps", "guidance_scale", "upscale_steps"]) {
     fields[name].control.placeholder = (task.id !== "upscale" && model[name]) ?? "automatic";
   }

@@ -1,7 +1,7 @@
 /** The field that says for which messenger or chat a sticker is, and how it is cut. */
 
 import { h } from "./dom.js";
-import { choiceField, labelled, numberField, switchField } from "./fields.js";
+import { choiceField, colourField, numberField, switchField } from "./fields.js";
 import { STICKERS } from "./tasks.js";
 
 export function stickerField() {
@@ -12,11 +12,10 @@ export function stickerField() {
   const crop = switchField("crop", "Cut to the subject");
   const speed = switchField("speed_up", "Faster rather than cut");
   const outline = numberField("outline", "Outline, pixels", { min: 0, max: 64, placeholder: "0" });
-  const picker = h("input", { type: "color", value: "#ffffff" });
-  const colour = labelled(["outline_colour"], "Its colour", picker);
+  const colour = colourField("outline_colour", "Its colour");
   const shape = h("div.pair", {}, outline.element, colour.element, crop.element);
   const more = h("div.fine", {}, rules, shape, speed.element);
-  const parts = [crop, speed, outline];
+  const parts = [crop, speed, outline, colour];
   field.element.append(more);
   const target = () => field.read().sticker;
   const draw = () => {
@@ -26,23 +25,25 @@ export function stickerField() {
   field.control.addEventListener("change", draw);
   return {
     ...field,
-    parts: [...parts, colour],
+    parts,
     /** `shapes`: whether clips can be transparent, without which there is nothing to cut out. */
-    offer({ shapes, needed }) {
+    offer({ targets, shapes, needed }) {
       shape.hidden = !shapes;
-      field.control.firstChild.hidden = needed;
+      for (const label of field.control.children) {
+        const { value } = label.firstChild;
+        label.hidden = value ? targets && !targets.includes(value) : needed;
+      }
       if (needed && !target()) field.fill({ sticker: Object.keys(STICKERS)[0] });
       draw();
     },
     read() {
       if (!target()) return {};
       const options = Object.assign({}, ...parts.map((part) => part.read()));
-      return { sticker: { target: target(), ...options, ...(options.outline ? { outline_colour: picker.value } : {}) } };
+      return { sticker: { target: target(), ...options } };
     },
     fill({ sticker }) {
       field.fill({ sticker: sticker?.target });
       parts.forEach((part) => part.fill(sticker ?? {}));
-      picker.value = sticker?.outline_colour?.startsWith("#") ? sticker.outline_colour : "#ffffff";
       draw();
     },
   };
