@@ -28,7 +28,7 @@ async function begin() {
   const composer = new Composer($("composer"), models, session.limits);
   const result = new Result();
   const choose = (id, { jump = true } = {}) => {
-    history.replaceState(null, "", id ? `#${id}` : location.pathname);
+    history.replaceState(null, "", id ? `/v/${id}` : "/");
     result.show(id);
     gallery.mark(id);
     markRunning(id);
@@ -81,7 +81,7 @@ function wire(composer, result, choose) {
 
 /** What the address names, else what is being made, else the newest. */
 async function openFirst(choose) {
-  const named = location.hash.slice(1);
+  const named = location.pathname.split("/v/")[1] ?? "";
   if (named && !videos.get(named)) await api.retrieve(named).then((video) => videos.put(video), () => {});
   const first = videos.get(named) ?? videos.running()[0] ?? videos.all()[0];
   if (first) choose(first.id, { jump: false });
