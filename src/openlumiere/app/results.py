@@ -33,7 +33,7 @@ class Results:
         for prefix in _LOCAL:
             address = address.removeprefix(prefix)
         self.address = address
-        self._folder = Path(address) if "://" not in address else None
+        self._folder = Path(address).resolve() if "://" not in address else None
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             return
