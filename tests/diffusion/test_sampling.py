@@ -13,6 +13,7 @@ from openlumiere.diffusion.sampling import (
     KnownRegion,
     check_scheduler,
     denoise,
+    denoised_estimate,
     set_timesteps,
     start_from,
 )
@@ -66,7 +67,7 @@ def test_with_a_network_that_knows_the_clip_it_comes_out(name: str, start: float
     latents, timesteps = start_from(scheduler, NOISE, begin)
     steps: list[int] = []
 
-    def count(i: int, _t: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    def count(i: int, _t: torch.Tensor, latents: torch.Tensor, _denoised: object) -> torch.Tensor:
         steps.append(i)
         return latents
 
@@ -75,6 +76,51 @@ def test_with_a_network_that_knows_the_clip_it_comes_out(name: str, start: float
     )
     assert (found - CLIP).abs().max() < 0.1
     assert steps == list(range(len(timesteps)))
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_right_prediction_stands_for_the_very_clip(name: str, kind: str) -> None:
+    scheduler = made(name, prediction_type=kind)
+    scheduler.set_timesteps(10)
+    t = scheduler.timesteps[4]
+    noisy = scheduler.add_noise(CLIP, NOISE, t[None])
+    kept = scheduler.alphas_cumprod[t.long()]
+    velocity = kept.sqrt() * NOISE - (1 - kept).sqrt() * CLIP
+    prediction = {"epsilon": NOISE, "v_prediction": velocity, "sample": CLIP}[kind]
+    torch.testing.assert_close(denoised_estimate(scheduler, prediction, noisy, t), CLIP, atol=1e-4, rtol=0)
+    # DeepFloyd IF predicts a variance behind it.
+    both = torch.cat([prediction, NOISE], dim=1)
+    torch.testing.assert_close(denoised_estimate(scheduler, both, noisy, t), CLIP, atol=1e-4, rtol=0)
+
+
+def test_a_flow_stands_for_the_very_clip() -> None:
+    scheduler = made("DPMSolverMultistepScheduler", prediction_type="flow_prediction", use_flow_sigmas=True)
+    scheduler.set_timesteps(10)
+    t = scheduler.timesteps[4]
+    noisy = scheduler.add_noise(CLIP, NOISE, t[None])
+    torch.testing.assert_close(denoised_estimate(scheduler, NOISE - CLIP, noisy, t), CLIP, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DETERMINISTIC if name != "KDPM2DiscreteScheduler"])
+def test_each_step_tells_the_clip_that_it_is_on_the_way_to(name: str) -> None:
+    scheduler = made(name)
+    set_timesteps(scheduler, 6, torch.device("cpu"))
+    latents, timesteps = start_from(scheduler, NOISE)
+    errors: list[float] = []
+
+    def look(_i: int, _t: torch.Tensor, latents: torch.Tensor, denoised: torch.Tensor | None) -> torch.Tensor:
+        assert denoised is not None
+        errors.append(float((denoised - CLIP).abs().max()))
+        return latents
+
+    denoise(
+        oracle(scheduler, CLIP), scheduler, latents, timesteps, plan_windows(4, 4), noise=NOISE, on_step=look,
+        wants_denoised=True,
+    )  # fmt: skip
+    assert len(errors) == len(timesteps)
+    assert max(errors) < 0.1
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def stop_after(steps: int) -> tuple[Callable[[Progress], None], Callable[[], boo
 
     def tell(now: Progress) -> None:
         nonlocal done
-        done += now.latents is not None
+        done += now.stage in ("denoise", "sharpen") and now.step > 0
 
     return tell, lambda: done >= steps
 
@@ -96,9 +96,28 @@ def test_progress_tells_each_step_in_order(model: LoadedModel) -> None:
         ("text", 0, 1), ("denoise", 0, 2), ("denoise", 1, 2), ("denoise", 2, 2), ("write", 0, 8),
         ("text", 0, 1), ("sharpen", 0, 2), ("sharpen", 1, 2), ("sharpen", 2, 2), ("write", 0, 8), ("write", 8, 8),
     ]  # fmt: skip
-    shapes = [tuple(now.latents.shape) for now in told if now.latents is not None]
-    assert len(shapes) == 4
-    assert all(len(shape) == 5 and shape[0] == 1 for shape in shapes)
+
+
+def test_progress_shows_what_the_clip_is_becoming(model: LoadedModel) -> None:
+    previews: list[np.ndarray] = []
+
+    def look(now: Progress) -> None:
+        if now.preview is not None:
+            previews.append(now.preview(4))
+
+    make(replace(REQUEST, output="a.webp", upscale_steps=0), model, progress=look)
+    side = previews[0].shape[1]
+    finished = read_clip("a.webp").frames[::2, :: 128 // side, :: 128 // side] / 255
+    assert len(previews) == 2
+    assert all(preview.shape == finished.shape for preview in previews)
+    # At the last step the prediction is the clip.
+    np.testing.assert_allclose(previews[-1], finished, atol=1 / 255)
+    assert np.abs(previews[0] - finished).max() > 2 / 255
+
+    previews.clear()
+    make(replace(REQUEST, output="b.webp"), model, progress=look)
+    assert len(previews) == 3  # the last is the base model's clip
+    np.testing.assert_allclose(previews[2], finished, atol=1 / 255)
 
 
 def test_a_clip_that_is_cancelled_in_the_first_stage_leaves_nothing(model: LoadedModel, folder: Path) -> None:

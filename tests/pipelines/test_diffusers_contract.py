@@ -126,7 +126,7 @@ def test_num_videos_per_prompt() -> None:
 
 @pytest.mark.slow
 def test_callbacks_are_given_what_they_may_ask_for(pipe: ClipPipeline) -> None:
-    assert pipe._callback_tensor_inputs == ["latents"]
+    assert pipe._callback_tensor_inputs == ["latents", "denoised"]
     seen: list[set[str]] = []
 
     def listen(given: ClipPipeline, _step: int, _t: object, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +139,8 @@ def test_callbacks_are_given_what_they_may_ask_for(pipe: ClipPipeline) -> None:
     assert np.array_equal(frames, make(pipe))
     make(pipe, callback_on_step_end=listen, callback_on_step_end_tensor_inputs=[])
     assert seen[2:] == [set()] * 2
+    make(pipe, callback_on_step_end=listen, callback_on_step_end_tensor_inputs=["denoised"])
+    assert seen[4:] == [{"denoised"}] * 2
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def test_upscaling_without_a_second_stage_is_refused_at_once() -> None:
         ({"num_inference_steps": 0}, "at least 1"),
         ({"generator": [torch.Generator()] * 2}, "2 generators for 1 clips"),
         ({"window_frames": 0}, "must be 1 or more"),
-        ({"callback_on_step_end_tensor_inputs": ("latents", "noise")}, "'noise' is not among 'latents'"),
+        ({"callback_on_step_end_tensor_inputs": ("latents", "noise")}, "'noise' is not among 'latents', 'denoised'"),
         ({"prompt_embeds": torch.zeros(2, 3, 384)}, "2 prompt_embeds for 1 clips"),
         ({"prompt_embeds": torch.zeros(1, 3, 4)}, r"reads \(clips, tokens, 384\)"),
     ],

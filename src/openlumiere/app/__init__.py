@@ -1,1 +1,1 @@
-"""The page, the API and the queue behind `lumiere serve`, its workers, and the MCP server."""
+"""The page, the API and the queue: `lumiere serve` and `lumiere worker`. Only the worker imports torch."""

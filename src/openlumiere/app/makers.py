@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from openlumiere.bundled import bundled_models, model_folder
+from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
-from openlumiere.files import one_line, read_json, remove_leftovers
+from openlumiere.files import one_line, remove_leftovers
 from openlumiere.generation import jobs
+from openlumiere.generation.abilities import Abilities, read_abilities
 from openlumiere.generation.models import DEFAULT_MODEL, LoadedModel, check_model, for_model
+from openlumiere.generation.plain import to_plain
 from openlumiere.generation.progress import Cancelled
 from openlumiere.generation.requests import Request
 
@@ -185,17 +187,12 @@ class LocalMaker:
 
     def frame_multiple(self, model: str) -> int:
         """Return a model's, see `Maker.frame_multiple`."""
-        folder = model_folder(model or self._model)
-        if folder is None:  # a hub's: it tells when it is loaded
-            return 1
-        config = read_json(folder / "unet" / "config.json")
-        levels = config.get("resampled_levels")
-        return int(2 ** (len(config["unet"]["down_block_types"]) - 1 if levels is None else len(levels)))
+        return read_abilities(model or self._model).frame_multiple
 
     def models(self) -> list[dict[str, Any]]:
         """Return what each model can do, see `Maker.models`."""
         names = [self._model, *(name for name in bundled_models() if name != self._model)]
-        return [{"id": name} for name in names]
+        return [{"id": name, **_told(read_abilities(name))} for name in names]
 
     def close(self) -> None:
         """Stop all clips, and wait for the step that is being done."""
@@ -278,6 +275,11 @@ def local_file(path: str, folder: Path) -> Path:
     if not path or not found.exists():
         raise LumiereError(f"there is no file {found}; give an absolute path, or the id of a clip")
     return found
+
+
+def _told(abilities: Abilities) -> dict[str, Any]:
+    """Abilities as plain JSON, without the model's name."""
+    return {name: value for name, value in to_plain(abilities).items() if name != "model"}
 
 
 def doing(now: Progress) -> str:

@@ -189,8 +189,10 @@ def _form(request: Request) -> Iterator[tuple[str, str]]:
         if value in (None, defaults[name]) or name in (*_FILES, "output"):
             continue
         match name:
-            case "styles" | "path":
-                yield ("style" if name == "styles" else name), json.dumps(dict(value) if name == "styles" else value)
+            case "styles":
+                yield "style", json.dumps(dict(value))
+            case "path":
+                yield name, " ".join(",".join(map(str, point)) for point in value)
             case "box":
                 yield name, box_text(value)
             case "to":

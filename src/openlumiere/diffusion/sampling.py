@@ -73,7 +73,8 @@ def denoise(
     known: KnownRegion | None = None,
     generator: torch.Generator | list[torch.Generator] | None = None,
     window_batch_size: int = 1,
-    on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    on_step: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor] | None = None,
+    wants_denoised: bool = False,
 ) -> torch.Tensor:
     """Denoise clips, (B, C, F, h, w), on the device that they are on.
 
@@ -84,18 +85,49 @@ def denoise(
         noise: of unit variance, that `known` is seen under.
         generator: for schedulers that add noise of their own.
         window_batch_size: windows denoised at once.
-        on_step: called with the step, its timestep and the latents after it; returns the latents to go on with.
+        on_step: called with the step, its timestep, the latents after it and, if `wants_denoised`, the clip that they
+            are on the way to, see `denoised_estimate`; returns the latents to go on with.
     """
     extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for i, t in enumerate(timesteps):
         scaled = scheduler.scale_model_input(latents, t)
         prediction = denoise_in_windows(denoisers_at(t), scaled, windows, batch_size=window_batch_size)
+        # Before the step, by which schedulers count where they are.
+        denoised = denoised_estimate(scheduler, prediction, latents, t) if wants_denoised else None
         latents = scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
         if known is not None:
             latents = known.impose(latents, noise, scheduler, timesteps[i + 1 : i + 2])
         if on_step is not None:
-            latents = on_step(i, t, latents)
+            latents = on_step(i, t, latents, denoised)
     return latents
+
+
+def denoised_estimate(
+    scheduler: Any, prediction: torch.Tensor, latents: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """Return the clip without noise that a network's prediction stands for, (B, C, F, h, w).
+
+    Args:
+        scheduler: any of diffusers' that can add noise; at the step of `timestep`. KDPM2's, which also looks between
+            timesteps, does not tell the noise there: every second estimate is then wrong.
+        prediction: of noise, velocity, flow or the clip itself, as the scheduler's `prediction_type` says; what follows
+            the channels of the clip, such as DeepFloyd IF's variance, is left out.
+        latents: the noisy clip before the step.
+    """
+    one, zero = latents.new_ones(1), latents.new_zeros(1)
+    at = timestep.reshape(1)
+    kept, sigma = scheduler.add_noise(one, zero, at), scheduler.add_noise(zero, one, at)
+    prediction = prediction[:, : latents.shape[1]]
+    match scheduler.config.prediction_type:
+        case "sample":
+            return prediction
+        case "flow_prediction":
+            return latents - sigma * prediction
+        case "v_prediction":  # which sees the clip at unit variance (Salimans and Ho 2022, appendix D)
+            scale = (kept**2 + sigma**2).sqrt()
+            return (kept / scale * latents - sigma * prediction) / scale
+        case _:
+            return (latents - sigma * prediction) / kept
 
 
 def start_from(

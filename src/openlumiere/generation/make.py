@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,8 +13,7 @@ import numpy as np
 import torch
 
 from openlumiere.errors import LumiereError
-from openlumiere.pipelines.generators import restarted
-from openlumiere.pipelines.inputs import lay_frames_over, paste_given
+from openlumiere.pipelines.inputs import lay_frames_over
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 from openlumiere.video import read_clip, write_clip
@@ -23,7 +23,7 @@ from .inputs import EditInputs, FrameSize, check_files, read_inputs
 from .jobs import wants_alpha
 from .models import LoadedModel, opaque_model
 from .options import sticker_words
-from .progress import Cancelled, Progress, Stage, Watch
+from .progress import Cancelled, Progress, Watch, evenly
 from .recipe import Recipe
 from .requests import ClipRequest, EditRequest, GenerateRequest, Request, UpscaleRequest, random_seed
 from .stickers import write_sticker
@@ -55,6 +55,7 @@ def make(
     cancelled: Callable[[], bool] | None = None,
     window_batch_size: int = 1,
     offload_frames: bool = False,
+    lossless: bool = False,
 ) -> Made:
     """Make the clip that a request asks for, and write it to the request's `output`.
 
@@ -66,6 +67,7 @@ def make(
         progress: told of each step.
         cancelled: asked before each step of a stage; True = stop.
         window_batch_size, offload_frames: as `LumierePipeline`'s.
+        lossless: as `write_clip`'s.
 
     Raises:
         LumiereError: a request that this model cannot fulfil, or files that cannot be read or written.
@@ -74,7 +76,7 @@ def make(
     if not request.output:
         raise LumiereError("say where the clip goes: the request's output is empty")
     check_files(request)
-    run = _Run(model, Watch(progress, cancelled), window_batch_size, offload_frames)
+    run = _Run(model, Watch(progress, cancelled), window_batch_size, offload_frames, lossless)
     if isinstance(request, UpscaleRequest):
         return run.upscale(request)
     if not isinstance(request, ClipRequest):
@@ -90,6 +92,7 @@ class _Run:
     watch: Watch
     window_batch_size: int
     offload_frames: bool
+    lossless: bool
 
     # ------------------------------------------------------------------------------------------ the second stage alone
 
@@ -116,7 +119,7 @@ class _Run:
         )
         frames = clip.frames if kept or not has_alpha else lay_frames_over(clip.frames, request.background)
         sharp = self._sample(
-            stage, "sharpen", frames, request.prompt,
+            {"sharpen": stage}, frames, request.prompt,
             negative_prompt=request.negative_prompt or None,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
@@ -138,15 +141,9 @@ class _Run:
         request = self._settled(request, pipe, stage)
         inputs, fps = self._inputs(request, pipe, stage)
         recipe = Recipe(request=request, model=self.model.identity, fps=fps)
-        generator, feather = _generator(request), getattr(request, "feather", 0)
-        task = None if inputs is None else inputs.task
-        frames = self._base_clip(pipe, request, inputs, generator, feather=feather if stage is None else 0)
-        if stage is not None:
-            frames = self._sharpened(stage, frames, recipe, generator)
-            if task is not None and task.mask is not None:
-                frames = paste_given(frames, task.video, task.mask, feather=feather, background=request.background)
-        if task is not None:
-            frames = task.finish(frames, background=request.background)
+        frames = self._clip(recipe, pipe, stage, inputs)
+        if inputs is not None:
+            frames = inputs.task.finish(frames, background=request.background)
         return self._write(frames, recipe)
 
     def _base_model(self, request: ClipRequest) -> LumierePipeline:
@@ -172,7 +169,7 @@ class _Run:
             transparent=transparent,
         )
         if isinstance(settled, GenerateRequest) and settled.num_frames is None:
-            settled = replace(settled, num_frames=_length(settled, pipe.unet.frame_multiple))
+            settled = replace(settled, num_frames=default_num_frames(settled, pipe.unet.frame_multiple))
         return settled
 
     def _inputs(
@@ -190,65 +187,79 @@ class _Run:
         task = inputs.task.filled_up(pipe.unet.frame_multiple, window or len(inputs.task.video))
         return replace(inputs, task=task), inputs.fps
 
-    def _base_clip(
-        self, pipe: LumierePipeline, request: ClipRequest, inputs: EditInputs | None, generator: torch.Generator,
-        *, feather: int,
-    ) -> np.ndarray:  # fmt: skip
+    def _clip(
+        self, recipe: Recipe, pipe: LumierePipeline, stage: _SecondStage, inputs: EditInputs | None
+    ) -> np.ndarray:
+        """The pipeline's clip, (frames, height, width, 3 or 4) in [0, 1]."""
+        request = recipe.request
+        assert isinstance(request, ClipRequest)
         if inputs is None:
             own = {"num_frames": getattr(request, "num_frames", NUM_FRAMES)}
         else:
-            own = {**inputs.call, **inputs.task.given, "feather": feather}
-        return self._sample(
-            pipe, "denoise", request.prompt,
-            negative_prompt=request.negative_prompt or None,
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            generator=generator,
-            upscale=False,
-            transparent=bool(request.transparent),
-            background=request.background,
-            layout=list(request.path) or None,
-            planner=request.planner,
-            loop=request.loop,
-            **own,
-        )  # fmt: skip
+            own = {**inputs.call, **inputs.task.given, "feather": getattr(request, "feather", 0)}
+        stages: dict[str, Any] = {"denoise": pipe} if stage is None else {"denoise": pipe, "sharpen": stage}
+        with self._base_clip_kept(recipe) as keep:
+            return self._sample(
+                stages, request.prompt,
+                negative_prompt=request.negative_prompt or None,
+                num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
+                generator=_generator(request),
+                upscale=stage is not None,
+                upscale_steps=None if stage is None else request.upscale_steps,
+                on_base_clips=keep,
+                transparent=bool(request.transparent),
+                background=request.background,
+                layout=list(request.path) or None,
+                planner=request.planner,
+                loop=request.loop,
+                **own,
+            )  # fmt: skip
 
-    def _sharpened(
-        self, stage: LumiereSuperResolutionPipeline, frames: np.ndarray, recipe: Recipe, generator: torch.Generator
-    ) -> np.ndarray:
-        """The second stage's clip. The base clip lies beside the output until it is done."""
+    @contextmanager
+    def _base_clip_kept(self, recipe: Recipe) -> Iterator[Callable[[np.ndarray], None]]:
+        """Give what writes the base clip beside the output, where it lies until the second stage is done.
+
+        If that ends early, the exception's note says how to go on from it.
+        """
         request = recipe.request
         assert isinstance(request, ClipRequest)
-        base = base_clip_path(request.output)
-        unsharp = replace(recipe, request=replace(request, upscale_steps=0, sticker=None))
-        self.watch.tell("write", 0, len(frames))
-        write_clip(frames, base, fps=recipe.fps, metadata=unsharp.metadata(), lossless=True)
+        base, is_written = base_clip_path(request.output), False
+
+        def keep(clips: np.ndarray) -> None:
+            nonlocal is_written
+            (frames,) = clips
+            self.watch.tell("write", 0, len(frames), preview=lambda count: frames[evenly(count, len(frames))])
+            unsharp = replace(recipe, request=replace(request, upscale_steps=0, sticker=None))
+            write_clip(frames, base, fps=recipe.fps, metadata=unsharp.metadata(), lossless=True)
+            is_written = True
+            self.watch.ask()
+            self.watch.tell("text", 0, 1)
+
         try:
-            sharp = self._sample(
-                stage, "sharpen", frames, request.prompt,
-                num_inference_steps=request.upscale_steps,
-                generator=restarted(generator),
-                loop=request.loop,
-            )  # fmt: skip
+            yield keep
         except BaseException as error:
-            if isinstance(error, Cancelled):
-                error.kept = base
-            again = shlex.join(["lumiere", "upscale", str(base), *_upscale_options(recipe, self.model.name)])
-            error.add_note(f"the base clip is kept in {base}; sharpen it with: {again}")
+            if is_written:
+                if isinstance(error, Cancelled):
+                    error.kept = base
+                again = shlex.join(["lumiere", "upscale", str(base), *_upscale_options(recipe, self.model.name)])
+                error.add_note(f"the base clip is kept in {base}; sharpen it with: {again}")
             raise
-        base.unlink()
-        return sharp
+        if is_written:
+            base.unlink()
 
     # ------------------------------------------------------------------------------------------ shared
 
-    def _sample(self, pipe: Any, stage: Stage, *inputs: Any, **options: Any) -> np.ndarray:
-        """One stage's clip, (frames, height, width, 3 or 4) in [0, 1]."""
-        with self.watch.sampling(pipe, stage) as after_step:
+    def _sample(self, stages: dict[str, Any], *inputs: Any, **options: Any) -> np.ndarray:
+        """The clip of the first of the pipelines, (frames, height, width, 3 or 4) in [0, 1]; it calls the others."""
+        pipe = next(iter(stages.values()))
+        with self.watch.sampling(**stages) as after_step:
             frames: np.ndarray = pipe(
                 *inputs,
                 window_batch_size=self.window_batch_size,
                 offload_frames=self.offload_frames,
                 callback_on_step_end=after_step,
+                callback_on_step_end_tensor_inputs=("latents", "denoised"),
                 **options,
             )[0][0]
         return frames
@@ -274,7 +285,7 @@ class _Run:
         self.watch.tell("write", 0, count)
         write_clip(
             frames, request.output, fps=recipe.fps, metadata=recipe.metadata(), min_side=_MIN_SIDE,
-            background=background,
+            lossless=self.lossless, background=background,
         )  # fmt: skip
         self.watch.tell("write", count, count)
         return Made(recipe)
@@ -300,8 +311,8 @@ def _upscale_options(recipe: Recipe, model: str) -> list[str]:
     return ["-o", request.output, "--model", model, *steps, *loop, *sticker_words(request.sticker)]
 
 
-def _length(request: GenerateRequest, multiple: int) -> int:
-    """Frames by default: no longer than a sticker may last, so that a loop stays whole."""
+def default_num_frames(request: GenerateRequest, multiple: int) -> int:
+    """Return how many frames a clip has by default: no more than a sticker may last, so that a loop stays whole."""
     seconds = None if request.sticker is None else target_for(request.sticker.target).max_seconds
     if seconds is None:
         return NUM_FRAMES if request.sticker is None else max(NUM_FRAMES // multiple, 1) * multiple

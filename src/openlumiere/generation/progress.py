@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from openlumiere.pipelines.clip_pipeline import ClipPipeline
@@ -25,14 +27,16 @@ class Progress:
             "write", or fit a "sticker". A clip of both stages tells "text" and "write" twice.
         step: steps of the stage that are done.
         total: steps that it takes; 0 = not known.
-        latents: the clip as the network sees it after the step, still noisy, (B, C, F, h, w).
+        preview: what the clip looks like by now: decodes so many of its frames, evenly taken, as (frames, height,
+            width, 3 or 4) in [0, 1]. Told after each step of "denoise", of the prediction, and of the base model's
+            finished clip.
         note: what a sticker was tried with.
     """
 
     stage: Stage
     step: int
     total: int
-    latents: torch.Tensor | None = None
+    preview: Callable[[int], np.ndarray] | None = None
     note: str = ""
 
 
@@ -72,23 +76,45 @@ class Watch:
             raise Cancelled
 
     @contextmanager
-    def sampling(self, pipe: ClipPipeline, stage: Stage) -> Iterator[Callable[..., dict[str, Any]]]:
-        """Tell of each step that `pipe` samples, and ask at each but the last; gives its ``callback_on_step_end``."""
+    def sampling(self, **pipes: ClipPipeline) -> Iterator[Callable[..., dict[str, Any]]]:
+        """Tell of each step that pipelines sample, and ask at each but the last; gives their ``callback_on_step_end``.
+
+        Args:
+            pipes: by the stage that each is: ``denoise``, ``sharpen``.
+        """
         self.ask()
         self.tell("text", 0, 1)
+        hooks: dict[str, Any] = {}
 
-        def begin(*_: object) -> None:
-            hook.remove()  # text is encoded by the time that the network is first called
-            self.tell(stage, 0, pipe.num_timesteps)
+        def begin(stage: Stage, *_: object) -> None:
+            hooks[stage].remove()  # text is encoded by the time that the network is first called
+            self.tell(stage, 0, pipes[stage].num_timesteps)
 
-        def after(_pipe: object, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-            self.tell(stage, step + 1, pipe.num_timesteps, latents=tensors["latents"])
+        def after(pipe: ClipPipeline, step: int, _timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            stage: Any = next(name for name, each in pipes.items() if each is pipe)
+            # The second stage's predictions are what it adds to the base clip, which has been told.
+            preview = partial(_decoded, pipe, tensors["denoised"]) if stage == "denoise" else None
+            self.tell(stage, step + 1, pipe.num_timesteps, preview=preview)
             if step + 1 < pipe.num_timesteps:
                 self.ask()
             return tensors
 
-        hook = pipe.unet.register_forward_pre_hook(begin)
+        stage: Any
+        for stage, pipe in pipes.items():
+            hooks[stage] = pipe.unet.register_forward_pre_hook(partial(begin, stage))
         try:
             yield after
         finally:
-            hook.remove()
+            for hook in hooks.values():
+                hook.remove()
+
+
+def _decoded(pipe: ClipPipeline, denoised: torch.Tensor, count: int) -> np.ndarray:
+    frames: np.ndarray = pipe.decode_clips(denoised[:1, :, evenly(count, denoised.shape[2])])[0]
+    return frames
+
+
+def evenly(count: int, frames: int) -> list[int]:
+    """Return the indices of `count` frames, or all if there are fewer, evenly taken."""
+    count = min(count, frames)
+    return [i * frames // count for i in range(count)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import diffusers
 import numpy as np
@@ -56,7 +56,7 @@ class LumierePipelineOutput(BaseOutput):
 class ClipPipeline(PromptMixin, DiffusionPipeline):
     """Base of the pipelines on clips; their constructors register the modules and options that are used here."""
 
-    _callback_tensor_inputs: ClassVar = ["latents"]
+    _callback_tensor_inputs: ClassVar = ["latents", "denoised"]
 
     vae: Any = None  # of latent families
     _vae_codec: VAECodec | None = None
@@ -187,9 +187,10 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
                 for net, device in zip(nets, on, strict=True)
             ]
 
-        def on_step(i: int, t: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        def on_step(i: int, t: torch.Tensor, latents: torch.Tensor, denoised: torch.Tensor | None) -> torch.Tensor:
             if callback is not None:
-                tensors = dict.fromkeys(callback_tensor_inputs, latents)  # latents are all that may be asked for
+                every = {"latents": latents, "denoised": denoised}
+                tensors = {name: every[name] for name in callback_tensor_inputs}
                 latents = (callback(self, i, t, tensors) or {}).get("latents", latents)
             bar.update()
             return latents
@@ -198,6 +199,7 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
             return denoise(
                 denoisers_at, self.scheduler, latents, timesteps, windows, noise=noise, known=known,
                 generator=generator, window_batch_size=window_batch_size, on_step=on_step,
+                wants_denoised=callback is not None and "denoised" in callback_tensor_inputs,
             )  # fmt: skip
 
     @property
@@ -226,6 +228,14 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         Models with alpha take (B, 4, F, H, W), premultiplied; three channels are taken for opaque clips.
         """
         return self.codec.encode(clips)
+
+    @torch.no_grad()
+    def decode_clips(self, latents: torch.Tensor, output_type: Literal["np", "pt", "pil"] = "np") -> Any:
+        """Decode clips as the network sees them, (B, C, F, h, w), to those of `LumierePipelineOutput`.
+
+        For previews: a callback that asks for "denoised" is given such clips, and any of their frames will do.
+        """
+        return self._to_user(self.codec.decode(latents.to(self.unet.dtype)), output_type)
 
     @property
     def condition_channels(self) -> int:

@@ -152,6 +152,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         planner: bool = True,
         feather: int = 0,
         upscale: bool | None = None,
+        upscale_steps: int | None = None,
+        on_base_clips: Callable[[np.ndarray], None] | None = None,
         loop: bool = False,
         window_frames: int | None = None,
         window_overlap: int | None = None,
@@ -198,6 +200,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
                 so that no two seeds are alike. With a `video` it is asked only for what way points leave open. False =
                 the paper's model.
             upscale: run the second stage too; None = where there is one, and `output_type` is not "latent".
+            upscale_steps: of the second stage, which then must run; its own when None.
+            on_base_clips: given the base model's clips, (B, F, H, W, 3 or 4) in [0, 1], before the second stage runs.
             loop: make the clip's end flow into its start; a path that leads anywhere leads back again.
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
                 many, merged at each step (temporal MultiDiffusion); the model's own, and half a window, when None.
@@ -210,7 +214,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             output_type: see `LumierePipelineOutput`.
             callback_on_step_end: called as diffusers' pipelines do, ``(pipe, step, timestep, {"latents": ...})``, in
                 both stages.
-            callback_on_step_end_tensor_inputs: what it is given; "latents" is all that there is.
+            callback_on_step_end_tensor_inputs: what it is given: "latents", still noisy, and "denoised", what they are
+                on the way to.
 
         Raises:
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
@@ -227,7 +232,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         self._check_call(output_type, callback_on_step_end_tensor_inputs, generator, num_clips=clips)
         self._check(num_videos_per_prompt, strength, transparent=transparent)
         ground = rgb(background)
-        stage = self._second_stage(upscale, output_type)
+        stage = self._second_stage(upscale, upscale_steps, output_type)
         windows = self._windows(num_frames, window_frames, window_overlap, loop=loop)
         shape = (clips, *self._sample_shape(num_frames, height, width))
         device = self._execution_device
@@ -274,11 +279,14 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
         frames = None
         if stage is not None:
+            if on_base_clips is not None:
+                on_base_clips(self._to_user(pixels, "np"))
             self.maybe_free_model_hooks()  # so that two networks are never on the device at once
             frames = stage(
                 self._to_user(pixels, "pt"),
                 None if prompts is None else [each for each in prompts for _ in range(num_videos_per_prompt)],
                 prompt_embeds=None if embeds is None else text.hidden_states[:clips],
+                num_inference_steps=upscale_steps,
                 generator=restarted(generator),
                 loop=loop,
                 offload_frames=offload_frames,
@@ -314,8 +322,11 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         if transparent and not self.has_alpha:
             raise LumiereError("this model makes opaque clips: leave transparent out, or choose a model with alpha")
 
-    def _second_stage(self, upscale: bool | None, output_type: str) -> LumiereSuperResolutionPipeline | None:
+    def _second_stage(
+        self, upscale: bool | None, steps: int | None, output_type: str
+    ) -> LumiereSuperResolutionPipeline | None:
         """Return the second stage if this call runs it."""
+        upscale = True if steps is not None and upscale is None else upscale
         if upscale and output_type == "latent":
             raise LumiereError("output_type 'latent' is the base model's: leave upscale out")
         if upscale and self.super_resolution is None:

@@ -7,30 +7,25 @@ cookies, the token alone counts. Neither addresses nor visits are logged.
 
 from __future__ import annotations
 
-import errno
 import hmac
-import socket
-import sys
-from collections.abc import Awaitable, Callable
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-import uvicorn
 from fastapi import Cookie, Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
+from openlumiere import web
 from openlumiere.errors import LumiereError
 
 from .answers import Answers, Rater, Showing, Turk, digest, questions_left
 from .pairs import QUESTIONS, Study
 
 _PAGE = Path(__file__).parent / "page"
-_STATIC = {"style.css": "text/css", "rate.js": "text/javascript", "join.js": "text/javascript"}
 _COOKIE = "lumiere-study"
 Secret = Annotated[str, Cookie(alias=_COOKIE, max_length=100)]
 _LARGEST_BODY = 4096  # bytes: an answer has about 200
@@ -38,11 +33,9 @@ _SECONDS_A_QUESTION = 20  # to look and choose, for the time that the first page
 _TURK_HOST = "mturk.com"
 _PREVIEW = "ASSIGNMENT_ID_NOT_AVAILABLE"  # Mechanical Turk's word for a worker who only looks
 _HEADERS = {
+    **web.HEADERS,
     "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; base-uri 'none'; "
     f"form-action 'self' https://*.{_TURK_HOST}; frame-ancestors 'self' https://*.{_TURK_HOST}",
-    "Referrer-Policy": "no-referrer",  # addresses hold tokens
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex",
 }
 
 
@@ -60,13 +53,7 @@ def create_app(study: Study, answers: Answers) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     clips = {name for pair in (*study.pairs, *study.checks) for name in (pair.ours, pair.other)}
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = _refuse_large(request) or await call_next(request)
-        response.headers.update(_HEADERS)
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
+    app.add_middleware(web.Guard, headers=_HEADERS, largest_body=_LARGEST_BODY)
     @app.exception_handler(LumiereError)
     def explain(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(error)}, status_code=400)
@@ -144,9 +131,10 @@ def create_app(study: Study, answers: Answers) -> FastAPI:
 
     @app.get("/page/{name}")
     def static(name: str) -> Response:
-        if name not in _STATIC:
+        file = None if name.endswith(".html") else web.page_file(_PAGE, name)  # those are forms to be filled in
+        if file is None:
             raise HTTPException(404, "There is no such file.")
-        return FileResponse(_PAGE / name, media_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
+        return file
 
     return app
 
@@ -194,18 +182,6 @@ def _turk(values: Any, names: dict[str, str] = _QUERY) -> Turk | None:
     return Turk(**{**found, "submit_to": f"https://{host}/mturk/externalSubmit"})
 
 
-def _refuse_large(request: Request) -> Response | None:
-    """The server reads no more than a body says it has, so that what it says can be believed."""
-    if request.method in ("GET", "HEAD"):
-        return None
-    length = request.headers.get("content-length", "")
-    if not length.isdigit():
-        return JSONResponse({"detail": "say how long the body is"}, status_code=411)
-    if int(length) > _LARGEST_BODY:
-        return JSONResponse({"detail": f"at most {_LARGEST_BODY} bytes"}, status_code=413)
-    return None
-
-
 def _html(page: str, status: int = 200, **values: object) -> HTMLResponse:
     """A page with its ``$words`` filled in; all but ready-made fields are escaped."""
     text = (_PAGE / page).read_text(encoding="utf-8")
@@ -215,29 +191,6 @@ def _html(page: str, status: int = 200, **values: object) -> HTMLResponse:
 
 def _message(study: Study, text: str, *, status: int) -> HTMLResponse:
     return _html("message.html", status, title=study.title, text=f"{text[:1].upper()}{text[1:]}")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for any free one.
-
-    Raises:
-        LumiereError: it is taken, or not to be had.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind, protocol)
-        if sys.platform != "win32":  # a server that is started again need not wait for old connections to time out
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
-        taken.listen(128)  # who comes before the server is up waits for it
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise LumiereError(f"port {port} is taken; stop what uses it, or choose another with --port") from error
-        reason = error.strerror or error
-        raise LumiereError(
-            f"cannot listen on {host}, port {port} ({reason}); choose another --host or --port"
-        ) from error
-    return taken
 
 
 def serve(study: Study, *, host: str = "127.0.0.1", port: int = 8000, max_raters: int = 5000) -> None:
@@ -252,8 +205,6 @@ def serve(study: Study, *, host: str = "127.0.0.1", port: int = 8000, max_raters
         LumiereError: the port is taken, or the file of answers is another study's.
     """
     app = create_app(study, Answers(study, max_raters=max_raters))
-    taken = listen(host, port)
-    name = f"[{host}]" if ":" in host else host
-    print(f"raters open http://{name}:{taken.getsockname()[1]}/  (Ctrl-C ends)", flush=True)
-    # No access log: it would hold addresses, and with them tokens.
-    uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)).run([taken])
+    taken = web.listen(host, port)
+    print(f"raters open {web.address_of(host, taken)}  (Ctrl-C ends)", flush=True)
+    web.run_server(app, taken)

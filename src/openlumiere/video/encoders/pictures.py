@@ -16,19 +16,20 @@ from .timing import delays
 
 def write_webp(
     pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str,
-    *, lossless: bool, quality: int = 90, alpha_quality: int = 100,
+    *, lossless: bool, quality: int = 90, alpha_quality: int = 100, method: int = 4,
 ) -> None:  # fmt: skip
     """Write WebP, with alpha where the frames have it.
 
     Args:
-        quality, alpha_quality: 0 to 100, where not lossless.
+        quality, alpha_quality: 0 to 100, where not lossless; there quality is effort: 0 is the quickest.
+        method: 0 is the quickest, 6 the smallest file.
     """
     if pixels.shape[-1] == 4 and not lossless:
         pixels = bleed(pixels)
     images = [Image.fromarray(frame) for frame in pixels]
     images[0].save(
         file, "WEBP", save_all=True, append_images=images[1:], duration=delays(len(pixels), fps, 1000), loop=0,
-        lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=4, **picture_options("WEBP", note),
+        lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=method, **picture_options("WEBP", note),
     )  # fmt: skip
 
 

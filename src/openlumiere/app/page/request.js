@@ -1,0 +1,48 @@
+/** Requests as the server tells them (plain JSON), and as it is asked (the fields of a form). */
+
+import * as api from "./api.js";
+
+const OTHERWISE = new Set(["source", "mask", "last", "output"]);  // files go by themselves
+const TEXTS = {
+  box: (box) => ["box", box.join(",")],
+  to: (to) => ["to", to.join(":")],
+  path: (path) => ["path", path.map((point) => point.join(",")).join(" ")],
+  styles: (styles) => ["style", JSON.stringify(Object.fromEntries(styles))],
+};
+const DEFAULTS = { planner: true, background: "white", fit: "crop", feather: 0, outline: 0, outline_colour: "white" };
+
+/** What the server is sent for a request. `files`: `{input_reference, last_frame, mask}`, each a File or a video's id. */
+export function formOf(request, files = {}, more = {}) {
+  const { sticker, ...plain } = request;
+  const every = { ...plain, ...(sticker ? { ...sticker, target: undefined, sticker: sticker.target } : {}), ...more };
+  const form = new FormData();
+  for (const [key, value] of Object.entries(every)) {
+    if (value === undefined || value === null || value === "" || OTHERWISE.has(key) || value === DEFAULTS[key]) continue;
+    if (Array.isArray(value) && !value.length) continue;
+    const [name, text] = TEXTS[key]?.(value) ?? [key, String(value)];
+    form.set(name, text);
+  }
+  for (const [name, file] of Object.entries(files)) {
+    if (file instanceof Blob) form.set(name, file, file.name ?? `${name}.png`);
+    else if (file) form.set(name, file);
+  }
+  return form;
+}
+
+const FILES = { source: "input_reference", mask: "mask", last: "last_frame" };
+
+/** The files that a video was made from, as `formOf` takes them. */
+export async function filesOf(video) {
+  const names = Object.keys(FILES).filter((name) => video.request[name]);
+  const found = await Promise.all(names.map(async (name) => {
+    const { blob } = await api.download(api.sourceOf(video.id, name === "source" ? undefined : name));
+    return [FILES[name], new File([blob], video.request[name].split("/").at(-1), { type: blob.type })];
+  }));
+  return Object.fromEntries(found);
+}
+
+/** Make a video once more; `seed` null asks for another one. */
+export async function again(video, { seed } = {}) {
+  const request = { ...video.request, ...(seed === undefined ? {} : { seed }) };
+  return api.create(formOf(request, await filesOf(video), { model: video.model }));
+}
