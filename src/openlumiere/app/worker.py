@@ -82,7 +82,8 @@ class _Worker:
 
     def run(self, model: str | None) -> None:
         """Take jobs until told to stop."""
-        self._queue.release(self.id)  # what this slot's last process had begun
+        self._maker.remove_leftovers(self.id)  # of this slot's last process
+        self._queue.release(self.id)
         beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         calling = threading.Thread(target=self._call, name="webhooks", daemon=True)
         beating.start()
@@ -119,6 +120,7 @@ class _Worker:
             for gone in self._store.vanished(self._settings.vanished_seconds):
                 if gone != self.id:
                     _LOG.warning("%s vanished; its jobs wait again", gone)
+                    self._maker.remove_leftovers(gone)
                     self._store.release_worker(gone)
                     take_over(gone)
                     self._store.dismiss(gone)
