@@ -233,6 +233,11 @@ class Store:
         with self._engine.connect() as connection:
             return {row.status: row.number for row in connection.execute(counted)}
 
+    def usual_seconds(self) -> float:
+        """Return how long the last jobs took to make, in the mean; a guess as long as none was finished."""
+        with self._engine.connect() as connection:
+            return _usual_seconds(connection)
+
     def request_cancel(self, id: str) -> None:
         """Cancel a job that waits; ask the worker of one under way to stop."""
         with writing(self._engine) as connection:

@@ -94,14 +94,16 @@ class Uploads:
         metadata: dict[str, Any] = found["metadata"]
         return metadata
 
-    async def run(self, task: str, name: str, folder: Path, **arguments: Any) -> dict[str, Any]:
+    async def run(
+        self, task: str, name: str, folder: Path, limits: ProcessLimits | None = None, **arguments: Any
+    ) -> dict[str, Any]:
         """Run a limited process when it is its turn; see `limited.run_limited`."""
         if self._waiting >= _MOST_WAITING:
             raise Busy("too many files are being read; try again in a few seconds")
         self._waiting += 1
         try:
             async with self._turns:
-                return await run_limited(task, name, folder, self._process, **arguments)
+                return await run_limited(task, name, folder, limits or self._process, **arguments)
         finally:
             self._waiting -= 1
 
