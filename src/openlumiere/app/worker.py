@@ -35,7 +35,8 @@ from .webhooks import Webhooks
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CHORES_SECONDS = 1.0  # between two rounds of chores
-_UNQUEUED_SECONDS = 30.0  # a job that is not in the queue so long after it was kept has lost its server
+_REPAIR_SECONDS = 10.0  # between two looks for jobs that are not in the queue
+_UNQUEUED_SECONDS = 30.0  # a job that is not in it so long after it was kept has lost its server
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,6 +80,7 @@ class _Worker:
         )
         self._webhooks = Webhooks(settings)
         self._ended = threading.Event()
+        self._repaired_at = 0.0
 
     def run(self, model: str | None) -> None:
         """Take jobs until told to stop."""
@@ -124,7 +126,9 @@ class _Worker:
                     self._store.release_worker(gone)
                     take_over(gone)
                     self._store.dismiss(gone)
-            self._queue.repair(older_than=time.time() - _UNQUEUED_SECONDS)
+            if time.monotonic() - self._repaired_at > _REPAIR_SECONDS:
+                self._queue.repair(older_than=time.time() - _UNQUEUED_SECONDS)
+                self._repaired_at = time.monotonic()
             for job in self._store.purge(undo_seconds=self._settings.undo_seconds):
                 self._results.remove(job)
                 self._queue.forget(job)
