@@ -39,10 +39,20 @@ export async function openFrames(source, { fps = 0, frames = 0, mp4 = "", signal
   return new Frames({ width: picture.width, height: picture.height, seconds: [1], transparent: showsThrough(bytes, type), decode: async () => picture, release() {} });
 }
 
-/** Whether a file may have alpha: WebP says so in its header (RFC 9649, 2.7), of others the kind does. */
+/** Whether a file may have alpha: WebP says so in its header (RFC 9649, 2.7.1), of others the kind does. */
 function showsThrough(bytes, type) {
   if (type !== "image/webp") return type !== "image/jpeg";
   return text(bytes, 12, 16) !== "VP8 " && (text(bytes, 12, 16) === "VP8L" || (bytes[20] & 0x10) > 0);
+}
+
+/** Whether a picture lets what is under it be seen. Animated WebP has alpha also to leave pixels as they were. */
+export function seesThrough(picture) {
+  const scale = Math.min(256 / Math.max(picture.width, picture.height), 1);
+  const canvas = new OffscreenCanvas(Math.ceil(picture.width * scale), Math.ceil(picture.height * scale));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const { data } = context.getImageData(0, 0, Math.floor(picture.width * scale), Math.floor(picture.height * scale));
+  return data.some((value, i) => i % 4 === 3 && value < 255);
 }
 
 /** The frames of a clip that the caller has as pictures, one a frame. */
