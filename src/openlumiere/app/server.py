@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -105,7 +106,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def serve(
-    settings: Settings, *, workers: int = 1, device: str = "auto", dtype: str = "auto", log_level: str = "INFO"
+    settings: Settings,
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    dtype: str = "auto",
+    log_level: str = "INFO",
+    open_browser: bool = False,
 ) -> None:
     """Serve until interrupted, with workers as child processes.
 
@@ -113,6 +120,7 @@ def serve(
         workers: 0 = they are started elsewhere, by `lumiere worker`.
         device, dtype: of their models, as `load_pipeline`'s.
         log_level: of the workers' logs.
+        open_browser: show the page in the user's browser.
 
     Raises:
         LumiereError: the port is taken, the data folder can't be used, or keys are needed and there are none.
@@ -124,7 +132,10 @@ def serve(
         )
     app = create_app(settings)
     taken = web.listen(settings.host, settings.port)
-    print(f"open {web.address_of(settings.host, taken)}  (Ctrl-C ends)", flush=True)
+    address = web.address_of(settings.host, taken)
+    print(f"open {address}  (Ctrl-C ends)", flush=True)
+    if open_browser:
+        webbrowser.open(address)  # who comes before the server is up waits for it
     supervisor = Supervisor(settings, count=workers, device=device, dtype=dtype, log_level=log_level)
     supervisor.start()
     try:
