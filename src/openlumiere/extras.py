@@ -29,6 +29,7 @@ MODULES = {
     "dbos": Extra("app", "dbos"),
     "fsspec": Extra("app", "fsspec"),
     "httpx": Extra("app", "httpx"),
+    "mcp": Extra("app", "mcp"),
     "prometheus_client": Extra("app", "prometheus-client"),
     "psycopg": Extra("app", "psycopg"),
     "python_multipart": Extra("app", "python-multipart"),

@@ -31,7 +31,7 @@ _MAX_FPS = 90  # of WebP, which clips are kept as
 _PART = 64 * 1024  # bytes of a field that is no file
 _NESTED = re.compile(r"(\w+)\[(\w*)\]")
 # Fields of a request that the API calls otherwise.
-_NAMES = {"styles": "style", "last": "last_frame"}
+_NAMES = {"styles": "style", "last": "last_frame", "source": "input_reference"}
 _STICKER = ("crop", "outline", "outline_colour", "speed_up")
 _ON_CLIPS = ("inpaint", "outpaint", "restyle", "extend", "interpolate", "upscale")
 
@@ -143,8 +143,18 @@ def build_request(
 
     Raises:
         ApiError: a field that the task does not know, or a value that it cannot have.
-        LumiereError: values that do not fit each other.
     """
+    try:
+        return _build(task, given, files, abilities, limits)
+    except LumiereError as error:
+        found = re.match(r"(?:\w+: )?(\w+)", str(error))
+        param = found[1] if found and found[1] in CreateVideo.model_fields else None
+        raise ApiError(400, one_line(error), param=param) from error
+
+
+def _build(
+    task: str, given: CreateVideo, files: dict[str, Taken], abilities: Abilities, limits: RequestLimits
+) -> Request:
     kind = TASKS[task]
     known = {field.name for field in fields(kind)}
     data = _values(given) | {name: taken.path.name for name, taken in files.items()}
@@ -189,7 +199,7 @@ def _values(given: CreateVideo) -> dict[str, Any]:
         data["path"] = parse_way_points(given.path) if isinstance(given.path, str) else given.path
     if given.style is not None or given.lora is not None:
         if given.style is not None and given.lora is not None:
-            raise ApiError(400, "style and lora are the same; give one of them", param="lora")
+            raise ApiError(400, "lora: that is the same as style; give one of them", param="lora")
         data["styles"] = _styles("style", given.style) if given.lora is None else _styles("lora", given.lora)
     return {name: value for name, value in data.items() if value is not None and value != ""}
 

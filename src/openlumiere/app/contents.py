@@ -35,7 +35,9 @@ _making: dict[tuple[str, str], asyncio.Lock] = {}  # one conversion of a file at
 
 Format = Literal["mp4", "webp", "gif", "apng", "webm", "mov", "png"]
 Variant = Literal["video", "thumbnail", "spritesheet"]
-_ANY_FILE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+_ANY_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.get("/v1/videos/{id}/content", response_class=FileResponse, responses=_ANY_FILE)

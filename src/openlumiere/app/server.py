@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import webbrowser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -41,7 +44,10 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         LumiereError: the database or the results cannot be used.
     """
-    app = FastAPI(title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        lifespan=_until_stopped,
+    )  # fmt: skip
     store = Store(settings.store_url, webhooks=settings.webhooks)
     parts = app.state.context = Context(
         settings=settings,
@@ -75,6 +81,13 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def _until_stopped(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.context.uploads.close()
+    app.state.context.queue.close()
+
+
 def _refuse(status: int, message: str) -> Response:
     return error_response(status, message)
 
@@ -93,7 +106,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def serve(
-    settings: Settings, *, workers: int = 1, device: str = "auto", dtype: str = "auto", log_level: str = "INFO"
+    settings: Settings,
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    dtype: str = "auto",
+    log_level: str = "INFO",
+    open_browser: bool = False,
 ) -> None:
     """Serve until interrupted, with workers as child processes.
 
@@ -101,6 +120,7 @@ def serve(
         workers: 0 = they are started elsewhere, by `lumiere worker`.
         device, dtype: of their models, as `load_pipeline`'s.
         log_level: of the workers' logs.
+        open_browser: show the page in the user's browser.
 
     Raises:
         LumiereError: the port is taken, the data folder can't be used, or keys are needed and there are none.
@@ -112,11 +132,13 @@ def serve(
         )
     app = create_app(settings)
     taken = web.listen(settings.host, settings.port)
-    print(f"open {web.address_of(settings.host, taken)}  (Ctrl-C ends)", flush=True)
+    address = web.address_of(settings.host, taken)
+    print(f"open {address}  (Ctrl-C ends)", flush=True)
+    if open_browser:
+        webbrowser.open(address)  # who comes before the server is up waits for it
     supervisor = Supervisor(settings, count=workers, device=device, dtype=dtype, log_level=log_level)
     supervisor.start()
     try:
         web.run_server(app, taken)
     finally:
         supervisor.stop()
-        app.state.context.queue.close()

@@ -311,10 +311,12 @@ class Store:
             )  # fmt: skip
 
     def is_held(self, id: str, attempt: int) -> bool:
-        """Return whether a job is still the attempt's, and is to go on."""
-        held = sa.select(sa.func.count()).where(jobs.c.id == id, _held(attempt), ~jobs.c.cancel_requested)
-        with self._engine.connect() as connection:
-            return bool(connection.scalar(held))
+        """Return whether a job is still the attempt's."""
+        return self._is(id, _held(attempt))
+
+    def goes_on(self, id: str, attempt: int) -> bool:
+        """Return whether a job is still the attempt's, and is not to stop."""
+        return self._is(id, _held(attempt) & ~jobs.c.cancel_requested)
 
     def finish(
         self,
@@ -464,6 +466,10 @@ class Store:
         times = [*connection.scalars(today)]
         if len(times) == limits.max_jobs_per_day:
             raise QuotaReached(f"{len(times)} jobs in 24 hours are your quota", times[-1] - since)
+
+    def _is(self, id: str, condition: Any) -> bool:
+        with self._engine.connect() as connection:
+            return bool(connection.scalar(sa.select(sa.func.count()).where(jobs.c.id == id, condition)))
 
     def _cancel(self, connection: sa.Connection, id: str) -> None:
         row = self._lock(connection, id)

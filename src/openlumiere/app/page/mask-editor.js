@@ -5,7 +5,8 @@
 //   await editor.toBlobs()   a PNG for each frame, or null
 //   editor.empty, .coverage, .tool ("brush", "eraser", "box"), .size (pixels of the source), .box, .frame
 //   editor.undo(), .redo(), .clear(), .invert(), .loadMask(blob)
-//   event "change"; attributes src, hint (what the empty page says), stage-height as custom property --stage-height
+//   event "change"; attributes src, hint (what an empty mask says), still (only a clip's first frame is painted on);
+//   custom property --stage-height
 
 import { clamp, h, icon, iconButton, shadow, sheet } from "./elements.js";
 import { framesOf, openFrames } from "./frames.js";
@@ -178,9 +179,9 @@ class MaskEditor extends HTMLElement {
       if (load !== this.#loads) return frames.close();
       this.#frames = frames;
       this.#fps = frames.count / frames.duration;
-      this.#mask ??= new Mask(frames.width, frames.height, frames.count);
+      this.#mask ??= new Mask(frames.width, frames.height, this.hasAttribute("still") ? 1 : frames.count);
       this.stage.style.setProperty("--ratio", frames.width / frames.height);
-      this.strip.frames = frames.count > 1 ? frames : null;
+      this.strip.frames = this.#mask.count > 1 ? frames : null;
       this.view.colour = unlike(await frames.at(this.#mask.frame));
       this.#fit();
       this.#changed();
