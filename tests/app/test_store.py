@@ -123,7 +123,9 @@ def test_who_lost_a_job_to_another_writes_nothing(store: Store) -> None:
     told: dict[str, Any] = {"stage": "denoise", "step": 1, "total_steps": 2, "seconds_left": None, "preview": 0}
     assert not store.tell(id, progress=9, **told, attempt=1)
     assert not store.is_held(id, 1)
+    assert not store.goes_on(id, 1)
     assert store.is_held(id, 2)
+    assert store.goes_on(id, 2)
     assert not store.finish(id, **DONE, attempt=1)
     assert not store.fail(id, "bad", "bad", attempt=1)
     assert not store.give_back(id, 1)
@@ -154,7 +156,8 @@ def test_cancelling(store: Store) -> None:
     ]  # fmt: skip
     assert store.cancel_requested(running)
     assert not store.cancel_requested(done)
-    assert not store.is_held(running, 1)
+    assert store.is_held(running, 1)
+    assert not store.goes_on(running, 1)
     assert store.start(running, "other", max_attempts=3) is None  # its worker died before it stopped
     assert store.get(running).status == "cancelled"  # type: ignore[union-attr]
     assert store.cancel_requested("video_unknown")
@@ -247,6 +250,33 @@ def test_workers_are_known_by_their_heartbeats(store: Store) -> None:
     store.dismiss("a")
     assert [row.id for row in store.workers()] == ["b"]
     store.dismiss("a")
+    assert store.vanished(60) == []
+    assert store.vanished(-60) == ["b"]
+
+
+def test_who_holds_jobs_and_vanishes_leaves_them_to_others(store: Store) -> None:
+    lost, kept = add(store).id, add(store).id
+    started(store, lost, "a")
+    started(store, kept, "b")
+    assert store.release_worker("a") == [lost]
+    assert not store.is_held(lost, 1)
+    assert store.is_held(kept, 1)
+    again = started(store, lost, "b")
+    assert again.attempts == 2
+
+
+def test_jobs_that_do_not_fit_together_wait(store: Store) -> None:
+    for id in "abc":
+        store.heartbeat(id, model=None, state="working")
+    assert store.take_memory("a", "gpu", 6, 10)
+    assert not store.take_memory("b", "gpu", 6, 10)
+    assert store.take_memory("b", "other", 6, 10)
+    assert store.take_memory("c", "gpu", 4, 10)
+    store.heartbeat("a", model="emoji", state="idle")
+    assert store.take_memory("b", "gpu", 6, 10)
+    store.heartbeat("b", model="emoji", state="idle")
+    store.heartbeat("c", model="emoji", state="idle")
+    assert store.take_memory("a", "gpu", 99, 10)  # alone it need not wait
 
 
 def _hammer(url: str, prompt: str, results: Any) -> None:

@@ -58,7 +58,7 @@ def test_what_a_model_cannot_do_is_refused_in_one_line() -> None:
     for request, line in (
         (AnimateRequest(source="a.png"), "m cannot animate; choose one of generate"),
         (GenerateRequest(prompt="x", transparent=True), "transparent: m makes opaque clips; leave it out"),
-        (GenerateRequest(prompt="x", styles=(("/etc", 1.0),)), "style '/etc': m has none of that name; choose one of flat"),
+        (GenerateRequest(prompt="x", styles=(("/", 1.0),)), "style '/': m has none of that name; choose one of flat"),
         (GenerateRequest(prompt="x", path=((0.1, 0.5),)), "path: m is not told where its subject goes; leave it out"),
         (GenerateRequest(prompt="x", upscale_steps=2), "upscale_steps: m has no second stage; leave it out"),
         (GenerateRequest(prompt="x", num_frames=18), "num_frames 18: choose a multiple of 4, such as 16"),

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 
 import tiny
@@ -191,6 +194,16 @@ def test_two_styles_mix(model: Path, lora: Path, full: Path) -> None:
             if name in style
         ]
         torch.testing.assert_close(value, before[name] + sum(moves, torch.zeros_like(value)))
+
+
+def test_every_layer_that_a_lora_holds_is_read(tmp_path: Path) -> None:
+    """diffusers writes q_proj, k_proj and v_proj, which pool the text, under names that it does not find again."""
+    spatial, trained = tiny.unet("bundled"), tiny.unet("bundled")
+    layers = [f"add_embedding.pool.{name}_proj" for name in "qkv"] + ["time_embedding.linear_1"]
+    trained.add_adapter(LoraConfig(r=2, target_modules=layers, init_lora_weights=False))
+    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(trained))
+    StableDiffusionLoraLoaderMixin.save_lora_weights(tmp_path, unet_lora_layers=weights)
+    assert set(read_style(tmp_path, spatial)) == {f"{layer}.weight" for layer in layers}
 
 
 def test_a_lora_loads_anywhere(pictures: Path, tmp_path: Path) -> None:

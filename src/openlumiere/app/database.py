@@ -66,7 +66,9 @@ workers = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("model", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),  # by the database's clock
+    sa.Column("place", sa.Text, nullable=False, default=""),  # the device that it shares with others
+    sa.Column("memory", sa.BigInteger, nullable=False, default=0),  # bytes of the device that it may take
 )  # fmt: skip
 
 keys = sa.Table(
@@ -151,6 +153,13 @@ def writing(engine: sa.Engine, *, alone: bool = False) -> Iterator[sa.Connection
         if alone and engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         yield connection
+
+
+def clock(engine: sa.Engine) -> sa.ColumnElement[float]:
+    """Return the database's own time, UTC epoch seconds: clocks of several machines may differ."""
+    if engine.dialect.name == "postgresql":
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+    return sa.cast(sa.literal_column("(julianday('now') - 2440587.5) * 86400.0"), sa.Double)
 
 
 def _prepare(connection: Any, _record: object) -> None:

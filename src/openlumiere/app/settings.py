@@ -35,6 +35,43 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """What users' files may hold.
+
+    Attributes:
+        bytes: of all files of a request together.
+        pixels: of a picture, and of a clip's frame.
+        clip_pixels: of all frames of a clip together.
+        frames, seconds: of a clip.
+    """
+
+    bytes: int = 64 * 2**20
+    pixels: int = 40_000_000
+    clip_pixels: int = 160_000_000
+    frames: int = 1200
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestLimits:
+    """What one request may ask for, and how many there may be.
+
+    Attributes:
+        prompt: characters of a prompt, and of a negative one.
+        num_frames: of a clip.
+        num_inference_steps: of each stage.
+        per_minute: requests of one key, or of one address where no key is needed.
+        wrong_keys_per_minute: from one address.
+    """
+
+    prompt: int = 2000
+    num_frames: int = 480
+    num_inference_steps: int = 250
+    per_minute: int = 6000
+    wrong_keys_per_minute: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the server and its workers are started with.
 
@@ -54,6 +91,10 @@ class Settings:
         webhooks: addresses that are told of finished and failed jobs: all of them, or the one that a request names.
         webhook_secret: ``whsec_`` and base64, signs the calls.
         log_prompts: write prompts into the log.
+        host, port: to listen on; port 0 = any free one.
+        hosts: names by which browsers may address the server, besides loopback's, its own and IP addresses.
+        keys: whether a key is needed; None = on all addresses but loopback's.
+        uploads, requests: how much a file may hold, and a request ask for.
     """
 
     data: str
@@ -70,10 +111,16 @@ class Settings:
     webhooks: tuple[str, ...] = ()
     webhook_secret: str = ""
     log_prompts: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8000
+    hosts: tuple[str, ...] = ()
+    keys: bool | None = None
+    uploads: UploadLimits = UploadLimits()
+    requests: RequestLimits = RequestLimits()
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.database_url).scheme.partition("+")[0]
-        if scheme not in ("", "postgres", "postgresql", "sqlite"):
+        if scheme not in ("", "postgres", "postgresql"):
             raise LumiereError(f"--database-url {scheme}://...: choose postgresql://USER:PASSWORD@HOST/NAME, or none")
         for address in self.webhooks:
             if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import random_seed, request_from_json
 
-from .database import deliveries, jobs, open_database, workers, writing
+from .database import clock, deliveries, jobs, open_database, workers, writing
 from .settings import DAY, Limits
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -233,6 +233,11 @@ class Store:
         with self._engine.connect() as connection:
             return {row.status: row.number for row in connection.execute(counted)}
 
+    def usual_seconds(self) -> float:
+        """Return how long the last jobs took to make, in the mean; a guess as long as none was finished."""
+        with self._engine.connect() as connection:
+            return _usual_seconds(connection)
+
     def request_cancel(self, id: str) -> None:
         """Cancel a job that waits; ask the worker of one under way to stop."""
         with writing(self._engine) as connection:
@@ -306,10 +311,12 @@ class Store:
             )  # fmt: skip
 
     def is_held(self, id: str, attempt: int) -> bool:
-        """Return whether a job is still the attempt's, and is to go on."""
-        held = sa.select(sa.func.count()).where(jobs.c.id == id, _held(attempt), ~jobs.c.cancel_requested)
-        with self._engine.connect() as connection:
-            return bool(connection.scalar(held))
+        """Return whether a job is still the attempt's."""
+        return self._is(id, _held(attempt))
+
+    def goes_on(self, id: str, attempt: int) -> bool:
+        """Return whether a job is still the attempt's, and is not to stop."""
+        return self._is(id, _held(attempt) & ~jobs.c.cancel_requested)
 
     def finish(
         self,
@@ -393,10 +400,42 @@ class Store:
 
     def heartbeat(self, id: str, *, model: str | None, state: str) -> None:
         """Say that a worker is alive, and what it does."""
-        values = {"model": model, "state": state, "seen_at": time.time()}
+        values = {"model": model, "state": state, "seen_at": clock(self._engine)}
         with writing(self._engine) as connection:
             if not connection.execute(sa.update(workers).where(workers.c.id == id).values(values)).rowcount:
                 connection.execute(workers.insert().values(id=id, **values))
+
+    def vanished(self, seconds: float) -> _Ids:
+        """Return the workers that gave no sign of life for so long."""
+        gone = sa.select(workers.c.id).where(workers.c.seen_at < clock(self._engine) - seconds)
+        with self._engine.connect() as connection:
+            return [*connection.scalars(gone)]
+
+    def take_memory(self, id: str, place: str, needed: int, capacity: int) -> bool:
+        """Set memory of a device aside for a worker; return False where it must wait for others to be done.
+
+        Only workers under way are waited for: models of idle ones are not, as nothing would ever end that.
+
+        Args:
+            place: the device.
+            needed, capacity: bytes, in all.
+        """
+        others = (workers.c.place == place) & (workers.c.id != id) & (workers.c.state == "working")
+        with writing(self._engine, alone=True) as connection:
+            taken = connection.scalar(sa.select(sa.func.sum(workers.c.memory)).where(others))
+            if taken and taken + needed > capacity:
+                return False
+            connection.execute(sa.update(workers).where(workers.c.id == id).values(place=place, memory=needed))
+            return True
+
+    def release_worker(self, worker: str) -> _Ids:
+        """Let the jobs that a worker held wait again, as it is gone; return them."""
+        held = (jobs.c.worker == worker) & (jobs.c.status == "in_progress")
+        with writing(self._engine) as connection:
+            found = [*connection.scalars(sa.select(jobs.c.id).where(held))]
+            for id in found:
+                self._update(connection, id, held, status="queued", worker=None, seconds_left=None, stage="")
+            return found
 
     def dismiss(self, id: str) -> None:
         """Forget a worker that stopped, or vanished."""
@@ -427,6 +466,10 @@ class Store:
         times = [*connection.scalars(today)]
         if len(times) == limits.max_jobs_per_day:
             raise QuotaReached(f"{len(times)} jobs in 24 hours are your quota", times[-1] - since)
+
+    def _is(self, id: str, condition: Any) -> bool:
+        with self._engine.connect() as connection:
+            return bool(connection.scalar(sa.select(sa.func.count()).where(jobs.c.id == id, condition)))
 
     def _cancel(self, connection: sa.Connection, id: str) -> None:
         row = self._lock(connection, id)

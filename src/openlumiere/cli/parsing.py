@@ -90,6 +90,11 @@ def whole(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
 
 
+def port(text: str) -> int:
+    """A port to listen on; 0 = any free one."""
+    return _number(text, int, lambda value: 0 <= value <= 65535, "a port, 0 to 65535")
+
+
 def fraction(text: str) -> float:
     """An argument such as a strength."""
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")

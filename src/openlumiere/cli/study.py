@@ -71,7 +71,7 @@ def register(commands: Commands) -> None:
     )
     serve.add_argument("study", type=Path, metavar="STUDY", help="folder that lumiere study create wrote")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on, default: 127.0.0.1, this machine")
-    serve.add_argument("--port", type=_port, default=8000, help="default: 8000; 0 takes any free one")
+    serve.add_argument("--port", type=parsing.port, default=8000, help="default: 8000; 0 takes any free one")
     serve.add_argument("--max-raters", type=parsing.positive_int, default=5000, metavar="N", help="default: 5000")
 
     report = add_command(
@@ -118,13 +118,6 @@ def _baseline(text: str) -> tuple[str, Path]:
 
 def _rate(text: str) -> float | str:
     return text if text in ("lower", "higher") else parsing.positive_float(text)
-
-
-def _port(text: str) -> int:
-    number = parsing.whole(text)
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
-    return number
 
 
 def _dollars(text: str) -> str:

@@ -55,6 +55,7 @@ def make(
     cancelled: Callable[[], bool] | None = None,
     window_batch_size: int = 1,
     offload_frames: bool = False,
+    lossless: bool = False,
 ) -> Made:
     """Make the clip that a request asks for, and write it to the request's `output`.
 
@@ -66,6 +67,7 @@ def make(
         progress: told of each step.
         cancelled: asked before each step of a stage; True = stop.
         window_batch_size, offload_frames: as `LumierePipeline`'s.
+        lossless: as `write_clip`'s.
 
     Raises:
         LumiereError: a request that this model cannot fulfil, or files that cannot be read or written.
@@ -74,7 +76,7 @@ def make(
     if not request.output:
         raise LumiereError("say where the clip goes: the request's output is empty")
     check_files(request)
-    run = _Run(model, Watch(progress, cancelled), window_batch_size, offload_frames)
+    run = _Run(model, Watch(progress, cancelled), window_batch_size, offload_frames, lossless)
     if isinstance(request, UpscaleRequest):
         return run.upscale(request)
     if not isinstance(request, ClipRequest):
@@ -90,6 +92,7 @@ class _Run:
     watch: Watch
     window_batch_size: int
     offload_frames: bool
+    lossless: bool
 
     # ------------------------------------------------------------------------------------------ the second stage alone
 
@@ -166,7 +169,7 @@ class _Run:
             transparent=transparent,
         )
         if isinstance(settled, GenerateRequest) and settled.num_frames is None:
-            settled = replace(settled, num_frames=_length(settled, pipe.unet.frame_multiple))
+            settled = replace(settled, num_frames=default_num_frames(settled, pipe.unet.frame_multiple))
         return settled
 
     def _inputs(
@@ -282,7 +285,7 @@ class _Run:
         self.watch.tell("write", 0, count)
         write_clip(
             frames, request.output, fps=recipe.fps, metadata=recipe.metadata(), min_side=_MIN_SIDE,
-            background=background,
+            lossless=self.lossless, background=background,
         )  # fmt: skip
         self.watch.tell("write", count, count)
         return Made(recipe)
@@ -308,8 +311,8 @@ def _upscale_options(recipe: Recipe, model: str) -> list[str]:
     return ["-o", request.output, "--model", model, *steps, *loop, *sticker_words(request.sticker)]
 
 
-def _length(request: GenerateRequest, multiple: int) -> int:
-    """Frames by default: no longer than a sticker may last, so that a loop stays whole."""
+def default_num_frames(request: GenerateRequest, multiple: int) -> int:
+    """Return how many frames a clip has by default: no more than a sticker may last, so that a loop stays whole."""
     seconds = None if request.sticker is None else target_for(request.sticker.target).max_seconds
     if seconds is None:
         return NUM_FRAMES if request.sticker is None else max(NUM_FRAMES // multiple, 1) * multiple

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,7 +196,7 @@ def read_lora(source: Any, spatial: UNet2DConditionModel, **kwargs: Any) -> dict
             raise LumiereError(f"there is no LoRA at {called}: give a file, a folder, or a hub id such as owner/name")
     try:
         lora, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(source, **kwargs)
-        of_unet = {key: value for key, value in lora.items() if key.startswith("unet.")}
+        of_unet = {_plain(key): value for key, value in lora.items() if key.startswith("unet.")}
         if not of_unet:
             raise LumiereError(
                 f"{called} holds no LoRA of a U-Net in diffusers' format; train one: lumiere train style"
@@ -209,6 +210,15 @@ def read_lora(source: Any, spatial: UNet2DConditionModel, **kwargs: Any) -> dict
     except Exception as error:  # of diffusers, peft, safetensors and PyTorch, whatever a file holds
         raise _no_style(called, error) from error
     return _changed(twin.state_dict(), spatial.state_dict())
+
+
+def _plain(key: str) -> str:
+    """Return a LoRA weight's name as diffusers reads every U-Net layer's.
+
+    It writes those of layers called q_proj, k_proj and v_proj, which pool the text, as a text encoder's, and does not
+    find them again.
+    """
+    return re.sub(r"(\.[qkv]_proj)\.lora_linear_layer\.", r"\1.lora.", key)
 
 
 def _no_style(called: object, error: Exception) -> LumiereError:

@@ -57,7 +57,7 @@ export function inspect(file) {
 export const contentOf = (id, query = {}) => address(id, `/content?${new URLSearchParams(query)}`);
 export const thumbnailOf = (id) => contentOf(id, { variant: "thumbnail" });
 export const previewOf = (video) => address(video.id, `/preview.webp?v=${video.preview}`);
-export const sourceOf = (id, name) => address(id, name ? `/source?name=${name}` : "/source");
+export const sourceOf = (id, name = "source") => address(id, `/source?name=${name}`);
 
 /** Fetch a file: `{blob, name}`, with the name that the server gives it. */
 export async function download(path) {

@@ -2,6 +2,7 @@
 
 import { complain, labelled } from "./fields.js";
 import { h } from "./dom.js";
+import { icon } from "./icons.js";
 import { openFrames } from "./frames.js";
 
 /** A mask painted on the picture, or on frames of the clip. */
@@ -41,10 +42,14 @@ export function frameField() {
 export function pathField() {
   const editor = h("path-editor");
   const field = labelled(["path"], "Path of the subject", editor, { group: true });
+  const element = h("details.more", {}, h("summary", {}, icon("path"), "Path of the subject"), field.element);
   return {
-    ...field,
+    ...field, element,
     read: () => (editor.value?.length ? { path: editor.value } : {}),
-    fill: (request) => { editor.value = request.path ?? []; },
+    fill(request) {
+      editor.value = request.path ?? [];
+      element.open = editor.value.length > 0;
+    },
   };
 }
 

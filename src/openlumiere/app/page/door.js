@@ -9,7 +9,7 @@ export function signIn() {
   const input = h("input", { type: "password", autocomplete: "current-password", required: true, spellcheck: false });
   const field = labelled(["key"], "Your key", input);
   const button = h("button.first", { type: "submit" }, "Sign in");
-  const form = h("form.door", { novalidate: "" }, h("div.lamp"), h("h1", {}, "Lumiere"), field.element, button,
+  const form = h("form.door", { novalidate: "" }, h("div.lamp"), h("h2", {}, "Sign in"), field.element, button,
     h("p.soft", {}, "Whoever runs this server makes keys with ", h("code", {}, "lumiere keys add"), "."));
   $("door").replaceChildren(form);
   $("door").hidden = false;

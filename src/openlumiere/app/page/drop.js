@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { h } from "./dom.js";
 import { sourceOfFile } from "./source.js";
-import { TASKS, taskOf } from "./tasks.js";
+import { taskOf } from "./tasks.js";
 import { failed, toast } from "./toast.js";
 
 /** @param composer the form. */
@@ -37,7 +37,7 @@ export function takeDrops(composer) {
 }
 
 async function take(composer, file) {
-  const asSource = () => composer.start(sourceOfFile(file), composer.task.source ? composer.task : sourceTask(file));
+  const asSource = () => start(composer, sourceOfFile(file));
   try {
     const { request, model } = await api.inspect(file);
     composer.chooseModel(model);
@@ -49,8 +49,8 @@ async function take(composer, file) {
   }
 }
 
-/** What is likeliest meant by a file: stills move, clips get another style. */
-function sourceTask(file) {
-  const still = file.type.startsWith("image/") && !/gif|webp|apng/.test(file.type);
-  return TASKS.find((task) => task.id === (still ? "animate" : "restyle")) ?? taskOf("animate");
+/** Start from a file with the task at hand, if that takes it; else stills move, and clips get another look. */
+function start(composer, source) {
+  const fits = composer.task.source === "picture" || (composer.task.source && !source.still);
+  composer.start(source, fits ? composer.task : taskOf(source.still ? "animate" : "restyle"));
 }

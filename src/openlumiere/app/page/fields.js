@@ -109,6 +109,23 @@ export function choiceField(name, label, choices, { start, parse = (text) => tex
   };
 }
 
+/** A colour; other than `#rrggbb`, as names of colours, it is kept unless another one is chosen. */
+export function colourField(name, label) {
+  const WHITE = "#ffffff";
+  const control = h("input", { type: "color", value: WHITE });
+  let named = null;
+  control.addEventListener("input", () => { named = null; });
+  return {
+    ...labelled([name], label, control),
+    read: () => (named ? { [name]: named } : control.value === WHITE ? {} : { [name]: control.value }),
+    fill(request) {
+      const colour = request[name] ?? WHITE;
+      named = colour.startsWith("#") ? null : colour;
+      control.value = named ? WHITE : colour;
+    },
+  };
+}
+
 /** Styles with their strengths: several are mixed. */
 export function stylesField(names) {
   const list = h("div.chips");
@@ -184,38 +201,5 @@ export function countField(most) {
     ...labelled(["count"], "Clips", input, { around }),
     read: () => Math.min(most, Math.max(1, Math.round(Number(input.value)) || 1)),
     set: (number) => { input.value = number; },
-  };
-}
-
-/** For which messenger, and how the sticker is cut; `optional` ones start with none. */
-export function stickerField(targets) {
-  const select = h("select", {}, h("option", { value: "" }, "none"),
-    Object.entries(targets).map(([value, words]) => h("option", { value }, words)));
-  const field = labelled(["sticker"], "Sticker for", select);
-  const crop = switchField("crop", "Cut to the subject");
-  const speed = switchField("speed_up", "Faster rather than shorter");
-  const outline = numberField("outline", "Outline, pixels", { min: 0, max: 64, placeholder: "0" });
-  const colour = h("input", { type: "color", value: "#ffffff" });
-  const colours = labelled(["outline_colour"], "Its colour", colour);
-  const more = h("div.pair", {}, outline.element, colours.element, crop.element, speed.element);
-  const parts = [crop, speed, outline];
-  field.element.append(more);
-  const draw = () => { more.hidden = !select.value; };
-  select.addEventListener("change", draw);
-  return {
-    ...field,
-    parts: [...parts, colours],
-    read() {
-      if (!select.value) return {};
-      const shape = Object.assign({}, ...parts.map((part) => part.read()));
-      return { sticker: { target: select.value, ...shape, ...(shape.outline ? { outline_colour: colour.value } : {}) } };
-    },
-    fill(request) {
-      select.value = request.sticker?.target ?? "";
-      parts.forEach((part) => part.fill(request.sticker ?? {}));
-      const given = request.sticker?.outline_colour;
-      colour.value = given?.startsWith("#") ? given : "#ffffff";
-      draw();
-    },
   };
 }

@@ -4,7 +4,7 @@ import { remove, setFavourite } from "./actions.js";
 import * as api from "./api.js";
 import { $, calmly, h, stillPreferred } from "./dom.js";
 import { icon } from "./icons.js";
-import { nameOf } from "./tasks.js";
+import { nameOf, titleOf } from "./tasks.js";
 import { failed } from "./toast.js";
 import { isRunning, videos } from "./videos.js";
 import { about } from "./words.js";
@@ -109,7 +109,7 @@ const isBefore = (one, other) => one.created_at > other.created_at
   || (one.created_at === other.created_at && one.id > other.id);
 
 function makeTile(video, choose) {
-  const name = video.prompt || nameOf(video.task);
+  const name = titleOf(video);
   const picture = h("span.thumbnail");
   const open = h("button.open", { type: "button", title: name, onclick: () => choose(video.id) }, picture,
     h("span.prompt", {}, name), h("span.soft", {}));
@@ -137,7 +137,7 @@ function makeTile(video, choose) {
 
 function settings(video) {
   if (video.status !== "completed") return video.error?.code === "cancelled" ? "stopped" : "not made";
-  return [nameOf(video.task), ...(video.request?.styles ?? []).map(([style]) => style), about(video)].join(" · ");
+  return [nameOf(video), ...(video.request?.styles ?? []).map(([style]) => style), about(video)].join(" · ");
 }
 
 /** Thumbnails stand still until the mouse or the focus is on them. */

@@ -28,13 +28,14 @@ async function begin() {
   const composer = new Composer($("composer"), models, session.limits);
   const result = new Result();
   const choose = (id, { jump = true } = {}) => {
-    history.replaceState(null, "", id ? `#${id}` : location.pathname);
+    history.replaceState(null, "", id ? `/v/${id}` : "/");
     result.show(id);
     gallery.mark(id);
-    if (jump && $("stage").getBoundingClientRect().top < 0 || innerWidth < NARROW && jump) show($("stage"));
+    markRunning(id);
+    if (jump && (innerWidth < NARROW || $("stage").getBoundingClientRect().top < 0)) show($("stage"));
   };
   const gallery = new Gallery(choose);
-  showRunning(choose);
+  const markRunning = showRunning(choose);
   takeDrops(composer);
   result.able = (video, task) => models.find((model) => model.id === video.model)?.tasks.includes(serverTask(task)) ?? true;
   wire(composer, result, choose);
@@ -53,16 +54,19 @@ async function begin() {
 
 const NARROW = 900;  // pixels, as in style.css: all in one column
 
+/** Where all is in one column, the form may be out of sight. */
+const toForm = () => { if (innerWidth < NARROW) show($("composer")); };
+
 function wire(composer, result, choose) {
-  composer.addEventListener("made", ({ detail: video }) => {
+  composer.addEventListener("made", ({ detail: { video, number } }) => {
     videos.put(video);
-    choose(video.id);
+    if (number === 0) choose(video.id);
   });
   result.addEventListener("again", ({ detail: video }) => choose(video.id));
   result.addEventListener("goOn", ({ detail: { video, task } }) => {
     composer.chooseModel(video.model);
     composer.start(sourceOfVideo(video), task);
-    show($("composer"));
+    toForm();
   });
   result.addEventListener("use", ({ detail: { video } }) => tried(async () => {
     const files = await filesOf(video);
@@ -71,13 +75,13 @@ function wire(composer, result, choose) {
       source: files.input_reference && sourceOfFile(files.input_reference),
       last: files.last_frame && sourceOfFile(files.last_frame), mask: files.mask,
     });
-    show($("composer"));
+    toForm();
   }));
 }
 
 /** What the address names, else what is being made, else the newest. */
 async function openFirst(choose) {
-  const named = location.hash.slice(1);
+  const named = location.pathname.split("/v/")[1] ?? "";
   if (named && !videos.get(named)) await api.retrieve(named).then((video) => videos.put(video), () => {});
   const first = videos.get(named) ?? videos.running()[0] ?? videos.all()[0];
   if (first) choose(first.id, { jump: false });

@@ -29,14 +29,16 @@ export function formOf(request, files = {}, more = {}) {
   return form;
 }
 
-const FILES = { source: "input_reference", mask: "mask", last: "last_frame" };
+// By their names in requests: what the server calls them where they are asked for, and where they are sent.
+const FILES = { source: ["source", "input_reference"], mask: ["mask", "mask"], last: ["last_frame", "last_frame"] };
 
 /** The files that a video was made from, as `formOf` takes them. */
 export async function filesOf(video) {
   const names = Object.keys(FILES).filter((name) => video.request[name]);
   const found = await Promise.all(names.map(async (name) => {
-    const { blob } = await api.download(api.sourceOf(video.id, name === "source" ? undefined : name));
-    return [FILES[name], new File([blob], video.request[name].split("/").at(-1), { type: blob.type })];
+    const [kept, param] = FILES[name];
+    const { blob } = await api.download(api.sourceOf(video.id, kept));
+    return [param, new File([blob], video.request[name], { type: blob.type })];
   }));
   return Object.fromEntries(found);
 }

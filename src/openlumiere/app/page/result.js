@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { $, announce, copy, h, save } from "./dom.js";
 import { icon } from "./icons.js";
 import { drawPreview } from "./running.js";
-import { STICKERS, TASKS, nameOf } from "./tasks.js";
+import { STICKERS, TASKS, nameOf, titleOf } from "./tasks.js";
 import { isRunning, videos } from "./videos.js";
 import { about, ago, doing } from "./words.js";
 
@@ -63,9 +63,10 @@ export class Result extends EventTarget {
     this.#update = null;
     const stopped = video.error?.code === "cancelled";
     const words = stopped ? "Stopped." : `Not made: ${video.error?.message ?? "the server does not say why"}`;
+    const kept = video.formats?.length > 0;  // what the first stage had finished
     return [
-      h("div.player", {}, h("div.screen.waiting", {}, icon(stopped ? "stop" : "alert"))),
-      h("div.side", {}, ...heading(video), h("p", {}, words), this.#again(video), this.#keep(video)),
+      h("div.player", {}, kept ? player(video) : h("div.screen.waiting", {}, icon(stopped ? "stop" : "alert"))),
+      h("div.side", {}, ...heading(video), h("p", {}, words), this.#again(video), kept && downloads(video), this.#keep(video)),
     ];
   }
 
@@ -85,9 +86,9 @@ export class Result extends EventTarget {
       if (made) this.#tell("again", made);
     };
     return h("div.actions", {},
-      h("button.first", { type: "button", onclick: go({ seed: null }) }, icon("dice"), "Another seed"),
+      h("button", { type: "button", onclick: go({ seed: null }) }, icon("dice"), "Another seed"),
       h("button", { type: "button", onclick: go({}) }, icon("again"), "Again"),
-      h("button", { type: "button", onclick: () => this.#tell("use", { video }) }, icon("sliders"), "Edit settings"));
+      h("button", { type: "button", onclick: () => this.#tell("use", { video }) }, icon("sliders"), "Edit"));
   }
 
   #onward(video) {
@@ -128,15 +129,15 @@ function heading(video) {
   const seed = video.seed === null || video.seed === undefined ? [] : [`seed ${video.seed}`];
   const styles = (video.request?.styles ?? []).map(([name, strength]) => `${name} ${Math.round(strength * 100)} %`);
   return [
-    h("h2.title", { tabIndex: -1 }, video.prompt || nameOf(video.task)),
-    h("p.soft", {}, [nameOf(video.task), ...styles, ...seed, ago(when)].join(" · ")),
+    h("h2.title", { tabIndex: -1 }, titleOf(video)),
+    h("p.soft", {}, [nameOf(video), ...styles, ...seed, ago(when)].join(" · ")),
   ];
 }
 
 function player(video) {
   return h("clip-player", {
     src: api.contentOf(video.id, { format: "webp" }), fps: video.fps, frames: video.num_frames,
-    compare: video.source ? api.sourceOf(video.id) : null, "aria-label": video.prompt || nameOf(video.task),
+    compare: video.source ? api.sourceOf(video.id) : null, label: titleOf(video),
   });
 }
 
@@ -153,12 +154,12 @@ function downloads(video) {
     },
   }, words);
   const formats = (video.formats ?? []).filter((format) => format !== "png");
-  const own = video.sticker ? [one(`${STICKERS[video.sticker] ?? video.sticker} sticker`, { sticker: video.sticker })] : [];
+  const own = video.sticker ? [one(`${STICKERS[video.sticker]?.name ?? video.sticker} sticker`, { sticker: video.sticker })] : [];
   const others = Object.entries(STICKERS).filter(([target]) => target !== video.sticker);
   return h("div.group", { role: "group", "aria-labelledby": "save" }, h("h3", { id: "save" }, icon("download"), "Save as"),
     h("div.chips", {}, own, formats.map((format) => one(NAMES[format] ?? format.toUpperCase(), { format }))),
     h("details", {}, h("summary", {}, "Sticker for"),
-      h("div.chips", {}, others.map(([target, words]) => one(words, { sticker: target })))));
+      h("div.chips", {}, others.map(([target, { name }]) => one(name, { sticker: target })))));
 }
 
 const NAMES = { webp: "WebP", webm: "WebM" };

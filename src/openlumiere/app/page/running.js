@@ -4,14 +4,14 @@ import { stop } from "./actions.js";
 import * as api from "./api.js";
 import { $, announce, h } from "./dom.js";
 import { icon } from "./icons.js";
-import { nameOf } from "./tasks.js";
+import { titleOf } from "./tasks.js";
 import { isRunning, videos } from "./videos.js";
 import { doing } from "./words.js";
 
-const rows = new Map();
-
-/** @param choose called with the id of a row that is clicked. */
+/** @param choose called with the id of a row that is clicked. Returns a function that is told what is shown large. */
 export function showRunning(choose) {
+  const rows = new Map();
+  let large = null;
   const place = $("running");
   const list = h("ul.jobs");
   place.append(h("h2", { id: "running-title" }, "In the works"), list);
@@ -27,13 +27,19 @@ export function showRunning(choose) {
     } else if (row) {
       row.element.remove();
       rows.delete(video.id);
-      if (video.status === "completed") announce(`Ready: ${video.prompt || nameOf(video.task)}`);
+      if (video.status === "completed") announce(`Ready: ${titleOf(video)}`);
       else if (video.status === "failed") announce(`Not made: ${video.error?.message ?? ""}`);
     }
-    place.hidden = rows.size === 0;
+    show();
   };
+  // One that is alone, and shown large, need not be told twice.
+  const show = () => { place.hidden = rows.size === 0 || (rows.size === 1 && rows.has(large)); };
   videos.addEventListener("change", draw);
   videos.addEventListener("gone", draw);
+  return (id) => {
+    large = id;
+    show();
+  };
 }
 
 function makeRow(video, choose) {
@@ -41,11 +47,11 @@ function makeRow(video, choose) {
   const words = h("span.soft");
   const bar = h("progress", { max: 100, value: 0, "aria-label": "Progress" });
   const end = h("button.round", {
-    type: "button", title: "Stop", "aria-label": `Stop: ${video.prompt || nameOf(video.task)}`,
+    type: "button", title: "Stop", "aria-label": `Stop: ${titleOf(video)}`,
     onclick: () => stop(video, end),
   }, icon("stop"));
   const open = h("button.open", { type: "button", onclick: () => choose(video.id) }, picture,
-    h("span.words", {}, h("span.prompt", {}, video.prompt || nameOf(video.task)), words));
+    h("span.words", {}, h("span.prompt", {}, titleOf(video)), words));
   const element = h("li.job", {}, open, end, bar);
   const update = (now) => {
     drawPreview(picture, now);

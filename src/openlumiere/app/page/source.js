@@ -5,16 +5,18 @@ import { h } from "./dom.js";
 import { icon } from "./icons.js";
 
 /**
- * @typedef {{value: File | string, url: string, name: string, film: boolean}} Source
- * A file or a video's id, where it can be seen, and whether that takes a `<video>`.
+ * @typedef {{value: File | string, url: string, name: string, film: boolean, still: boolean}} Source
+ * A file or a video's id, where it can be seen, whether that takes a `<video>`, and whether it surely does not move.
  */
 
 export const sourceOfFile = (file) => ({
   value: file, url: URL.createObjectURL(file), name: file.name, film: file.type.startsWith("video/"),
+  still: file.type.startsWith("image/") && !/gif|webp|apng|avif/.test(file.type),
 });
 
 export const sourceOfVideo = (video) => ({
   value: video.id, url: api.contentOf(video.id, { format: "webp" }), name: video.prompt || "your clip", film: false,
+  still: false,
 });
 
 /** Show a picture, an animated one, or a film; all play by themselves. */

@@ -1,0 +1,88 @@
+"""What all routes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from openlumiere.bundled import bundled_models
+from openlumiere.errors import LumiereError
+from openlumiere.generation.abilities import Abilities, read_abilities
+
+from .errors import ApiError, missing
+from .events import Changes
+from .queue import Queue
+from .results import Results
+from .security import Gate
+from .settings import Settings
+from .store import Job, Store
+from .uploads import Uploads
+
+
+@dataclass
+class Context:
+    """The parts of a running server."""
+
+    settings: Settings
+    store: Store
+    results: Results
+    queue: Queue
+    gate: Gate
+    uploads: Uploads
+    changes: Changes
+    _models: dict[str, Abilities] = field(default_factory=dict)
+
+    @cached_property
+    def default_model(self) -> str:
+        """Name of the model of requests that name none."""
+        names = [*filter(None, [self.settings.model]), *bundled_models()]
+        if not names:
+            raise LumiereError("there is no model here; name one with --model")
+        return names[0]
+
+    def models(self) -> list[str]:
+        """Names of the models that requests may ask for: never a path of a user's."""
+        return list(dict.fromkeys([self.default_model, *bundled_models()]))
+
+    def abilities(self, model: str | None) -> Abilities:
+        """Return what a model can do; None = the server's own.
+
+        Raises:
+            ApiError: there is none of that name.
+        """
+        name = self.default_model if model is None else model
+        if name not in self.models():
+            message = f"model: there is no {name[:60]!r}; choose one of {', '.join(self.models())}, or leave it out"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        if name not in self._models:
+            self._models[name] = read_abilities(name)
+        return self._models[name]
+
+    def job(self, id: str, owner: str) -> Job:
+        """Return one's own job.
+
+        Raises:
+            ApiError: there is none.
+        """
+        job = self.store.get(id, owner)
+        if job is None:
+            raise missing()
+        return job
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+Parts = Annotated[Context, Depends(_context)]
+
+
+def _owner(request: Request, parts: Parts) -> str:
+    return parts.gate.owner(request)
+
+
+Owner = Annotated[str, Depends(_owner)]

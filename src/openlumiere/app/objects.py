@@ -1,0 +1,94 @@
+"""Jobs and models as the API shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openlumiere.generation.abilities import FPS, NUM_FRAMES, Abilities
+from openlumiere.generation.python_code import python_code
+from openlumiere.generation.recipe import Recipe
+from openlumiere.video.stickers.targets import TARGETS
+
+from .schemas import ErrorDetail, Model, Video
+from .store import Job
+
+MASTERS = ("clip.webp", "base.webp")  # the second is what is there where the second stage ended early
+FORMATS = {
+    "mp4": "video/mp4", "webp": "image/webp", "gif": "image/gif", "apng": "image/apng", "webm": "video/webm",
+    "mov": "video/quicktime", "png": "image/png",
+}  # fmt: skip
+
+
+def master_of(job: Job) -> str | None:
+    """Return the name of the file that a job's other formats are made of; None = there is none yet."""
+    if not job.is_final:
+        return None
+    return next((name for name in MASTERS if name in job.files), None)
+
+
+def recipe_of(job: Job) -> Recipe | None:
+    """Return how a finished clip was made."""
+    return None if job.recipe is None else Recipe.from_metadata(job.recipe, output="clip.webp")
+
+
+def video(job: Job, abilities: Abilities | None, position: int | None) -> Video:
+    """Return a job as a video object.
+
+    Args:
+        abilities: of its model, which say how large its clip will be.
+        position: how many are to be made before it.
+    """
+    asked, recipe = job.request, recipe_of(job)
+    width, height = job.width, job.height
+    if width is None and abilities is not None and asked["task"] not in ("outpaint", "upscale"):
+        width, height = abilities.width, abilities.height
+    frames, fps = job.num_frames, job.fps
+    if frames is None and asked["task"] in ("generate", "animate", "cinemagraph"):
+        frames, fps = asked.get("num_frames") or NUM_FRAMES, asked.get("fps", FPS)
+    error = ErrorDetail(code=job.error_code or "failed", message=job.error_message or "it failed")
+    if job.status == "cancelled":
+        error = ErrorDetail(code="cancelled", message="it was cancelled")
+    sticker = asked.get("sticker")
+    return Video(
+        id=job.id,
+        status="failed" if job.status == "cancelled" else job.status,
+        progress=job.progress,
+        created_at=int(job.created_at),
+        completed_at=None if job.completed_at is None else int(job.completed_at),
+        expires_at=None if job.expires_at is None else int(job.expires_at),
+        model=job.model,
+        prompt=asked.get("prompt", ""),
+        seconds=f"{frames / fps:.4g}" if frames and fps else "0",
+        size=f"{width or 0}x{height or 0}",
+        remixed_from_video_id=job.remixed_from,
+        error=error if job.status in ("failed", "cancelled") else None,
+        task=asked["task"],
+        stage=job.stage,
+        step=job.step,
+        total_steps=job.total_steps,
+        seconds_left=job.seconds_left,
+        position=position,
+        seed=asked.get("seed"),
+        width=width,
+        height=height,
+        num_frames=frames,
+        fps=fps,
+        loop=bool(asked.get("loop")),
+        transparent=asked.get("transparent") if job.transparent is None else job.transparent,
+        favourite=job.favourite,
+        preview=job.preview,
+        request=asked if recipe is None else recipe.request.to_json(),
+        source=asked.get("source") is not None,
+        command=None if recipe is None else recipe.command(),
+        python=None if recipe is None else python_code(recipe),
+        formats=[] if master_of(job) is None else list(FORMATS),
+        sticker=sticker["target"] if sticker else None,
+    )
+
+
+def model(abilities: Abilities, *, default: bool) -> Model:
+    """Return what a model can do as a model object."""
+    plain: dict[str, Any] = dict(vars(abilities))
+    return Model(
+        id=plain.pop("model"), default=default, num_frames=NUM_FRAMES, fps=FPS, stickers=list(TARGETS), **plain
+    )

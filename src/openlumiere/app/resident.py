@@ -1,0 +1,131 @@
+"""The one model that a worker holds, and whether a clip fits beside it into the device's memory."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+from diffusers.utils.logging import disable_progress_bar
+from torch import nn
+
+from openlumiere.bundled import bundled_models
+from openlumiere.errors import LumiereError
+from openlumiere.generation.models import LoadedModel
+from openlumiere.pipelines.load import load_pipeline, resolve_device
+from openlumiere.pipelines.lumiere import LumierePipeline
+
+from .store import Store
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.5  # between two looks whether there is room
+_COPIES = 4  # float32 copies of a clip at its full size: given, sampled, sharpened, pasted
+_GIB = 2**30
+
+
+class Resident:
+    """A worker's model: loaded once, and another in its place when a job asks for it.
+
+    Args:
+        worker: id, under which memory is set aside.
+        device, dtype: as `load_pipeline`'s.
+        capacity: bytes of the device that may be used; None = all it has.
+    """
+
+    def __init__(self, store: Store, worker: str, *, device: str, dtype: str, capacity: int | None) -> None:
+        self._store, self._worker, self._dtype = store, worker, dtype
+        self._device = resolve_device(device)
+        self._origin = Path.cwd()  # models' folders may be relative to it; jobs are made elsewhere
+        self._place = f"{platform.node()}/{self._device}"
+        self._capacity = capacity or self._memory()
+        self._model: LoadedModel | None = None
+        self._network: dict[str, int] = {}  # bytes that a window takes within a network, measured, by model
+        self.name: str | None = None  # of the model that is loaded, as it was asked for
+
+    def load(self, name: str) -> LoadedModel:
+        """Return a model that makes clips, loaded unless it is the one that is.
+
+        Raises:
+            LumiereError: it cannot be loaded, or is larger than the memory.
+        """
+        if self._model is not None and self.name == name:
+            return self._model
+        self._unload()
+        folder = self._origin / name
+        source = str(folder.resolve()) if name not in bundled_models() and folder.is_dir() else name
+        began = time.monotonic()
+        disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of libraries, about themselves
+                pipe = load_pipeline(source, device=str(self._device), dtype=self._dtype)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise LumiereError(f"{name} is larger than the memory of {self._place}; choose another model") from error
+        second = pipe.super_resolution
+        for each in (pipe, *(() if second is None else (second,))):
+            each.set_progress_bar_config(disable=True)
+        model = LoadedModel(source, pipe)
+        _ = model.identity  # reads the weights, which takes a while
+        _LOG.info("%s loaded in %.1f s", name, time.monotonic() - began)
+        self._model, self.name = model, name
+        return model
+
+    def _unload(self) -> None:
+        self._model = self.name = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def room(self, values: int, wait: Callable[[], None]) -> Iterator[None]:
+        """Hold memory for a clip with the model that is loaded, after waiting for other workers of the device.
+
+        Args:
+            values: of the finished clip: frames x height x width x channels.
+            wait: called between two tries; raises to give up.
+
+        Raises:
+            LumiereError: the clip would not fit alone.
+        """
+        assert self._model is not None
+        model, clip = self._model.name, 4 * _COPIES * values
+        needed = _weights(self._model.pipe) + self._network.get(model, 0) + clip
+        if needed > self._capacity:
+            raise LumiereError(
+                f"the clip needs about {needed / _GIB:.1f} GiB of memory, and there are {self._capacity / _GIB:.1f}; "
+                "ask for fewer frames, or a smaller one"
+            )
+        while not self._store.take_memory(self._worker, self._place, needed, self._capacity):
+            wait()
+            time.sleep(_POLL_SECONDS)
+        # A process's peak on the CPU cannot be reset portably: there the arithmetic alone counts.
+        measured = self._device.type == "cuda"
+        if measured:
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+        try:
+            yield
+        finally:
+            if measured:
+                peak = int(torch.cuda.max_memory_allocated(self._device)) - before
+                self._network[model] = max(self._network.get(model, 0), peak - clip)
+
+    def _memory(self) -> int:
+        if self._device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self._device)[1])
+        return int(psutil.virtual_memory().total)
+
+
+def _weights(pipe: LumierePipeline) -> int:
+    """Bytes of a pipeline's parameters, its second stage's included."""
+    second = pipe.super_resolution
+    parts = [*pipe.components.values(), *(second.components.values() if second is not None else ())]
+    found = {id(weight): weight for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
+    return sum(weight.numel() * weight.element_size() for weight in found.values())

@@ -1,0 +1,241 @@
+"""What the API takes and gives: OpenAI's fields, vLLM-Omni's names for extras, ours beside them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = str | None
+Number = float | None
+Whole = int | None
+
+
+class CreateVideo(BaseModel):
+    """A request for a clip. In a form every value is text; files are fields of the form.
+
+    What is left out is the model's own choice. Fields that the task does not know are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [
+        {"prompt": "a tiger walking to the left", "seconds": "5", "seed": 7}
+    ]})  # fmt: skip
+
+    prompt: str = Field("", description="What to show; may be empty where a picture or clip is given.")
+    model: Text = Field(None, description="One of GET /v1/videos/models; default: the server's.")
+    task: Text = Field(None, description="generate, or animate if there is an input_reference, restyle if a video.")
+    seconds: str | float | None = Field(None, description="Length, rounded to what the model can make.")
+    size: Text = Field(None, description="WIDTHxHEIGHT of the model's clips.", examples=["128x128"])
+    width: Whole = None
+    height: Whole = None
+    num_frames: Whole = None
+    fps: Number = None
+    num_inference_steps: Whole = None
+    guidance_scale: Number = None
+    seed: Whole = Field(None, description="The same seed makes the same clip; default: drawn.")
+    negative_prompt: str = Field("", description="What to keep away from.")
+    input_reference: str | dict[str, Any] | None = Field(
+        None, description="A picture or clip: a file, or the id of a video, as text or as {id}."
+    )
+    video_reference: str | dict[str, Any] | None = Field(None, description="A clip, as input_reference.")
+    last_frame: str | dict[str, Any] | None = Field(None, description="The picture that an animated one ends with.")
+    mask: str | dict[str, Any] | None = Field(None, description="White where it may change: a picture or clip.")
+    box: str | list[float] | None = Field(None, description="x,y,w,h instead of a mask, in pixels or fractions.")
+    style: str | dict[str, float] | None = Field(None, description="A style's name, or {name: strength} of several.")
+    lora: str | dict[str, Any] | None = Field(None, description="As style; {name, scale} of one.")
+    strength: Number = Field(None, description="Of restyle: 0 keeps the clip, 1 nothing of it.")
+    loop: bool | None = None
+    transparent: bool | None = None
+    background: Text = Field(None, description="A colour's name or #rrggbb.")
+    to: str | list[int] | None = Field(None, description="Proportions of outpaint.", examples=["16:9"])
+    factor: Whole = Field(None, description="Of interpolate: so many times the frame rate.")
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    feather: Whole = None
+    path: str | list[list[float]] | None = Field(
+        None, description="Way points of the subject.", examples=["0.1,0.5 0.9,0.5"]
+    )
+    planner: bool | None = None
+    upscale_steps: Whole = Field(None, description="Steps of the second stage; 0 leaves it out.")
+    noise_level: Whole = None
+    sticker: Text = Field(None, description="Make a sticker too: telegram, whatsapp, discord, slack …")
+    crop: bool | None = Field(None, description="Of a sticker: cut to the subject.")
+    outline: Whole = Field(None, description="Of a sticker: pixels of a line around it.")
+    outline_colour: Text = None
+    speed_up: bool | None = Field(None, description="Of a sticker: rather than cut what is too long.")
+    extra_params: str | dict[str, Any] | None = Field(None, description="Any of these fields, as JSON.")
+    callback_url: Text = Field(None, description="One of the addresses that the operator lists for webhooks.")
+
+
+class Remix(BaseModel):
+    """A clip anew, with another prompt."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"prompt": "a lion walking to the left"}]}
+    )
+
+    prompt: str
+
+
+class Favourite(BaseModel):
+    """Whether a clip is kept whatever its age."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"favourite": True}]})
+
+    favourite: bool
+
+
+class ErrorDetail(BaseModel):
+    """Why there is no clip."""
+
+    code: str
+    message: str
+
+
+class Video(BaseModel):
+    """A clip, or what becomes one.
+
+    Attributes:
+        status: as OpenAI's; a cancelled one is failed, with the code "cancelled".
+        seconds: length; "0" as long as it is not known.
+        size: "0x0" as long as it is not known.
+        position: how many are to be made before it; None = it is not waiting.
+        preview: version of the preview; 0 = there is none.
+        request: what was asked for; with all that was chosen, once it is finished.
+        source: whether there is a picture or clip that it was made from.
+        command, python: what makes the clip again.
+        formats: that its content can be had in, at once or made when first asked for.
+        sticker: the service that a sticker was made for.
+    """
+
+    id: str
+    object: Literal["video"] = "video"
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    progress: int
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    model: str
+    prompt: str
+    seconds: str
+    size: str
+    remixed_from_video_id: str | None
+    error: ErrorDetail | None
+    task: str
+    stage: str
+    step: int
+    total_steps: int
+    seconds_left: float | None
+    position: int | None
+    seed: int | None
+    width: int | None
+    height: int | None
+    num_frames: int | None
+    fps: float | None
+    loop: bool
+    transparent: bool | None
+    favourite: bool
+    preview: int
+    request: dict[str, Any]
+    source: bool
+    command: str | None
+    python: str | None
+    formats: list[str]
+    sticker: str | None
+
+
+class VideoList(BaseModel):
+    """A page of clips; the next begins after `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    """What was deleted, and can be restored for `undo_seconds`."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool = True
+    undo_seconds: float
+
+
+class Model(BaseModel):
+    """What a model can do."""
+
+    id: str
+    object: Literal["model"] = "model"
+    default: bool
+    tasks: list[str]
+    styles: list[str]
+    transparent: bool
+    path: bool
+    planner: bool
+    width: int | None
+    height: int | None
+    scale: int
+    frame_multiple: int
+    window_frames: int | None
+    num_frames: int
+    fps: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    upscale_steps: int
+    subjects: list[str]
+    stickers: list[str]
+
+
+class ModelList(BaseModel):
+    """The models of this server."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Inspected(BaseModel):
+    """The settings inside a clip of ours."""
+
+    request: dict[str, Any]
+    model: str
+    fps: float
+    command: str
+    python: str
+
+
+class SessionLimits(BaseModel):
+    """What a request may hold."""
+
+    bytes: int
+    pixels: int
+    clip_pixels: int
+    frames: int
+    seconds: float
+    prompt: int
+    num_frames: int
+    num_inference_steps: int
+
+
+class Session(BaseModel):
+    """What the page wants to know of whoever opens it."""
+
+    signed_in: bool
+    keys_needed: bool
+    limits: SessionLimits
+    version: str
+
+
+class ErrorBody(BaseModel):
+    """What is wrong."""
+
+    code: str | None
+    message: str
+    param: str | None
+    type: str
+
+
+class Error(BaseModel):
+    """An error."""
+
+    error: ErrorBody

@@ -1,0 +1,218 @@
+"""A maker that hands all work to a running `lumiere serve`, over its API."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, replacing
+from openlumiere.generation import jobs
+from openlumiere.generation.options import box_text
+from openlumiere.generation.requests import AnimateRequest, CinemagraphRequest, Request, Sticker, request_from_json
+
+from .makers import ClipState, Status, local_file
+
+_FILES = {
+    "source": "video_reference",
+    "mask": "mask",
+    "last": "last_frame",
+}  # by a request's fields
+_ON_PICTURES = (AnimateRequest, CinemagraphRequest)
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ServerMaker:
+    """Makes clips on a server; a `Maker`. Finished files are fetched.
+
+    Args:
+        url: of the server.
+        folder: for the files; made if missing.
+        key: opens the server; "" = none.
+        model: of requests that name none; "" = the server's own.
+
+    Raises:
+        LumiereError: no such address, or no server there that takes the key.
+    """
+
+    interval = 1.0
+
+    def __init__(self, url: str, folder: Path, *, key: str = "", model: str = "") -> None:
+        host = urlsplit(url).hostname
+        if urlsplit(url).scheme not in ("http", "https") or not host:
+            raise LumiereError(f"--url {url}: give an address such as http://127.0.0.1:8000")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder.resolve()
+        self._url, self._model = url, model
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(30, read=120),
+            trust_env=host not in _LOOPBACK,  # no proxy leads to this machine
+        )
+        self._suffixes: dict[str, str] = {}  # that were asked for, by the clip's id
+        self._paths: dict[str, Path] = {}  # of files that were fetched
+        self._naming = threading.Lock()
+        self._multiples = {str(each["id"]): int(each.get("frame_multiple") or 1) for each in self.models()}
+
+    def submit(self, request: Request, *, model: str = "", suffix: str = "") -> str:
+        """Take a request, see `Maker.submit`."""
+        form = dict(_form(request))
+        if model or self._model:
+            form["model"] = model or self._model
+        with ExitStack() as opened:
+            files = {}
+            for name, part in _FILES.items():
+                given = getattr(request, name, None)
+                if given is None:
+                    continue
+                if name == "source" and isinstance(request, _ON_PICTURES):
+                    part = "input_reference"
+                if name == "source" and given.startswith("video_"):
+                    form[part] = given
+                else:
+                    files[part] = opened.enter_context(open(local_file(given, self.folder), "rb"))
+            # Without a file this would be another type of form than with one.
+            parts = [(name, (None, value)) for name, value in form.items()]
+            video = self._ask("POST", "/v1/videos", files=[*parts, *files.items()]).json()
+        id = str(video["id"])
+        self._suffixes[id] = suffix
+        return id
+
+    def state(self, id: str) -> ClipState:
+        """Return how far a clip is, see `Maker.state`; the file of a finished one is fetched."""
+        video = self._ask("GET", f"/v1/videos/{id}").json()
+        error = video.get("error") or {}
+        status: Status = "cancelled" if error.get("code") == "cancelled" else video["status"]
+        stage, step, total = video.get("stage") or "", video.get("step") or 0, video.get("total_steps") or 0
+        doing = f"{stage}, step {step} of {total}" if total > 1 else stage
+        if status == "queued" and video.get("position"):
+            doing = f"{video['position']} before it"
+        return ClipState(
+            id=id, status=status, progress=int(video.get("progress") or 0), doing=doing, seed=video.get("seed"),
+            path=self._fetched(video) if status == "completed" else None, command=video.get("command") or "",
+            message=error.get("message") or "",
+        )  # fmt: skip
+
+    def cancel(self, id: str) -> None:
+        """Stop a clip, see `Maker.cancel`."""
+        self._ask("POST", f"/v1/videos/{id}/cancel")
+
+    def fetch(self, source: str) -> Path:
+        """Return a clip's or another file, see `Maker.fetch`."""
+        if not source.startswith("video_"):
+            return local_file(source, self.folder)
+        state = self.state(source)
+        if state.path is None:
+            raise LumiereError(f"{source} is {state.status.replace('_', ' ')}; wait for it with get_clip")
+        return state.path
+
+    def frame_multiple(self, model: str) -> int:
+        """Return a model's, see `Maker.frame_multiple`."""
+        name = model or self._model or next(iter(self._multiples), "")
+        if name not in self._multiples:
+            raise LumiereError(f"the server has no model {name!r}; it has {', '.join(self._multiples)}")
+        return self._multiples[name]
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what each model can do, see `Maker.models`."""
+        found: list[dict[str, Any]] = self._ask("GET", "/v1/videos/models").json()["data"]
+        return found
+
+    def close(self) -> None:
+        """Close the connections; clips that are being made go on."""
+        self._client.close()
+
+    def _fetched(self, video: Mapping[str, Any]) -> Path:
+        """The finished file, in the folder."""
+        with self._naming:  # two calls may ask for one file, or for one name
+            id = str(video["id"])
+            known = self._paths.get(id)
+            if known is not None and known.exists():
+                return known
+            request = request_from_json({**video["request"], "output": ""})
+            suffix = self._suffixes.get(id) or _suffix_of(request, transparent=bool(video.get("transparent")))
+            sticker = request.sticker
+            wanted = {"format": suffix.removeprefix(".")} if sticker is None else {"sticker": sticker.target}
+            path = Path(jobs.free_names(str(self.folder / jobs.slug(request.prompt)), 1, suffix)[0])
+            with replacing(path) as unfinished, open(unfinished, "wb") as file:
+                for part in self._streamed(f"/v1/videos/{id}/content", wanted):
+                    file.write(part)
+            self._paths[id] = path
+            return path
+
+    def _streamed(self, address: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
+        try:
+            with self._client.stream("GET", address, params=dict(parameters)) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._refused(response)
+                yield from response.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _ask(self, method: str, address: str, **more: Any) -> httpx.Response:
+        try:
+            response = self._client.request(method, address, **more)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise self._refused(response)
+        return response
+
+    def _unreachable(self, error: httpx.HTTPError) -> LumiereError:
+        return LumiereError(f"cannot reach {self._url} ({one_line(error)}); is lumiere serve running there?")
+
+    def _refused(self, response: httpx.Response) -> LumiereError:
+        if response.status_code == 401:
+            return LumiereError(f"{self._url} wants a key: set LUMIERE_API_KEY to one of lumiere keys add")
+        try:
+            message = str(response.json()["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            message = f"no Lumiere server answers there: HTTP {response.status_code}"
+        return LumiereError(f"{self._url}: {message}")
+
+
+def _form(request: Request) -> Iterator[tuple[str, str]]:
+    """Yield what a request says beyond its defaults, as the fields of the API's form; files aside."""
+    yield "task", request.task
+    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(request)}
+    for name, value in vars(request).items():
+        if value in (None, defaults[name]) or name in (*_FILES, "output"):
+            continue
+        match name:
+            case "styles":
+                yield "style", json.dumps(dict(value))
+            case "path":
+                yield name, " ".join(",".join(map(str, point)) for point in value)
+            case "box":
+                yield name, box_text(value)
+            case "to":
+                yield name, f"{value[0]}:{value[1]}"
+            case "sticker":
+                yield from _sticker_form(value)
+            case _:
+                yield name, json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def _sticker_form(sticker: Sticker) -> Iterator[tuple[str, str]]:
+    yield "sticker", sticker.target
+    for name in ("crop", "speed_up"):
+        if getattr(sticker, name):
+            yield name, "true"
+    if sticker.outline:
+        yield from (("outline", str(sticker.outline)), ("outline_colour", sticker.outline_colour))
+
+
+def _suffix_of(request: Request, *, transparent: bool) -> str:
+    if request.sticker is not None:
+        return jobs.default_suffix(request)
+    return ".webp" if transparent else ".mp4"
