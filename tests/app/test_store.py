@@ -123,7 +123,9 @@ def test_who_lost_a_job_to_another_writes_nothing(store: Store) -> None:
     told: dict[str, Any] = {"stage": "denoise", "step": 1, "total_steps": 2, "seconds_left": None, "preview": 0}
     assert not store.tell(id, progress=9, **told, attempt=1)
     assert not store.is_held(id, 1)
+    assert not store.goes_on(id, 1)
     assert store.is_held(id, 2)
+    assert store.goes_on(id, 2)
     assert not store.finish(id, **DONE, attempt=1)
     assert not store.fail(id, "bad", "bad", attempt=1)
     assert not store.give_back(id, 1)
@@ -154,7 +156,8 @@ def test_cancelling(store: Store) -> None:
     ]  # fmt: skip
     assert store.cancel_requested(running)
     assert not store.cancel_requested(done)
-    assert not store.is_held(running, 1)
+    assert store.is_held(running, 1)
+    assert not store.goes_on(running, 1)
     assert store.start(running, "other", max_attempts=3) is None  # its worker died before it stopped
     assert store.get(running).status == "cancelled"  # type: ignore[union-attr]
     assert store.cancel_requested("video_unknown")

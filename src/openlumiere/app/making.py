@@ -81,16 +81,19 @@ class Maker:
             raise Stopped
         self.state = "working"
         self._store.heartbeat(self._worker, model=self._resident.name, state=self.state)
+        self._results.remove_leftovers(job_id)  # of whoever died of it
         job = self._store.start(job_id, self._worker, max_attempts=self._settings.max_attempts)
         if job is None:
             self.state = "idle"
             return None
         told = f": {job.request.get('prompt', '')!r}" if self._settings.log_prompts else ""
         _LOG.info("%s, %s with %s, attempt %d%s", job.id, job.request.get("task"), job.model, job.attempts, told)
-        for left in self._settings.work.glob(f"{job.id}.*"):  # by who died of it
-            remove(left)
-        self._results.remove_leftovers(job.id)
         return job
+
+    def remove_leftovers(self, worker: str) -> None:
+        """Remove the folders of clips that a worker had begun when it died."""
+        for folder in self._settings.work.glob(f"*-{worker}"):
+            remove(folder)
 
     def make(self, job: Job) -> bool:
         """Make the clip, unless it is there; return whether it is now. If not, the job has ended."""
@@ -168,7 +171,7 @@ class Maker:
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
         """A folder of this attempt's own, removed afterwards."""
-        folder = self._settings.work.resolve() / f"{job.id}.{job.attempts}-{self._worker}"
+        folder = self._settings.work / f"{job.id}.{job.attempts}-{self._worker}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
             yield folder
@@ -211,7 +214,7 @@ class Maker:
     # ------------------------------------------------------------------------------------------ progress
 
     def _asked_to_stop(self, job: Job) -> bool:
-        return self._stop.is_set() or not self._holds(job)
+        return self._stop.is_set() or not self._store.goes_on(job.id, job.attempts)
 
     def _check(self, job: Job) -> None:
         if self._asked_to_stop(job):
@@ -241,11 +244,10 @@ class _Watch:
     def __call__(self, told: Progress) -> None:
         self._pace.tell(told.stage, told.step, told.total)
         now = time.monotonic()
-        preview = getattr(told, "preview", None)
-        if preview is not None and 0 < told.step < told.total:
+        if told.preview is not None and 0 < told.step < told.total:
             pause = max(_PREVIEW_SECONDS, self._cost / _PREVIEW_SHARE)
             if not self._preview or now - self._previewed_at >= pause:
-                self._keep_preview(preview)
+                self._keep_preview(told.preview)
                 self._previewed_at = time.monotonic()
                 self._cost = self._previewed_at - now
         if now - self._told_at < _TELL_SECONDS:

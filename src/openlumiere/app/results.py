@@ -137,9 +137,14 @@ class Results:
         self._remote.invalidate_cache()
 
     def remove_leftovers(self, job_id: str) -> None:
-        """Remove what killed processes of this machine left unfinished in a job's folder."""
+        """Remove what killed processes left unfinished in a job's folder; at an address, whoever's it is."""
         if self._folder is not None:
             remove_leftovers(self._path(job_id))
+            return
+        with suppress(FileNotFoundError):
+            for path in self._remote.ls(self._key(job_id), detail=False, refresh=True):
+                if path.endswith(PARTIAL):
+                    self._remote.rm_file(path)
 
     def _path(self, job_id: str, name: str | None = None) -> Path:
         assert self._folder is not None

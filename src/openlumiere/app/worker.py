@@ -35,7 +35,8 @@ from .webhooks import Webhooks
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CHORES_SECONDS = 1.0  # between two rounds of chores
-_UNQUEUED_SECONDS = 30.0  # a job that is not in the queue so long after it was kept has lost its server
+_REPAIR_SECONDS = 10.0  # between two looks for jobs that are not in the queue
+_UNQUEUED_SECONDS = 30.0  # a job that is not in it so long after it was kept has lost its server
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,10 +80,12 @@ class _Worker:
         )
         self._webhooks = Webhooks(settings)
         self._ended = threading.Event()
+        self._repaired_at = 0.0
 
     def run(self, model: str | None) -> None:
         """Take jobs until told to stop."""
-        self._queue.release(self.id)  # what this slot's last process had begun
+        self._maker.remove_leftovers(self.id)  # of this slot's last process
+        self._queue.release(self.id)
         beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         calling = threading.Thread(target=self._call, name="webhooks", daemon=True)
         beating.start()
@@ -119,10 +122,13 @@ class _Worker:
             for gone in self._store.vanished(self._settings.vanished_seconds):
                 if gone != self.id:
                     _LOG.warning("%s vanished; its jobs wait again", gone)
+                    self._maker.remove_leftovers(gone)
                     self._store.release_worker(gone)
                     take_over(gone)
                     self._store.dismiss(gone)
-            self._queue.repair(older_than=time.time() - _UNQUEUED_SECONDS)
+            if time.monotonic() - self._repaired_at > _REPAIR_SECONDS:
+                self._queue.repair(older_than=time.time() - _UNQUEUED_SECONDS)
+                self._repaired_at = time.monotonic()
             for job in self._store.purge(undo_seconds=self._settings.undo_seconds):
                 self._results.remove(job)
                 self._queue.forget(job)
