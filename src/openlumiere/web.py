@@ -124,5 +124,8 @@ def address_of(host: str, taken: socket.socket) -> str:
 def run_server(app: ASGIApp, taken: socket.socket) -> None:
     """Serve an application on a socket until interrupted."""
     # No access log: it would hold addresses, and with them ids and tokens.
-    config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)
+    # Idle connections stay longer than clients and proxies keep theirs: who closes first may cut off a request.
+    config = uvicorn.Config(
+        app, access_log=False, log_level="warning", timeout_graceful_shutdown=3, timeout_keep_alive=75
+    )
     uvicorn.Server(config).run([taken])
