@@ -122,9 +122,11 @@ class _Worker:
             for gone in self._store.vanished(self._settings.vanished_seconds):
                 if gone != self.id:
                     _LOG.warning("%s vanished; its jobs wait again", gone)
-                    self._maker.remove_leftovers(gone)
-                    self._store.release_worker(gone)
+                    # First its place in the queue: if it is alive after all, it can no longer end there what another
+                    # takes over.
                     take_over(gone)
+                    self._store.release_worker(gone)
+                    self._maker.remove_leftovers(gone)
                     self._store.dismiss(gone)
             if time.monotonic() - self._repaired_at > _REPAIR_SECONDS:
                 self._queue.repair(older_than=time.time() - _UNQUEUED_SECONDS)
