@@ -71,7 +71,6 @@ def running(data: Path, *, base_url: str = OURS, **settings: Any) -> Iterator[Ap
     """The application on a data folder."""
     with TestClient(create_app(Settings(data=str(data), **settings)), base_url=base_url) as client:
         yield Api(client)
-        client.app.state.context.queue.close()  # type: ignore[attr-defined]
 
 
 def line_of(answer: Any, status: int = 400) -> str:

@@ -77,7 +77,7 @@ def test_fields_become_the_request_that_the_command_would_make() -> None:
         ("generate", None, {"prompt": "x" * 2001}, "prompt: give at most 2000 characters"),
         ("generate", None, {"background": "reddish"}, "'reddish' is no colour; give a name such as white, or #rrggbb"),
         ("generate", None, {"outline": 3}, "outline: that shapes stickers; give sticker, too, or leave it out"),
-        ("generate", None, {"style": "flat", "lora": "flat"}, "style and lora are the same; give one of them"),
+        ("generate", None, {"style": "flat", "lora": "flat"}, "lora: that is the same as style; give one of them"),
         ("generate", None, {"lora": {"flat": "x"}}, 'lora: give a name, or strengths such as {"flat": 0.7}'),
         ("generate", None, {"seed": -1}, "seed -1: choose a whole number from 0 to 2^63 - 1"),
     ],

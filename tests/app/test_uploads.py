@@ -14,7 +14,7 @@ import pytest
 from api_tools import clip, clip_file, picture
 from PIL import Image
 
-from openlumiere.app.limited import LimitsReached, ProcessLimits, run_limited
+from openlumiere.app.limited import LimitedProcesses, LimitsReached, ProcessLimits
 from openlumiere.app.settings import UploadLimits
 from openlumiere.app.uploads import Taken, Uploads, kind_of_bytes
 from openlumiere.errors import LumiereError
@@ -27,10 +27,13 @@ def _take(data: bytes, tmp_path: Path, **limits: Any) -> tuple[Taken, Path]:
 
     async def take() -> tuple[Taken, Path]:
         uploads = Uploads(tmp_path / "uploads", UploadLimits(**limits), ProcessLimits())
-        with uploads.workspace() as folder:
-            taken = await uploads.take(io.BytesIO(data), "input_reference", "source", folder)
-            assert [path.name for path in folder.iterdir()] == [taken.path.name]
-            return taken, taken.path.rename(tmp_path / taken.path.name)
+        try:
+            with uploads.workspace() as folder:
+                taken = await uploads.take(io.BytesIO(data), "input_reference", "source", folder)
+                assert [path.name for path in folder.iterdir()] == [taken.path.name]
+                return taken, taken.path.rename(tmp_path / taken.path.name)
+        finally:
+            await uploads.close()
 
     try:
         return asyncio.run(take())
@@ -158,13 +161,26 @@ def test_kinds_are_told_by_bytes_not_by_names(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_is_stopped_at_its_limits(tmp_path: Path) -> None:
     write_clip(clip(60, 128), tmp_path / "a.webp", fps=8, lossless=True)
-    arguments = {"to": "b.webm", "background": "white"}
-    for limits in (ProcessLimits(memory=64), ProcessLimits(seconds=0), ProcessLimits(file_megabytes=0)):
-        with pytest.raises(LumiereError):
-            asyncio.run(run_limited("convert", "a.webp", tmp_path, limits, **arguments))
-    with pytest.raises(LimitsReached, match="takes too much memory or time"):
-        asyncio.run(run_limited("convert", "a.webp", tmp_path, ProcessLimits(seconds=0), **arguments))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.webp"]
+
+    async def convert(helpers: LimitedProcesses, limits: ProcessLimits) -> None:
+        await helpers.run("convert", "a.webp", tmp_path, limits, to="b.webm", background="white")
+
+    async def all_of_them() -> None:
+        helpers = LimitedProcesses(1)
+        for limits in (ProcessLimits(seconds=0), ProcessLimits(cpu_seconds=0)):
+            with pytest.raises(LimitsReached, match="takes too much memory or time"):
+                await convert(helpers, limits)
+        for limits in (ProcessLimits(memory=64), ProcessLimits(file_megabytes=0)):
+            with pytest.raises(LumiereError):
+                await convert(helpers, limits)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.webp"]
+        with pytest.raises(TimeoutError):  # whoever asked is gone: so is the process
+            await asyncio.wait_for(convert(helpers, ProcessLimits()), 0.01)
+        await convert(helpers, ProcessLimits())  # it still works
+        await helpers.close()
+
+    asyncio.run(all_of_them())
+    assert (tmp_path / "b.webm").is_file()
 
 
 def test_what_a_killed_server_left_is_removed(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def _values(given: CreateVideo) -> dict[str, Any]:
         data["path"] = parse_way_points(given.path) if isinstance(given.path, str) else given.path
     if given.style is not None or given.lora is not None:
         if given.style is not None and given.lora is not None:
-            raise ApiError(400, "style and lora are the same; give one of them", param="lora")
+            raise ApiError(400, "lora: that is the same as style; give one of them", param="lora")
         data["styles"] = _styles("style", given.style) if given.lora is None else _styles("lora", given.lora)
     return {name: value for name, value in data.items() if value is not None and value != ""}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -42,7 +44,10 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         LumiereError: the database or the results cannot be used.
     """
-    app = FastAPI(title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        lifespan=_until_stopped,
+    )  # fmt: skip
     store = Store(settings.store_url, webhooks=settings.webhooks)
     parts = app.state.context = Context(
         settings=settings,
@@ -74,6 +79,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(health.Counted, metrics=metrics)
     return app
+
+
+@asynccontextmanager
+async def _until_stopped(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.context.uploads.close()
+    app.state.context.queue.close()
 
 
 def _refuse(status: int, message: str) -> Response:
@@ -130,4 +142,3 @@ def serve(
         web.run_server(app, taken)
     finally:
         supervisor.stop()
-        app.state.context.queue.close()

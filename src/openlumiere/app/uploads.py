@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from openlumiere.errors import LumiereError
 from openlumiere.files import partial_path, remove, remove_leftovers
 
-from .limited import ProcessLimits, run_limited
+from .limited import LimitedProcesses, ProcessLimits
 from .settings import UploadLimits
 
 _PROCESSES = 2  # at once; the rest wait
@@ -53,7 +52,7 @@ class Uploads:
 
     def __init__(self, folder: Path, limits: UploadLimits, process: ProcessLimits) -> None:
         self.limits, self._folder, self._process = limits, folder, process
-        self._turns, self._waiting = asyncio.Semaphore(_PROCESSES), 0
+        self._processes, self._waiting = LimitedProcesses(_PROCESSES), 0
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
 
@@ -82,11 +81,12 @@ class Uploads:
         name = await self._store(file, param, folder)
         most = self.limits
         found = await self.run(
-            "take", name, folder, to=to, pixels=most.pixels, clip_pixels=most.clip_pixels, frames=most.frames,
+            "take", name, folder, to="taken", pixels=most.pixels, clip_pixels=most.clip_pixels, frames=most.frames,
             seconds=most.seconds,
         )  # fmt: skip
         (folder / name).unlink()
-        return Taken(path=folder / found.pop("name"), **found)
+        path = folder / found.pop("name")
+        return Taken(path=path.rename(folder / f"{to}{path.suffix}"), **found)
 
     async def inspect(self, file: BinaryIO, param: str, folder: Path) -> dict[str, Any]:
         """Return the metadata of a clip of ours; args and errors as `take`'s."""
@@ -97,15 +97,18 @@ class Uploads:
     async def run(
         self, task: str, name: str, folder: Path, limits: ProcessLimits | None = None, **arguments: Any
     ) -> dict[str, Any]:
-        """Run a limited process when it is its turn; see `limited.run_limited`."""
+        """Run a limited process when it is its turn; see `LimitedProcesses.run`."""
         if self._waiting >= _MOST_WAITING:
             raise Busy("too many files are being read; try again in a few seconds")
         self._waiting += 1
         try:
-            async with self._turns:
-                return await run_limited(task, name, folder, limits or self._process, **arguments)
+            return await self._processes.run(task, name, folder, limits or self._process, **arguments)
         finally:
             self._waiting -= 1
+
+    async def close(self) -> None:
+        """End what reads files."""
+        await self._processes.close()
 
     async def _store(self, file: BinaryIO, param: str, folder: Path) -> str:
         """Copy a file to a name that says what it is; its own name is never used."""

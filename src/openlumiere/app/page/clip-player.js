@@ -8,7 +8,7 @@
 //   events      "ready", "frame" (detail: index, count, seconds), "play", "pause", "error"
 
 import { clamp, h, iconButton, shadow, sheet } from "./elements.js";
-import { openFrames } from "./frames.js";
+import { openFrames, seesThrough } from "./frames.js";
 
 const AHEAD = 2; // frames that are decoded before they are due
 const GROUNDS = { checker: "Checkerboard", white: "White", black: "Black" };
@@ -52,6 +52,7 @@ class ClipPlayer extends HTMLElement {
 
   #clip = null; // Frames
   #other = null; // those of what it is compared with
+  #clear = false; // the ground is seen
   #given = {}; // Blobs in place of addresses
   #index = 0;
   #wanted = 0; // the frame that was asked for last
@@ -154,8 +155,10 @@ class ClipPlayer extends HTMLElement {
       if (!this.hasAttribute("label")) this.canvas.setAttribute("aria-label", "Clip");
       this.stage.style.setProperty("--ratio", clip.width / clip.height);
       this.slider.max = clip.count;
-      this.bar.hidden = clip.count < 2 && !clip.transparent;
-      this.grounds.hidden = !clip.transparent;
+      this.#clear = clip.transparent && seesThrough(await clip.at(0));
+      if (load !== this.#loads) return;
+      this.bar.hidden = clip.count < 2 && !this.#clear;
+      this.grounds.hidden = !this.#clear;
       this.#ground();
       await this.#show(0);
       if (load !== this.#loads) return;
@@ -389,7 +392,7 @@ class ClipPlayer extends HTMLElement {
   #ground() {
     const name = this.ground;
     const own = !(name in GROUNDS);
-    this.stage.classList.toggle("checker", name === "checker" && Boolean(this.#clip?.transparent));
+    this.stage.classList.toggle("checker", name === "checker" && this.#clear);
     this.stage.classList.toggle("plain", name !== "checker");
     this.stage.style.setProperty("--ground", name);
     for (const input of this.grounds.querySelectorAll("[type=radio]")) input.checked = input.value === name;

@@ -157,9 +157,10 @@ export class Composer extends EventTarget {
 
   /** Say at once what the server would refuse anyway. */
   #isIncomplete() {
-    const { prompt, source, region, seed } = this.#fields;
+    const { prompt, source, region, to, seed } = this.#fields;
     if (this.#task.source && !source.get()) return this.#point(source, `Choose a ${this.#task.source} first.`);
     if (this.#task.region && region.control.empty) return this.#point(region, `Paint what should ${this.#task.region}.`);
+    if (this.#task.id === "outpaint" && to.control.unchanged) return this.#point(to, "Choose a frame that is larger than the clip.");
     if (this.#task.prompt === "needed" && !prompt.control.value.trim()) return this.#point(prompt, "Say what to show.");
     if (!/^\d{0,19}$/.test(seed.control.value.trim())) return this.#point(seed, "A whole number, please.");
     return false;

@@ -28,15 +28,31 @@ export function typeOf(bytes) {
  */
 export async function openFrames(source, { fps = 0, frames = 0, mp4 = "", signal } = {}) {
   const blob = source instanceof Blob ? source : await download(source, signal);
-  const bytes = new Uint8Array(await blob.slice(0, 16).arrayBuffer());
+  const bytes = new Uint8Array(await blob.slice(0, 32).arrayBuffer());
   const type = typeOf(bytes);
   if (type.startsWith("video/")) return openFilm(blob.slice(0, blob.size, type), { fps, frames });
   if (type && "ImageDecoder" in window && (await ImageDecoder.isTypeSupported(type))) {
-    const animation = await openAnimation(blob, type, fps);
+    const animation = await openAnimation(blob, type, { fps, transparent: showsThrough(bytes, type) });
     if (animation) return animation;
   } else if (mp4) return openFrames(mp4, { fps, frames, signal });
   const picture = await createImageBitmap(blob); // upright, as its EXIF says
-  return new Frames({ width: picture.width, height: picture.height, seconds: [1], transparent: true, decode: async () => picture, release() {} });
+  return new Frames({ width: picture.width, height: picture.height, seconds: [1], transparent: showsThrough(bytes, type), decode: async () => picture, release() {} });
+}
+
+/** Whether a file may have alpha: WebP says so in its header (RFC 9649, 2.7.1), of others the kind does. */
+function showsThrough(bytes, type) {
+  if (type !== "image/webp") return type !== "image/jpeg";
+  return text(bytes, 12, 16) !== "VP8 " && (text(bytes, 12, 16) === "VP8L" || (bytes[20] & 0x10) > 0);
+}
+
+/** Whether a picture lets what is under it be seen. Animated WebP has alpha also to leave pixels as they were. */
+export function seesThrough(picture) {
+  const scale = Math.min(256 / Math.max(picture.width, picture.height), 1);
+  const canvas = new OffscreenCanvas(Math.ceil(picture.width * scale), Math.ceil(picture.height * scale));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const { data } = context.getImageData(0, 0, Math.floor(picture.width * scale), Math.floor(picture.height * scale));
+  return data.some((value, i) => i % 4 === 3 && value < 255);
 }
 
 /** The frames of a clip that the caller has as pictures, one a frame. */
@@ -54,7 +70,7 @@ async function download(address, signal) {
   return response.blob();
 }
 
-async function openAnimation(blob, type, fps) {
+async function openAnimation(blob, type, { fps, transparent }) {
   const decoder = new ImageDecoder({ data: await blob.arrayBuffer(), type });
   try {
     await decoder.tracks.ready;
@@ -65,7 +81,7 @@ async function openAnimation(blob, type, fps) {
       return null; // a still picture, which createImageBitmap also turns upright
     }
     const { image } = await decoder.decode({ frameIndex: 0 });
-    const known = { width: image.displayWidth, height: image.displayHeight, transparent: image.format?.includes("A") ?? true };
+    const known = { width: image.displayWidth, height: image.displayHeight, transparent };
     const own = (image.duration || 1e5) / 1e6;
     image.close();
     const seconds = Array(count).fill(fps ? 1 / fps : own); // of the frames that were not decoded, the first one's

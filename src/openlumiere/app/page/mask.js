@@ -48,22 +48,25 @@ export class Mask {
   }
 
   get empty() {
-    return [...this.#state.layers.values()].every((layer) => this.#share(layer) === 0);
+    return [...this.#state.layers.values()].every((layer) => this.#shares.get(layer) === 0);
   }
 
   /** The part of the shown frame that is masked, 0 to 1. */
   get coverage() {
-    const layer = this.#layer(this.frame);
-    return layer ? this.#share(layer) : 0;
+    return this.#shares.get(this.#layer(this.frame)) ?? 0;
   }
 
-  #share(layer) {
-    if (!this.#shares.has(layer)) {
-      let count = 0;
-      for (const alpha of layer) if (alpha) count++;
-      this.#shares.set(layer, count / layer.length);
+  /** A layer of pixels: masked where `value`, of the place of a pixel's first byte, is half or more. */
+  #made(value) {
+    const layer = new Uint8Array(this.canvas.width * this.canvas.height);
+    let count = 0;
+    for (let i = 0; i < layer.length; i++) {
+      if (value(4 * i) < 127.5) continue;
+      layer[i] = 255; // or nothing: what is shown is what counts, and erasing leaves no ghosts
+      count++;
     }
-    return this.#shares.get(layer);
+    this.#shares.set(layer, count / layer.length);
+    return layer;
   }
 
   /** A frame's layer: its own, or the nearest earlier one, or, before the first one, that. */
@@ -138,9 +141,7 @@ export class Mask {
 
   #read(context) {
     const { data } = context.getImageData(0, 0, this.canvas.width, this.canvas.height);
-    const layer = new Uint8Array(data.length / 4);
-    for (let i = 0; i < layer.length; i++) layer[i] = data[4 * i + 3] < 128 ? 0 : 255; // what counts, so no ghosts stay
-    return layer;
+    return this.#made((at) => data[at + 3]);
   }
 
   #push(state) {
@@ -211,9 +212,8 @@ export class Mask {
       board.fillRect(0, 0, width, height);
       board.drawImage(picture, (width - w) / 2, (height - h) / 2, w, h);
       const { data } = board.getImageData(0, 0, width, height);
-      const layer = new Uint8Array(width * height); // Rec. 601, as Pillow's "L", by which masks are read
-      for (let i = 0; i < layer.length; i++) layer[i] = 0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2] < 127.5 ? 0 : 255;
-      layers.set(frame, layer);
+      // Rec. 601, as Pillow's "L", by which masks are read.
+      layers.set(frame, this.#made((at) => 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2]));
     }
     if (many) this.#push({ apart: true, layers });
     else this.#push({ apart: this.apart, layers: new Map(this.#state.layers).set(this.apart ? this.frame : 0, layers.get(0)) });
