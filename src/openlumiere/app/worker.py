@@ -22,7 +22,6 @@ from dataclasses import replace
 from types import FrameType
 
 from filelock import FileLock, Timeout
-from sqlalchemy.exc import SQLAlchemyError
 
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, write_text
@@ -142,8 +141,8 @@ def _logged(what: str) -> Iterator[None]:
     """Go on after an error, as when a database restarts: the next round tries again."""
     try:
         yield
-    except (LumiereError, OSError, SQLAlchemyError) as error:
-        _LOG.warning("%s: %s", what, one_line(error))
+    except Exception as error:  # the database's, the queue's, or that of wherever results lie
+        _LOG.warning("%s: %s: %s", what, type(error).__name__, one_line(error))
 
 
 @contextmanager
