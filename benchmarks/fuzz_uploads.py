@@ -201,7 +201,7 @@ def fuzz(data: Path, count: int, seed: int) -> dict[str, Any]:
                 wrong.append(f"{way}: {fault}")
         parts = app.state.context
         kept = {path.parent.name for path in (data / "results").rglob("*") if path.is_file()}
-        known = {job.id for job in parts.store.changes()}
+        known = {job.id for job in parts.store.list("local", limit=count + 1)}
     left = [str(path) for path in (data / "uploads").iterdir()]
     left += [f"of no job: {id}" for id in sorted(kept - known)]
     left += [str(path) for path in set(Path(tempfile.gettempdir()).iterdir()) - temporary if "lumiere" in path.name]
