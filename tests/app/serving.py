@@ -19,7 +19,10 @@ _SERVE = """
 import json, sys
 from openlumiere.app.server import serve
 from openlumiere.app.settings import settings_from_json
-serve(settings_from_json(json.loads(sys.argv[1])), workers=int(sys.argv[2]), device="cpu")
+try:
+    serve(settings_from_json(json.loads(sys.argv[1])), workers=int(sys.argv[2]), device="cpu")
+except KeyboardInterrupt:
+    pass
 """
 
 
@@ -49,11 +52,16 @@ class Server:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.5)
 
+    def stop(self) -> int:
+        """Interrupt it; return its code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
     def __enter__(self) -> Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
+        if self.process.poll() is None:
+            self.stop()
         assert self.process.stdout
         self.process.stdout.close()
