@@ -185,16 +185,19 @@ class Page:
 
     def save(self, words: str) -> Path:
         """Save the clip, by the button that says so; returns the file."""
-        before = set(self.downloads.iterdir())
         self.click("#stage .chip", words)
-        new: list[Path] = []
+        return self.saved()
 
-        def there() -> bool:
-            new[:] = [path for path in set(self.downloads.iterdir()) - before if path.suffix != ".crdownload"]
-            return bool(new)
+    def saved(self) -> Path:
+        """The file that is being saved, once it is there: in a folder of its own, as names may be the same."""
+        self.until(self._whole, "a file is saved")
+        (path,) = self._whole()
+        folder = self.downloads / str(len(list(self.downloads.iterdir())))
+        folder.mkdir()
+        return path.rename(folder / path.name)
 
-        self.until(there, f"{words} is saved")
-        return new[0]
+    def _whole(self) -> list[Path]:
+        return [path for path in self.downloads.iterdir() if path.is_file() and path.suffix != ".crdownload"]
 
     # What may not be
 
