@@ -190,14 +190,17 @@ class Page:
 
     def saved(self) -> Path:
         """The file that is being saved, once it is there: in a folder of its own, as names may be the same."""
-        self.until(self._whole, "a file is saved")
-        (path,) = self._whole()
+        found: list[Path] = []
+
+        def whole() -> bool:
+            found[:] = [path for path in self.downloads.iterdir() if path.is_file()]
+            partial = [path for path in found if path.suffix == ".crdownload" or path.name.startswith(".")]
+            return len(found) == 1 and not partial and found[0].stat().st_size > 0
+
+        self.until(whole, "a file is saved")
         folder = self.downloads / str(len(list(self.downloads.iterdir())))
         folder.mkdir()
-        return path.rename(folder / path.name)
-
-    def _whole(self) -> list[Path]:
-        return [path for path in self.downloads.iterdir() if path.is_file() and path.suffix != ".crdownload"]
+        return found[0].rename(folder / found[0].name)
 
     # What may not be
 
