@@ -121,8 +121,22 @@ def address_of(host: str, taken: socket.socket) -> str:
     return f"http://{name}:{taken.getsockname()[1]}/"
 
 
-def run_server(app: ASGIApp, taken: socket.socket) -> None:
-    """Serve an application on a socket until interrupted."""
+def run_server(app: ASGIApp, taken: socket.socket, *, on_stop: Callable[[], None] | None = None) -> None:
+    """Serve an application on a socket until interrupted.
+
+    Args:
+        on_stop: called first of all then; lets go of those whose answers never end.
+    """
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if on_stop is not None:
+                on_stop()
+            await super().shutdown(sockets)
+
     # No access log: it would hold addresses, and with them ids and tokens.
-    config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)
-    uvicorn.Server(config).run([taken])
+    # Idle connections stay longer than clients and proxies keep theirs: who closes first may cut off a request.
+    config = uvicorn.Config(
+        app, access_log=False, log_level="warning", timeout_graceful_shutdown=3, timeout_keep_alive=75
+    )
+    Server(config).run([taken])

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from openlumiere import web
 from openlumiere.app.context import Context
 from openlumiere.app.server import create_app
 from openlumiere.app.settings import Settings
@@ -27,9 +32,9 @@ TIGER = {"prompt": "a tiger walking to the left", "num_frames": 16, "seed": 7}
 class Api:
     """The application, and a client on loopback."""
 
-    def __init__(self, client: TestClient) -> None:
+    def __init__(self, client: httpx.Client, app: FastAPI) -> None:
         self.client = client
-        self.parts: Context = client.app.state.context  # type: ignore[attr-defined]
+        self.parts: Context = app.state.context
 
     def ask(self, **fields: Any) -> dict[str, Any]:
         """Ask for a clip by JSON; return its object."""
@@ -69,8 +74,24 @@ class Api:
 @contextmanager
 def running(data: Path, *, base_url: str = OURS, **settings: Any) -> Iterator[Api]:
     """The application on a data folder."""
-    with TestClient(create_app(Settings(data=str(data), **settings)), base_url=base_url) as client:
-        yield Api(client)
+    app = create_app(Settings(data=str(data), **settings))
+    with TestClient(app, base_url=base_url) as client:
+        yield Api(client, app)
+
+
+@contextmanager
+def listening(data: Path, **settings: Any) -> Iterator[Api]:
+    """The application on a socket, served by a thread of this process."""
+    app, taken = create_app(Settings(data=str(data), **settings)), web.listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, args=([taken],))
+    thread.start()
+    try:
+        with httpx.Client(base_url=web.address_of("127.0.0.1", taken).rstrip("/"), timeout=60) as client:
+            yield Api(client, app)
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def line_of(answer: Any, status: int = 400) -> str:

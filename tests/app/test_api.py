@@ -79,7 +79,9 @@ def test_wrong_requests_are_refused_in_one_line(api: Api) -> None:
     assert api.refused(mystery=1) == "mystery: there is no such field"
     assert api.refused(task="sing").startswith("task: unknown task 'sing'; choose one of generate,")
     assert api.refused(seed="x").startswith("seed: ")
-    assert api.refused(extra_params={"prompt": "x"}) == "extra_params: give an object of fields that aren't given besides"
+    assert (
+        api.refused(extra_params={"prompt": "x"}) == "extra_params: give an object of fields that aren't given besides"
+    )
     assert "does not list" in api.refused(callback_url="http://169.254.169.254/")
     assert api.refused(input_reference={"image_url": "http://x/"}).endswith("give a file, or the id of a video")
     assert api.refused(input_reference="https://example.org/a.png").startswith("input_reference: there is no finished")

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
-from editor_tools import NEEDS_CHROMIUM, Editor
+from chromium import NEEDS_CHROMIUM
+from editor_tools import Editor
 from openlumiere.diffusion.layout import path_through
 from openlumiere.video import read_mask, write_clip
 

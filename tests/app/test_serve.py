@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,12 @@ from openlumiere.video import read_clip
 
 pytestmark = pytest.mark.slow
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-def test_a_server_that_is_stopped_and_started_again_finds_its_jobs(tmp_path: Path, tiny_model: Path) -> None:
+
+def test_a_server_that_is_stopped_and_started_again_finds_its_jobs(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, model = tmp_path / "data", ("--model", str(tiny_model))
     with Serving(data, *model) as server:
         done = server.ask("a tiger walking to the left", seed=5)
@@ -35,6 +41,10 @@ def test_a_server_that_is_stopped_and_started_again_finds_its_jobs(tmp_path: Pat
         assert server.until(begun, "failed")["error"]["code"] == "cancelled"
         server.until(behind, "completed")
         assert server.content(behind, format="webp") == first
+        monkeypatch.setattr(sys, "argv", ["openai_client", "a lion", str(tmp_path / "lion.mp4"), server.url, "16"])
+        runpy.run_path(str(EXAMPLES / "openai_client.py"), run_name="__main__")
+        assert len(read_clip(tmp_path / "lion.mp4").frames) == 16
+        assert len(server.http.get("/v1/videos").json()["data"]) == 4  # the remix is deleted
         code, stdout, stderr = server.end(signal.SIGINT)
         assert (code, stdout, stderr) == (130, "", "lumiere: interrupted\n")
     assert list((data / "work").iterdir()) == []

@@ -27,6 +27,7 @@ QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
     ["generate"], ["upscale"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"],
     ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
+    ["serve"], ["worker"], ["mcp"], ["keys"], *(["keys", step] for step in ("add", "list", "revoke")),
     *(["evaluate", protocol] for protocol in (
         "emoji", "seams", "loops", "editing", "styles", "all", "baselines", "xt", "upscale", "fvd", "is", "ucf101",
         "train-features", "autoencoder",

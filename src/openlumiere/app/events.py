@@ -23,7 +23,7 @@ class Watcher:
     """
 
     def __init__(self, owner: str, id: str | None) -> None:
-        self.owner, self.id = owner, id
+        self.owner, self.id, self.is_over = owner, id, False
         self._changed: dict[str, Job] = {}  # the last state of each: who is slow misses what lies between
         self._woken = asyncio.Event()
 
@@ -34,6 +34,11 @@ class Watcher:
     def tell(self, job: Job) -> None:
         """Note that a job changed."""
         self._changed[job.id] = job
+        self._woken.set()
+
+    def end(self) -> None:
+        """Let whoever waits go."""
+        self.is_over = True
         self._woken.set()
 
     async def next(self, seconds: float) -> list[Job]:
@@ -77,8 +82,15 @@ class Changes:
                 if found.is_final or found.deleted_at is not None:
                     return
                 while not (changed := await watcher.next(15)):
+                    if watcher.is_over:
+                        return
                     yield None
                 found = changed[-1]
+
+    def close(self) -> None:
+        """Let all go who wait, as the server stops."""
+        for watcher in self._watchers:
+            watcher.end()
 
     async def _look(self) -> None:
         while self._watchers:

@@ -21,7 +21,7 @@ router = APIRouter()
 FOLDER = Path(__file__).parent / "page"
 _COOKIE_SECONDS = 90 * 86400
 _BODY = {"content": {"application/x-www-form-urlencoded": {"schema": {
-    "type": "object", "required": ["key"], "properties": {"key": {"type": "string"}}
+    "type": "object", "required": ["key"], "properties": {"key": {"type": "string"}}, "examples": [{"key": "lumiere_…"}]
 }}}}  # fmt: skip
 
 

@@ -99,6 +99,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
+                for status in _ERRORS:  # JSON, whatever the route gives else
+                    operation["responses"][str(status)]["content"] = {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
+                    }
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}, {}]
         app.openapi_schema = schema
@@ -139,6 +143,6 @@ def serve(
     supervisor = Supervisor(settings, count=workers, device=device, dtype=dtype, log_level=log_level)
     supervisor.start()
     try:
-        web.run_server(app, taken)
+        web.run_server(app, taken, on_stop=app.state.context.changes.close)
     finally:
         supervisor.stop()

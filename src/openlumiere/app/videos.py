@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ from .store import Job
 from .uploads import Taken
 
 router = APIRouter()
+_LOG = logging.getLogger("openlumiere.app")
 POLL_MS = {"openai-poll-after-ms": "1000"}
 
 
@@ -44,6 +46,13 @@ def _body(model: type, *, files: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
+_FILE = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
+_INSPECT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": {**_FILE, "examples": [{"file": "tiger.webp"}]}}},
+    }
+}
 _CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame"))
 
 
@@ -85,11 +94,7 @@ async def extend(http: Request, parts: Parts, owner: Owner) -> Video:
     return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, "extend")))
 
 
-@router.post("/v1/videos/inspect", openapi_extra={
-    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
-        "type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}
-    }}}}
-})  # fmt: skip
+@router.post("/v1/videos/inspect", openapi_extra=_INSPECT)
 async def inspect(http: Request, parts: Parts, owner: Owner) -> Inspected:
     """Read the settings inside a clip of ours."""
     if not http.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -138,6 +143,8 @@ def _queue(
     except BaseException:
         parts.store.fail(job.id, "internal_error", "it could not be queued; ask for it again")
         raise
+    about = repr(job.request["prompt"]) if parts.settings.log_prompts else job.request["task"]
+    _LOG.info("%s: %s", job.id, about)
     return job
 
 
@@ -195,7 +202,7 @@ async def list_videos(
         favourites=favourites, status=status,
     )  # fmt: skip
     page = found[:limit]
-    data = [await _shown(parts, job) for job in page]
+    data = await run_in_threadpool(lambda: [_show(parts, job) for job in page])
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     return VideoList(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
@@ -222,7 +229,7 @@ async def all_events(parts: Parts, owner: Owner) -> Response:
         with parts.changes.watch(owner) as watcher:
             for job in await run_in_threadpool(parts.store.changes, owner):
                 yield await _event(parts, job)
-            while True:
+            while not watcher.is_over:
                 changed = await watcher.next(15)
                 for job in changed:
                     yield await _event(parts, job)

@@ -54,6 +54,7 @@ def create_app(study: Study, answers: Answers) -> FastAPI:
     clips = {name for pair in (*study.pairs, *study.checks) for name in (pair.ours, pair.other)}
 
     app.add_middleware(web.Guard, headers=_HEADERS, largest_body=_LARGEST_BODY)
+
     @app.exception_handler(LumiereError)
     def explain(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(error)}, status_code=400)

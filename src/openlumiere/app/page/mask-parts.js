@@ -10,7 +10,7 @@ const HELP =
 const look = sheet(`
   :host { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.6rem; }
   .tools { display: flex; flex-wrap: wrap; gap: 0.4rem 0.75rem; align-items: center; }
-  .size { display: flex; align-items: center; gap: 0.5rem; flex: 1 1 9rem; max-width: 18rem; }
+  .size { display: flex; align-items: center; gap: 0.5rem; flex: 1 1 7rem; max-width: 18rem; }
   .size input { flex: 1 1 4rem; width: 4rem; }
   .stage { position: relative; width: min(100%, calc(var(--stage-height, 62vh) * var(--ratio, 1.5))); aspect-ratio: var(--ratio, 1.5); margin-inline: auto; border-radius: var(--_radius); overflow: clip; overflow-clip-margin: 8px; }
   .stage canvas { position: absolute; inset: 0; width: 100%; height: 100%; border-radius: inherit; }
