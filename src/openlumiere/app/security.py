@@ -33,6 +33,7 @@ HEADERS = {
 }
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _LONGEST_KEY = 200  # characters
+_NAMES = 10_000  # that a bucket remembers before it looks for those that it may forget
 
 
 def is_loopback(host: str) -> bool:
@@ -59,6 +60,7 @@ class Bucket:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = float(per_minute), clock
         self._left: dict[str, tuple[float, float]] = {}  # calls left, and when that was
+        self._sweep = _NAMES
 
     def wait(self, name: str) -> float:
         """Return how many seconds a name has to wait; 0 = it may call now."""
@@ -66,8 +68,9 @@ class Bucket:
 
     def take(self, name: str) -> None:
         """Count a call."""
-        if len(self._left) > 10_000:  # those who have waited long enough are as good as new
+        if len(self._left) >= self._sweep:  # those who have waited long enough are as good as new
             self._left = {key: kept for key, kept in self._left.items() if self._now(key) < self._most}
+            self._sweep = max(2 * len(self._left), _NAMES)
         self._left[name] = (self._now(name) - 1, self._clock())
 
     def _now(self, name: str) -> float:

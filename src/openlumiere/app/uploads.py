@@ -81,11 +81,12 @@ class Uploads:
         name = await self._store(file, param, folder)
         most = self.limits
         found = await self.run(
-            "take", name, folder, to=to, pixels=most.pixels, clip_pixels=most.clip_pixels, frames=most.frames,
+            "take", name, folder, to="taken", pixels=most.pixels, clip_pixels=most.clip_pixels, frames=most.frames,
             seconds=most.seconds,
         )  # fmt: skip
         (folder / name).unlink()
-        return Taken(path=folder / found.pop("name"), **found)
+        path = folder / found.pop("name")
+        return Taken(path=path.rename(folder / f"{to}{path.suffix}"), **found)
 
     async def inspect(self, file: BinaryIO, param: str, folder: Path) -> dict[str, Any]:
         """Return the metadata of a clip of ours; args and errors as `take`'s."""
