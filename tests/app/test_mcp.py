@@ -323,3 +323,9 @@ def test_a_clip_never_replaces_a_file(tmp_path: Path, model: str) -> None:
 
 def test_the_targets_are_those_of_the_stickers() -> None:
     assert set(Target.__args__) == set(TARGETS)  # type: ignore[attr-defined]
+
+
+def test_it_begins_without_torch() -> None:
+    modules = ", ".join(f"openlumiere.app.{name}" for name in ("makers", "mcp", "server_maker", "tools"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([*COMMAND[:1], "-c", code], env=ENVIRONMENT, check=False).returncode == 0

@@ -229,6 +229,7 @@ def run_worker(args: argparse.Namespace) -> None:
     settings = _settings(args, *_QUEUE)
     from openlumiere.app.worker import run
 
+    print("makes what the queue holds  (Ctrl-C ends)", flush=True)
     run(settings, device=args.device, dtype=args.dtype)
 
 
