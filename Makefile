@@ -31,8 +31,9 @@ install: $(VENV)/.installed ## make .venv with the locked dependencies; .venv/bi
 
 dev: $(VENV)/.installed-dev ## the same, with what training, tests and linters need
 
-# One process a core, one thread each: small tensors gain nothing from more threads. Tests of one file share fixtures.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# One process a core, one thread each: small tensors gain nothing from more threads. Tests of one file share fixtures;
+# tests/conftest.py says which files come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 quick: dev ## run the fast tests
 	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
@@ -40,7 +41,7 @@ quick: dev ## run the fast tests
 test: dev ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
-compat: ## run the fast tests with the lowest and the newest versions allowed, in environments of their own
+compat: ## run the fast tests with the lowest and the newest versions allowed, in an environment of their own
 	PYTHON="$(PYTHON)" TORCH_VERSION=$(TORCH_VERSION) .ci/compat
 
 lint: dev ## ruff and mypy

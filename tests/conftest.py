@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from openlumiere.study.pairs import Study, create_study
 from study_tools import PROMPTS, folder_of
 
+if TYPE_CHECKING:
+    from runs import Runs
+
 SLOW_TO_MAKE = {"judges", "wheel"}  # fixtures
+LONGEST = (
+    "test_training.py", "test_evaluation.py", "test_baselines.py", "test_benchmarks.py", "test_plan.py",
+    "test_resuming.py", "test_distributed.py", "test_transparent_commands.py", "test_edit_commands.py",
+    "test_train_families.py", "test_cli.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what uses something that takes long to make."""
+    """Mark as slow what uses something that takes long to make; run the longest files first.
+
+    Processes take files one after the other: a long one that starts last would leave the others idle.
+    """
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     for item in items:
         if SLOW_TO_MAKE.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -53,6 +67,35 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = RGBAAutoencoder(latent_channels=4, block_out_channels=(8, 8, 8), layers_per_block=(1, 1), sample_size=32)
     net.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def runs(loops: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """What starts `lumiere train`, on these loops."""
+    from runs import Runs
+
+    return Runs(tmp_path_factory.mktemp("training"), loops)
+
+
+@pytest.fixture(scope="session")
+def t2i(runs: Runs) -> Path:
+    """The folder of a whole, undisturbed t2i run: to read only."""
+    return runs.whole("t2i")
+
+
+@pytest.fixture(scope="session")
+def t2v_overrides(t2i: Path) -> list[str]:
+    return [
+        f"model.t2i={t2i / 'export'}", "model.unet={}", "model.temporal={temporal_conditioning: true}",
+        "optim.max_steps=12", "checkpoint_every=3", "sample_every=12", "optim.batch_size=2",
+        "optim.timestep_shift_start=40", "optim.timestep_shift_steps=10", "optim.uniform_timesteps=0.3",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def t2v(runs: Runs, t2v_overrides: list[str]) -> Path:
+    """The folder of a whole, undisturbed t2v run on top of it: to read only."""
+    return runs.whole("t2v", *t2v_overrides)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
-"""A page that holds one of the page's custom elements, under a strict content security policy, in Chromium."""
+"""A page that holds one of the page's custom elements, under the server's content security policy, in Chromium."""
 
 from __future__ import annotations
 
 import base64
 import http.server
 import io
-import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,30 +12,18 @@ from typing import Any, ClassVar
 
 import axe_core_python
 import numpy as np
-import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 import openlumiere
+from chromium import start_chromium
+from openlumiere.app.security import HEADERS
 
 PAGE = Path(openlumiere.__file__).parent / "app" / "page"
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-POLICY = "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 PATIENCE = 60  # seconds: machines that also train are slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-NEEDS_CHROMIUM = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
-    reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
-)
 HTML = (
     "<!doctype html><html lang=en><head><title>Editor</title><meta name=viewport content='width=device-width'>"
     "<link rel=stylesheet href=/scratch.css><script type=module src=/page/{tag}.js></script></head>"
@@ -71,7 +57,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def end_headers(self) -> None:
-        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Content-Security-Policy", HEADERS["Content-Security-Policy"])
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
@@ -83,18 +69,11 @@ class Editor:
     """A browser that shows one element, `it`."""
 
     def __init__(self, folder: Path, profile: Path) -> None:
-        assert CHROMIUM, "no Chromium; install it: apt-get install chromium chromium-driver"
-        assert DRIVER, "no chromedriver; install it: apt-get install chromium chromium-driver"
         self.folder = folder
         handler = type("Handler", (Files,), {"folder": folder})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        self.driver = start_chromium(profile)
         self.driver.set_script_timeout(PATIENCE)
 
     def close(self) -> None:

@@ -1,19 +1,24 @@
-"""The benchmarks run, as a user starts them, and their exact figures hold."""
+"""The benchmarks run, and their exact figures hold."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging
 
+import tiny
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.pipelines.text import MINILM
 
@@ -23,24 +28,50 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 OPTIONAL = "lumiere-pytorch"  # the `bench` extra
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def start(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     source = str(BENCHMARKS.parent / "src")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
 
 
-def results(tmp_path: Path, script: str, *arguments: str) -> tuple[dict[str, Any], str]:
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a benchmark within this process; returns its exit code, and what it printed and said of errors."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    before = torch.get_num_threads(), logging.get_verbosity()
+
+    def run(script: str, *arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        code = importlib.import_module(Path(script).stem).main()
+        return code, *capsys.readouterr()
+
+    yield run
+    torch.set_num_threads(before[0])
+    logging.set_verbosity(before[1])
+
+
+def results(run: Run, tmp_path: Path, script: str, *arguments: str) -> tuple[dict[str, Any], str]:
     file = tmp_path / "figures.json"
-    done = run(script, *arguments, "--json", str(file))
-    assert done.returncode == 0, done.stderr
-    return json.loads(file.read_text()), done.stdout
+    code, printed, errors = run(script, *arguments, "--json", str(file))
+    assert code == 0, errors
+    return json.loads(file.read_text()), printed
 
 
-def test_step_measures_every_contestant(tmp_path: Path) -> None:
-    found, printed = results(
-        tmp_path, "step.py", "--frames", "8", "--rounds", "2", "--threads", "1", "--layout", "channels-last"
-    )
+def test_step_measures_every_contestant(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    recipes = {
+        "t2i": tiny.TRAINING | {"output": "-", "model": tiny.TRAINING["model"] | {"size": 32}},
+        "t2v": {"stage": "t2v", "output": "-", "model": {"t2i": "-"}},
+    }
+    for name, tree in recipes.items():
+        (tmp_path / "small" / f"{name}.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    options = ("--frames", "8", "--rounds", "2", "--threads", "1", "--layout", "channels-last")
+    found, printed = results(run, tmp_path, "step.py", "--shape", str(tmp_path / "small"), *options)
     names = {row["contestant"] for row in found["results"]}
     assert names | {OPTIONAL} == {"STUNet", "fixed-rate", "UNetMotionModel", OPTIONAL}
     # What is not there is named, with the reason.
@@ -62,9 +93,9 @@ def test_step_measures_every_contestant(tmp_path: Path) -> None:
     assert found["machine"]["threads"] == 1
 
 
-def test_time_resampling_saves_the_known_share_of_stable_diffusions_layers(tmp_path: Path) -> None:
+def test_time_resampling_saves_the_known_share_of_stable_diffusions_layers(run: Run, tmp_path: Path) -> None:
     found, _ = results(
-        tmp_path, "step.py", "--shape", "sd15", "--flops-only", "--modes", "forward",
+        run, tmp_path, "step.py", "--shape", "sd15", "--flops-only", "--modes", "forward",
         "--contestants", "STUNet,fixed-rate",
     )  # fmt: skip
     [spatial] = found["spatial_layers"]
@@ -91,15 +122,27 @@ def test_peak_memory_is_what_is_alive_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_mistyped_shape_is_one_line() -> None:
-    done = run("step.py", "--shape", "emoji-nono")
+    done = start("step.py", "--shape", "emoji-nono")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "emoji-nano" in done.stderr
 
 
-def test_windows_take_less_memory_than_one_pass_and_so_grow_more_slowly(tmp_path: Path, tiny_model: Path) -> None:
+def test_windows_take_less_memory_than_one_pass_and_so_grow_more_slowly(
+    run: Run, tmp_path: Path, tiny_model: Path
+) -> None:
     found, printed = results(
-        tmp_path, "windows.py", "--model", str(tiny_model), "--stage", "base", "--frames", "8,16,48", "--threads", "1"
+        run,
+        tmp_path,
+        "windows.py",
+        "--model",
+        str(tiny_model),
+        "--stage",
+        "base",
+        "--frames",
+        "8,16,48",
+        "--threads",
+        "1",
     )
     assert found["window"] == 8
     by = {(row["frames"], row["way"]): row for row in found["results"]}
@@ -107,9 +150,9 @@ def test_windows_take_less_memory_than_one_pass_and_so_grow_more_slowly(tmp_path
     assert by[48, "windows"]["bytes"] < by[48, "one pass"]["bytes"] / 2
     assert all(row["seconds"] > 0 for row in by.values())
     assert "windows of 8, 1 at a time" in printed
-    done = run("windows.py", "--model", str(tiny_model), "--frames", "8")
-    assert done.returncode == 2
-    assert "has no second stage" in done.stderr
+    code, _, errors = run("windows.py", "--model", str(tiny_model), "--frames", "8")
+    assert code == 2
+    assert "has no second stage" in errors
 
 
 @pytest.fixture
@@ -126,9 +169,9 @@ def tiny_model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_generate_measures_whole_processes(tmp_path: Path, tiny_model: Path) -> None:
+def test_generate_measures_whole_processes(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     found, printed = results(
-        tmp_path, "generate.py", "a red heart", "--model", str(tiny_model), "--frames", "4", "--steps", "2",
+        run, tmp_path, "generate.py", "a red heart", "--model", str(tiny_model), "--frames", "4", "--steps", "2",
         "--runs", "1", "--threads", "1", "--max-seconds", "0.001",
     )  # fmt: skip
     [one] = found["runs"]
@@ -139,10 +182,10 @@ def test_generate_measures_whole_processes(tmp_path: Path, tiny_model: Path) -> 
     assert "aim 0.001 s: missed" in printed
 
 
-def test_generate_says_why_the_command_failed(tmp_path: Path) -> None:
-    done = run("generate.py", "--model", str(tmp_path / "nowhere"), "--runs", "1")
-    assert done.returncode == 2
-    assert "unknown model" in done.stderr.splitlines()[-1]
+def test_generate_says_why_the_command_failed(run: Run, tmp_path: Path) -> None:
+    code, _, errors = run("generate.py", "--model", str(tmp_path / "nowhere"), "--runs", "1")
+    assert code == 2
+    assert "unknown model" in errors.splitlines()[-1]
 
 
 def test_real_esrgans_weights_are_read_as_ncnn_writes_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
-from editor_tools import NEEDS_CHROMIUM, Editor
+from chromium import NEEDS_CHROMIUM
+from editor_tools import Editor
 from openlumiere.diffusion.layout import path_through
 from openlumiere.video import read_mask, write_clip
 
@@ -250,6 +251,17 @@ def test_a_large_picture_gets_a_mask_of_its_own_size(browser: Editor) -> None:
     mask = mask_of(browser)
     assert mask.shape == (2001, 3000)
     assert np.allclose(extent(mask), (300, 500, 1500, 1200), atol=2)
+
+
+def test_a_mask_outlives_its_editors_absence(browser: Editor) -> None:
+    browser.open("mask-editor")
+    browser.run(OPEN.format("clip.mp4") + "; it.frame = 3; it.box = {x: 9, y: 9, w: 30, h: 30}")
+    browser.run(
+        "window.kept = it; const parent = it.parentNode; it.remove(); await new Promise((r) => setTimeout(r, 100));"
+        "parent.prepend(it); await new Promise((r) => setTimeout(r, 500))"
+    )
+    assert extent(mask_of(browser)) == (9, 9, 39, 39)
+    assert browser.run("it.undo(); return [it.empty, it.frame]") == [True, 3]
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.webp"])

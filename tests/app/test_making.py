@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from job_tools import LIMITS, request
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from openlumiere.app import making
 from openlumiere.app.making import Maker, Stopped
@@ -132,6 +133,25 @@ def test_errors_end_the_job_and_nothing_else(
     assert "secret" not in caplog.text
     monkeypatch.undo()
     assert bench.work(bench.ask()).status == "completed"
+    bench.check_tidy()
+
+
+def test_a_database_that_fails_for_a_moment_stops_no_clip(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
+
+    job = bench.ask(request(upscale_steps=0))
+    taken = bench.maker.begin(job.id)
+    assert taken is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.store, "tell", fails)
+        broken.setattr(bench.store, "goes_on", fails)
+        assert bench.maker.make(taken)
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.store, "finish", fails)
+        with pytest.raises(OperationalError):
+            bench.maker.publish(taken)
+    assert bench.work(job).status == "completed"  # as the queue does, which was told of no end
     bench.check_tidy()
 
 

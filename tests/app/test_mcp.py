@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +19,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.types import CallToolResult, ImageContent, ResourceLink
 from PIL import Image
+from serving import COMMAND, ENVIRONMENT, PATIENCE, Serving, lumiere
 
-import openlumiere
 import tiny
 from clips import moving, sticker
 from openlumiere.app.makers import LocalMaker
@@ -35,11 +33,10 @@ from openlumiere.video.stickers import TARGETS, check_sticker
 
 pytestmark = pytest.mark.slow  # models are loaded, clips are made
 
-PATIENT = {"wait_seconds": 600}  # on a busy machine
+PATIENT = {"wait_seconds": PATIENCE}
 SHORT = {"seconds": 1, "steps": 2, "seed": 5, **PATIENT}
 PROMPT = "a tiger walking to the left on a green background"
-COMMAND = [sys.executable, "-m", "openlumiere.cli", "mcp"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(openlumiere.__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
+MCP = [*COMMAND, "mcp"]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +45,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny.saved(tiny.transparent(), tmp_path_factory.mktemp("model")))
 
 
-def session(folder: Path, talk: Callable[[Client], Awaitable[None]], *words: str) -> None:
+def session(folder: Path, talk: Callable[[Client], Awaitable[None]], *words: str, **environment: str) -> None:
     """Start the command and talk to it."""
-    command, *arguments = [*COMMAND, "-o", str(folder), *words]
+    command, *arguments = [*MCP, "-o", str(folder), *words]
+    told = {**ENVIRONMENT, **environment}
 
     async def run() -> None:
-        async with Client(StdioServerParameters(command=command, args=arguments, env=ENVIRONMENT)) as client:
+        async with Client(StdioServerParameters(command=command, args=arguments, env=told)) as client:
             await talk(client)
 
     anyio.run(run)
@@ -220,9 +218,50 @@ def test_a_clip_that_is_not_waited_for_goes_on_and_one_that_is_stopped_does_not(
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 
 
+def test_a_running_server_does_the_work(tmp_path: Path) -> None:
+    key = lumiere("keys", "add", "assistant", "--data", tmp_path / "data").stdout.strip()
+    Image.fromarray(moving(1, 90, 120)[0]).save(tmp_path / "photo.png")
+    with Serving(tmp_path / "data", "--keys", key=key) as server:
+        refused = lumiere("mcp", "--url", server.url, "-o", tmp_path / "out", LUMIERE_API_KEY="wrong")
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+        assert "LUMIERE_API_KEY" in refused.stderr
+
+        async def talk(client: Client) -> None:
+            models = (await client.call_tool("list_models")).structured_content["models"]
+            assert models == server.http.get("/v1/videos/models").json()["data"]
+            made = await client.call_tool("make_clip", {"prompt": PROMPT, **SHORT})
+            path, id = file_of(made), made.structured_content["id"]
+            assert path.read_bytes() == server.content(id)
+            assert server.video(id)["command"] == made.structured_content["command"]
+            few = {"steps": 1, "seed": 1, **PATIENT}
+            still = {"picture": str(tmp_path / "photo.png"), "box": "0.3,0.3,0.4,0.4", "seconds": 1, "format": "webp"}
+            moved = await client.call_tool("animate_picture", {**still, **few})
+            assert server.video(moved.structured_content["id"])["task"] == "cinemagraph"
+            assert file_of(moved).suffix == ".webp"
+            anew = await client.call_tool("restyle", {"clip": id, "prompt": "a lion", "style": {"flat": 0.5}, **few})
+            assert server.video(anew.structured_content["id"])["request"]["styles"] == [["flat", 0.5]]
+            slack = {"prompt": PROMPT, "target": "slack", "steps": 1, "outline": 0, **PATIENT}
+            sticker = await client.call_tool("make_sticker", slack)
+            check_sticker(file_of(sticker), TARGETS["slack"], ".gif", transparent=False)
+            assert file_of(await client.call_tool("make_sticker", {"clip": id, "target": "discord"})).exists()
+            wrong = await client.call_tool("make_clip", {"prompt": PROMPT, "style": "baroque"})
+            assert wrong.is_error
+            assert "baroque" in text(wrong)
+            begun = await client.call_tool("make_clip", {"prompt": PROMPT, "steps": 200, "wait_seconds": 0})
+            stopped = await client.call_tool("stop_clip", {"id": begun.structured_content["id"]})
+            assert stopped.structured_content["status"] == "cancelled"
+            unknown = await client.call_tool("get_clip", {"id": "video_nothing"})
+            assert unknown.is_error
+
+        session(tmp_path / "out", talk, "--url", server.url, LUMIERE_API_KEY=key)
+    gone = lumiere("mcp", "--url", server.url, "-o", tmp_path / "out")
+    assert (gone.returncode, gone.stderr.count("\n")) == (2, 1)
+    assert "is lumiere serve running there?" in gone.stderr
+
+
 def test_stdout_is_the_protocol_alone_and_its_end_ends_the_server(tmp_path: Path, model: str) -> None:
     """As a client of 2025 speaks, whose handshake is another one."""
-    command = [*COMMAND, "-o", str(tmp_path), "--model", model]
+    command = [*MCP, "-o", str(tmp_path), "--model", model]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     assert process.stdout
@@ -235,11 +274,7 @@ def test_stdout_is_the_protocol_alone_and_its_end_ends_the_server(tmp_path: Path
     who = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     send("initialize", who, id=1)
     first = json.loads(process.stdout.readline())
-    assert first["result"]["serverInfo"] == {
-        "name": "openlumiere",
-        "title": "Lumiere",
-        "version": openlumiere.__version__,
-    }
+    assert first["result"]["serverInfo"]["name"] == "openlumiere"
     assert str(tmp_path) in first["result"]["instructions"]
     send("notifications/initialized", {})
     send("tools/call", {"name": "make_clip", "arguments": {"prompt": PROMPT, **SHORT}}, id=2)
@@ -255,7 +290,7 @@ def test_stdout_is_the_protocol_alone_and_its_end_ends_the_server(tmp_path: Path
 
 def test_an_interrupt_ends_it_with_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "-o", str(tmp_path)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [*MCP, "-o", str(tmp_path)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from api_tools import clip_file, picture
 from job_tools import until
 from openai import OpenAI
 from PIL import Image
-from serving import Server
+from serving import Serving
 
 from openlumiere.app.keys import Keys
 from openlumiere.app.settings import Settings
@@ -29,12 +30,10 @@ FAST = {"num_frames": 8, "num_inference_steps": 2, "seed": 3}
 @pytest.fixture(scope="module")
 def client(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     data = tmp_path_factory.mktemp("served")
-    settings = Settings(data=str(data), port=0, keys=True, model=str(tiny_model))
-    _, key = Keys(settings.store_url).add("tests")
-    with Server(json.dumps(settings.to_json()), data / "log", workers=1) as server, warnings.catch_warnings():
-        server.ready()
-        yield OpenAI(base_url=f"{server.address}/v1", api_key=key, max_retries=0)
-        log = (data / "log").read_text()
+    _, key = Keys(Settings(data=str(data)).store_url).add("tests")
+    with Serving(data, "--keys", "--model", str(tiny_model), key=key) as server, warnings.catch_warnings():
+        yield OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+        _, _, log = server.end(signal.SIGINT)
         assert "Traceback" not in log, log
         assert "a red ball" not in log
 

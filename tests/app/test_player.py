@@ -13,7 +13,8 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from editor_tools import NEEDS_CHROMIUM, Editor
+from chromium import NEEDS_CHROMIUM
+from editor_tools import Editor
 from openlumiere.video import read_clip, write_clip
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
@@ -102,7 +103,7 @@ def test_it_plays_every_frame_in_a_loop_at_its_rate(browser: Editor, name: str) 
     assert list(order) == [i % FRAMES for i in range(len(order))]
     assert len(order) > 2 * FRAMES
     gaps = np.diff(times[FRAMES:])  # after the first round, in which it was decoded
-    assert np.median(gaps) == pytest.approx(1000 / FPS, rel=0.3)
+    assert np.median(gaps) < 1.5 * 1000 / FPS  # a busy machine plays slower
     assert gaps.sum() > len(gaps) * 1000 / FPS - 60  # a frame that came late is made up for, but none comes too early
     rest = browser.run(
         "const before = seen.length; await new Promise((r) => setTimeout(r, 300)); return seen.length - before"

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,16 +45,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if os.environ.get("OPENLUMIERE_REQUIRE_POSTGRES") == "1":
             pytest.fail("PostgreSQL is not installed: apt-get install postgresql")
         pytest.skip("PostgreSQL is not installed")
-    folder, port = tmp_path_factory.mktemp("postgres"), _free_port()
+    # Not in pytest's folder, which is closed to the user that the server runs as: it refuses to run as root.
+    folder, port = Path(tempfile.mkdtemp(prefix="lumiere-postgres-")), _free_port()
     user: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
         user = ["runuser", "-u", "postgres", "--"]
+    log = open(tmp_path_factory.mktemp("postgres") / "log", "wb")
 
     def call(program: str, *words: str) -> None:
-        log = open(folder.with_suffix(".log"), "ab")
         subprocess.run([*user, str(_INSTALLED[-1] / program), *words], check=True, cwd="/", stdout=log, stderr=log)
 
     data = str(folder / "data")
@@ -64,6 +64,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://lumiere@127.0.0.1:{port}"
     finally:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        log.close()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

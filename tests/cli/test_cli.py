@@ -1,4 +1,4 @@
-"""The command line as its users meet it: real processes, real files, the bundled model."""
+"""The command line as its users meet it: real files, the bundled model, and processes where these matter."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import openlumiere
+import processes
 from openlumiere.bundled import bundled_folder, damaged_files, fingerprint, weight_files
 from openlumiere.cli import main
 from openlumiere.cli.failures import explain
@@ -25,6 +27,7 @@ QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
     ["generate"], ["upscale"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"],
     ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
+    ["serve"], ["worker"], ["mcp"], ["keys"], *(["keys", step] for step in ("add", "list", "revoke")),
     *(["evaluate", protocol] for protocol in (
         "emoji", "seams", "loops", "editing", "styles", "all", "baselines", "xt", "upscale", "fvd", "is", "ucf101",
         "train-features", "autoencoder",
@@ -33,15 +36,30 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def lumiere(*args: str | Path, cwd: Path | None = None, memory: int | None = None) -> subprocess.CompletedProcess[str]:
-    def limit() -> None:
-        if memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+Done = subprocess.CompletedProcess[str]
 
+
+@pytest.fixture
+def lumiere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run a command within this process, in an empty folder: what starts a process more costs seconds of imports."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> Done:
+        args = [str(word) for word in words]
+        capsys.readouterr()
+        try:
+            code = main(args)
+        except SystemExit as exit_:
+            code = exit_.code
+        return Done(args, code, *capsys.readouterr())
+
+    return run
+
+
+def process(*args: str | Path, cwd: Path | None = None) -> Done:
+    """Run a command in a new interpreter."""
     command = [sys.executable, "-m", "openlumiere.cli", *map(str, args)]
-    return subprocess.run(
-        command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False, preexec_fn=limit
-    )
+    return subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False)
 
 
 def _environment() -> dict[str, str]:
@@ -49,8 +67,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1"}
 
 
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Assert that a process ended with exit code 2 and one clear line after any progress bar."""
+def refused(done: Done, *words: str) -> None:
+    """Assert that a command ended with exit code 2 and one clear line after any progress bar."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
@@ -67,7 +85,7 @@ def test_help_answers_within_a_second() -> None:
     # Processor time: what the clock would show where nothing else runs, which can't be said of a machine under test.
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert lumiere("--help").returncode == 0
+        assert process("--help").returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
@@ -97,7 +115,7 @@ def test_help_of_each_command_ends_with_examples(command: list[str], capsys: pyt
 
 @pytest.mark.slow
 def test_version() -> None:
-    assert lumiere("--version").stdout == f"lumiere {openlumiere.__version__}\n"
+    assert process("--version").stdout == f"lumiere {openlumiere.__version__}\n"
 
 
 # ------------------------------------------------------------------------------------------------ bad input
@@ -129,17 +147,25 @@ def test_version() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_bad_input_gets_one_line(args: list[str], word: str, tmp_path: Path) -> None:
-    done = lumiere(*args, cwd=tmp_path)
+def test_bad_input_gets_one_line(args: list[str], word: str, lumiere: Callable[..., Done], tmp_path: Path) -> None:
+    done = lumiere(*args)
     refused(done, word)
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    assert "Traceback" in lumiere("generate", "", "--debug", cwd=tmp_path).stderr
-    assert "Traceback" in lumiere("--debug", "generate", "", cwd=tmp_path).stderr
+def test_a_process_adds_nothing_to_that_line(tmp_path: Path) -> None:
+    """Such as the warnings of what it imports."""
+    done = process("generate", "a cat", "--model", "no-such-model", cwd=tmp_path)
+    refused(done, "no-such-model")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_debug_shows_the_traceback(lumiere: Callable[..., Done]) -> None:
+    assert "Traceback" in lumiere("generate", "", "--debug").stderr
+    assert "Traceback" in lumiere("--debug", "generate", "").stderr
 
 
 @pytest.mark.parametrize(
@@ -166,16 +192,20 @@ def test_failures_are_explained_in_one_line(error: Exception, word: str, code: i
 
 
 @pytest.mark.slow
-def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
-    made = lumiere("generate", "a red heart", *QUICK, "--seed", "7", "-o", "one.mp4", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert "one.mp4" in made.stdout
-    for stage in ("load", "text", "denoise", "sharpen", "write", "total"):
-        assert f"{stage} " in made.stdout.splitlines()[-1]
-    for stage in ("loading", "denoising", "sharpening", "writing"):
-        assert stage in made.stderr
+def test_same_seed_same_bytes_and_info_round_trip(lumiere: Callable[..., Done], tmp_path: Path) -> None:
+    def made(*words: str) -> str:
+        code, log = processes.lumiere(*words, log=tmp_path / "log", folder=tmp_path)
+        assert code == 0, log
+        return log
 
-    told = lumiere("info", "one.mp4", cwd=tmp_path).stdout
+    log = made("generate", "a red heart", *QUICK, "--seed", "7", "-o", "one.mp4")
+    assert "wrote one.mp4" in log
+    for stage in ("load", "text", "denoise", "sharpen", "write", "total"):
+        assert f"{stage} " in log.splitlines()[-1]
+    for stage in ("loading", "denoising", "sharpening", "writing"):
+        assert stage in log
+
+    told = lumiere("info", "one.mp4").stdout
     assert "8 frames" in told
     assert "a red heart" in told
     assert openlumiere.__version__ in told
@@ -184,15 +214,15 @@ def test_same_seed_same_bytes_and_info_round_trip(tmp_path: Path) -> None:
     assert command[:2] == ["lumiere", "generate"]
 
     (tmp_path / "one.mp4").rename(tmp_path / "first.mp4")
-    assert lumiere(*command[1:], cwd=tmp_path).returncode == 0
+    made(*command[1:])
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "first.mp4").read_bytes()
 
 
 @pytest.mark.slow
-def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_batch_goes_on_where_it_was(lumiere: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text('a cat\n{"prompt": "a dog", "output": "dog.webp"}\n', encoding="utf-8")
     command = ("generate", "--prompts", "prompts.txt", "-o", "clips", *QUICK, "--seed", "1", "--num", "2")
-    first = lumiere(*command, cwd=tmp_path)
+    first = lumiere(*command)
     assert first.returncode == 0, first.stderr
     assert "4 clips to make, 0 already there" in first.stdout
     clips = sorted((tmp_path / "clips").iterdir())
@@ -201,21 +231,21 @@ def test_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     lost = clips[2].read_bytes()
     clips[2].unlink()
     kept = {clip: clip.stat().st_mtime_ns for clip in clips if clip.exists()}
-    again = lumiere(*command, cwd=tmp_path)
+    again = lumiere(*command)
     assert "1 clips to make, 3 already there" in again.stdout
     assert clips[2].read_bytes() == lost
     assert {clip: clip.stat().st_mtime_ns for clip in kept} == kept
-    assert "0 clips to make, 4 already there" in lumiere(*command, cwd=tmp_path).stdout
+    assert "0 clips to make, 4 already there" in lumiere(*command).stdout
 
 
 @pytest.mark.slow
-def test_frames_that_the_levels_do_not_divide(tmp_path: Path) -> None:
-    refused(lumiere("generate", "a cat", "--frames", "7", "-o", "cat.mp4", cwd=tmp_path), "7 frames", "multiple")
+def test_frames_that_the_levels_do_not_divide(lumiere: Callable[..., Done], tmp_path: Path) -> None:
+    refused(lumiere("generate", "a cat", "--frames", "7", "-o", "cat.mp4"), "7 frames", "multiple")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_damaged_weights(tmp_path: Path) -> None:
+def test_damaged_weights(lumiere: Callable[..., Done], tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(bundled_folder(MODEL), model)
     assert damaged_files(model) == []
@@ -231,54 +261,33 @@ def test_damaged_weights(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's address space")
 def test_out_of_memory(tmp_path: Path) -> None:
-    done = lumiere(
-        "generate",
-        "a cat",
-        "--frames",
-        "40000",
-        "--batch",
-        "1000",
-        "--steps",
-        "1",
-        "-o",
-        "cat.mp4",
-        cwd=tmp_path,
-        memory=8 * 2**30,
-    )
-    refused(done, "out of memory", "--frames")
-    assert list(tmp_path.iterdir()) == []
+    log, place = tmp_path / "log", tmp_path / "place"
+    place.mkdir()
+    wish = ("--frames", "40000000", "--steps", "1", "-o", "cat.mp4")
+    code, told = processes.lumiere("generate", "a cat", *wish, log=log, folder=place, memory=8 * 2**30)
+    refused(Done(wish, code, "", told), "out of memory", "--frames")
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "openlumiere.cli", "generate", "a cat", "--frames", "8", "--steps", "900"]
-
-    def hear() -> None:  # a background job, as a test run may be, is born deaf to SIGINT
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        [*command, "-o", "cat.mp4"],
-        cwd=tmp_path,
-        env=_environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear,
-    )
-    assert process.stderr is not None
-    seen = ""
-    while "denoising" not in seen:
-        seen += process.stderr.read(1)
-        assert process.poll() is None, seen
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert rest.strip().splitlines()[-1] == "lumiere: interrupted"
-    assert "Traceback" not in rest
-    assert list(tmp_path.iterdir()) == []
+    log, place = tmp_path / "log", tmp_path / "place"
+    place.mkdir()
+    command = ["generate", "a cat", "--frames", "8", "--steps", "900", "-o", "cat.mp4"]
+    process = processes.start(main, command, log=log, folder=place)
+    processes.wait_for(lambda: log.exists() and "denoising" in log.read_text(), process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=120)
+    told = log.read_text()
+    assert process.exitcode == 130
+    assert told.strip().splitlines()[-1] == "lumiere: interrupted"
+    assert "Traceback" not in told
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
+def test_info_of_someone_elses_clip(lumiere: Callable[..., Done], tmp_path: Path) -> None:
     from PIL import Image
 
     frames = [Image.new("RGB", (20, 10), color) for color in ("red", "green", "blue")]
@@ -290,7 +299,7 @@ def test_info_of_someone_elses_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_doctor_and_models() -> None:
+def test_doctor_and_models(lumiere: Callable[..., Done]) -> None:
     done = lumiere("doctor")
     assert done.returncode == 0, done.stdout
     assert "clips can be made here" in done.stdout

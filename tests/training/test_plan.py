@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import processes
 import tiny
 from openlumiere.autoencoder import RGBAAutoencoder
+from openlumiere.cli import main
 from openlumiere.data.packed import pack_loops
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
@@ -217,35 +218,31 @@ def test_the_projects_own_plan_is_whole(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_killed_command_goes_on_from_its_small_files_alone(place: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    command = [
-        sys.executable, "-m", "openlumiere.cli", "train", str(place / "plan.yaml"),
-        "--minutes", "9", "--state", str(small),
-    ]  # fmt: skip
+    small, first, second, lacking = (tmp_path / name for name in ("small", "first", "second", "lacking"))
+    for folder in (first, second, lacking):
+        folder.mkdir()
+    words = ["train", str(place / "plan.yaml"), "--minutes", "9", "--state", str(small)]
+    # The first stage never ends: kill it once it has left a checkpoint.
+    endless = processes.start(main, [*words, "optim.max_steps=100000"], log=tmp_path / "log", folder=first)
+    processes.wait_for(lambda: bool(state.checkpoints(first / "runs" / "t2i")), endless)
+    endless.kill()
+    endless.join()
     # None of what a bare machine lacks is needed there.
-    (tmp_path / "lacking").mkdir()
     for name in ("tensorboard", "av", "emoji", "matplotlib", "markdown"):
-        (tmp_path / "lacking" / f"{name}.py").write_text(f"raise ImportError('no {name} here')\n", encoding="utf-8")
+        (lacking / f"{name}.py").write_text(f"raise ImportError('no {name} here')\n", encoding="utf-8")
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "lacking"), str(ROOT / "src")]), "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(lacking), str(ROOT / "src")]), "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen([*command, "optim.max_steps=100000"], cwd=first, env=environment, **options) as endless:
-        assert endless.stdout is not None
-        # The first stage never ends: kill it once it has left a checkpoint.
-        while not state.checkpoints(first / "runs" / "t2i"):
-            assert endless.poll() is None, endless.stdout.read()
-        endless.send_signal(signal.SIGKILL)
-    whole = subprocess.run(command, cwd=first, env=environment, **options, check=False)
+    whole = subprocess.run(
+        [sys.executable, "-m", "openlumiere.cli", *words], cwd=first, env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
     assert whole.returncode == 0, whole.stdout
     assert "going on from checkpoint" in whole.stdout
     assert "all 2 stages are finished" in whole.stdout
     assert all(path.stat().st_size < 2**24 for path in small.iterdir())
-    again = subprocess.run(command, cwd=second, env=environment, **options, check=False)
-    assert again.returncode == 0, again.stdout
-    assert "conditional: finished" in again.stdout
+    code, again = processes.lumiere(*words, log=tmp_path / "again", folder=second)
+    assert code == 0, again
+    assert "conditional: finished" in again
     assert (second / "runs/conditional/export/pipeline/vae/config.json").exists()

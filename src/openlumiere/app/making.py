@@ -13,12 +13,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
 
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
@@ -73,7 +74,7 @@ class Maker:
         self._settings, self._store, self._results, self._resident = settings, store, results, resident
         self._worker, self._stop = worker, stop
         self._known: dict[tuple[str, str], float] = {}
-        self.state = "idle"
+        self.state = "starting"
 
     def begin(self, job_id: str) -> Job | None:
         """Take a job; None = there is nothing to be done."""
@@ -118,15 +119,16 @@ class Maker:
             clip = read_clip(master)
             request, recipe = request_from_json(job.request), made.metadata()
             self._tell(job, "write", progress=98)
-            write_clip(clip.frames, folder / _FILM, fps=clip.fps, metadata=recipe, background=request.background)
-            write_clip(clip.frames, folder / _SHEET, fps=clip.fps, metadata=recipe, background=request.background)
-            _thumbnail(clip.frames).save(folder / _THUMBNAIL, "WEBP", lossless=True)
             names = [_FILM, _SHEET, _THUMBNAIL]
-            if request.sticker is not None:
-                self._tell(job, "sticker", progress=98)
-                names.append(f"sticker{target_for(request.sticker.target).suffixes[0]}")
-                below = None if request.background == "white" else request.background
-                sticker_from_file(str(master), request.sticker, folder / names[-1], background=below)
+            with _inside(folder):
+                for name in names[:2]:
+                    write_clip(clip.frames, name, fps=clip.fps, metadata=recipe, background=request.background)
+                _thumbnail(clip.frames).save(_THUMBNAIL, "WEBP", lossless=True)
+                if request.sticker is not None:
+                    self._tell(job, "sticker", progress=98)
+                    names.append(f"sticker{target_for(request.sticker.target).suffixes[0]}")
+                    below = None if request.background == "white" else request.background
+                    sticker_from_file(str(master), request.sticker, names[-1], background=below)
             if not self._holds(job):
                 raise Cancelled
             for name in names:
@@ -198,6 +200,9 @@ class Maker:
                 job, "out_of_memory", "the clip does not fit into memory; ask for fewer frames, or a smaller one"
             )
             torch.cuda.empty_cache()
+        except SQLAlchemyError:
+            self.state = "idle"
+            raise  # no fault of the job's: the queue runs it again, see `Queue.repair`
         except Exception:
             _LOG.exception("%s failed", job.id)
             self._fail(job, "internal_error", "something went wrong here; the server's log says what")
@@ -214,7 +219,13 @@ class Maker:
     # ------------------------------------------------------------------------------------------ progress
 
     def _asked_to_stop(self, job: Job) -> bool:
-        return self._stop.is_set() or not self._store.goes_on(job.id, job.attempts)
+        if self._stop.is_set():
+            return True
+        try:
+            return not self._store.goes_on(job.id, job.attempts)
+        except SQLAlchemyError as error:  # a database that restarts stops no clip
+            _LOG.warning("%s: %s", job.id, one_line(error))
+            return False
 
     def _check(self, job: Job) -> None:
         if self._asked_to_stop(job):
@@ -227,10 +238,11 @@ class Maker:
         self, job: Job, stage: str, *, step: int = 0, total: int = 0, progress: int = 0,
         seconds_left: float | None = None, preview: int = 0,
     ) -> None:  # fmt: skip
-        self._store.tell(
-            job.id, stage=stage, step=step, total_steps=total, progress=progress, seconds_left=seconds_left,
-            preview=preview, attempt=job.attempts,
-        )  # fmt: skip
+        with suppress(SQLAlchemyError):
+            self._store.tell(
+                job.id, stage=stage, step=step, total_steps=total, progress=progress, seconds_left=seconds_left,
+                preview=preview, attempt=job.attempts,
+            )  # fmt: skip
 
 
 class _Watch:
@@ -284,7 +296,7 @@ def _shrunk(frame: np.ndarray, side: int) -> Image.Image:
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """Work in a folder, so that files are named in metadata as they are in the job's own."""
+    """Work in a folder, so that files are named in metadata, and in errors, as they are in the job's own."""
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -60,7 +60,7 @@ class Queue:
         self._store.request_cancel(job_id)
 
     def repair(self, *, older_than: float) -> None:
-        """Queue what its server died before queueing, and end what the queue has given up.
+        """Queue what its server died before queueing, and again what the queue let go without its having ended.
 
         Args:
             older_than: UTC epoch seconds; younger jobs may be on their way.
@@ -72,20 +72,20 @@ class Queue:
         known = {workflow.workflow_id: workflow.status for workflow in found}
         for job in waiting.values():
             status = known.get(job.id)
-            if status is None:
-                self.submit(job)
-            elif status not in ("ENQUEUED", "PENDING", "DELAYED"):
-                self._store.fail(job.id, "internal_error", "the queue gave this job up; ask for it again")
+            if status in ("ENQUEUED", "PENDING", "DELAYED"):
+                continue
+            if status is not None:  # as after an error of the database; the store's attempts are not without end
+                self._client.delete_workflow(job.id)
+            self.submit(job)
 
     def release(self, worker: str) -> None:
         """Put what a worker that stopped has begun back to where it was in the queue."""
-        for job in self._store.release_worker(worker):
-            logging.getLogger(__name__).info("%s waits again", job)
         pending = self._client.list_workflows(
             status="PENDING", executor_id=worker, queue_name=_QUEUE, load_input=False, load_output=False
         )
         if pending:
             self._client.resume_workflows([workflow.workflow_id for workflow in pending], queue_name=_QUEUE)
+        self._store.release_worker(worker)
 
     def forget(self, job_id: str) -> None:
         """Remove what the queue knows of a job."""

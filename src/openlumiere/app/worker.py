@@ -22,7 +22,6 @@ from dataclasses import replace
 from types import FrameType
 
 from filelock import FileLock, Timeout
-from sqlalchemy.exc import SQLAlchemyError
 
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, write_text
@@ -122,9 +121,11 @@ class _Worker:
             for gone in self._store.vanished(self._settings.vanished_seconds):
                 if gone != self.id:
                     _LOG.warning("%s vanished; its jobs wait again", gone)
-                    self._maker.remove_leftovers(gone)
-                    self._store.release_worker(gone)
+                    # First its place in the queue: if it is alive after all, it can no longer end there what another
+                    # takes over.
                     take_over(gone)
+                    self._store.release_worker(gone)
+                    self._maker.remove_leftovers(gone)
                     self._store.dismiss(gone)
             if time.monotonic() - self._repaired_at > _REPAIR_SECONDS:
                 self._queue.repair(older_than=time.time() - _UNQUEUED_SECONDS)
@@ -140,8 +141,8 @@ def _logged(what: str) -> Iterator[None]:
     """Go on after an error, as when a database restarts: the next round tries again."""
     try:
         yield
-    except (LumiereError, OSError, SQLAlchemyError) as error:
-        _LOG.warning("%s: %s", what, one_line(error))
+    except Exception as error:  # the database's, the queue's, or that of wherever results lie
+        _LOG.warning("%s: %s: %s", what, type(error).__name__, one_line(error))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,11 +218,11 @@ def run_serve(args: argparse.Namespace) -> None:
     settings = _settings(args, *_SERVER)
     from openlumiere.app.server import serve
 
-    _stop_as_if_interrupted()
-    serve(
-        settings, workers=args.workers, device=args.device, dtype=args.dtype, log_level=args.log_level.upper(),
-        open_browser=args.open,
-    )  # fmt: skip
+    with _ended_by_sigterm():
+        serve(
+            settings, workers=args.workers, device=args.device, dtype=args.dtype, log_level=args.log_level.upper(),
+            open_browser=args.open,
+        )  # fmt: skip
 
 
 def run_worker(args: argparse.Namespace) -> None:
@@ -333,11 +335,16 @@ def _log(level: str, *, quiet: bool) -> None:
         warnings.simplefilter("ignore")  # of libraries, about themselves
 
 
-def _stop_as_if_interrupted() -> None:
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
     """Have SIGTERM, as systemd and containers send it, end the server as Ctrl-C does, workers and all."""
     import signal
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _date(seconds: float) -> str:

@@ -7,45 +7,12 @@
 //   methods     play(), pause(), step(n), seek(index), frame() -> canvas, toBlob() -> Promise<PNG of the frame>
 //   events      "ready", "frame" (detail: index, count, seconds), "play", "pause", "error"
 
-import { clamp, h, iconButton, shadow, sheet } from "./elements.js";
+import { clamp, h } from "./elements.js";
 import { openFrames, seesThrough } from "./frames.js";
+import { buildParts, GROUNDS } from "./player-parts.js";
 
 const AHEAD = 2; // frames that are decoded before they are due
-const GROUNDS = { checker: "Checkerboard", white: "White", black: "Black" };
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-
-const look = sheet(`
-  :host { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.4rem; }
-  .stage { position: relative; width: min(100%, calc(var(--stage-height, 62vh) * var(--ratio, 1))); aspect-ratio: var(--ratio, 1); margin-inline: auto; border-radius: var(--_radius); overflow: clip; isolation: isolate; }
-  .stage.plain { background: var(--ground); }
-  .stage canvas { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
-  .source { clip-path: inset(0 calc(100% - var(--split)) 0 0); }
-  .source, .under { object-fit: var(--fit, cover); }
-  .shown { clip-path: inset(0 0 0 var(--split, 0%)); }
-  .handle { position: absolute; top: 0; bottom: 0; left: var(--split); width: 2.75rem; margin-left: -1.375rem; cursor: ew-resize; touch-action: pan-y; }
-  .handle::before { content: ""; position: absolute; left: calc(50% - 1px); top: 0; bottom: 0; width: 2px; background: #fff; box-shadow: 0 0 0 1px rgb(0 0 0 / 0.55); }
-  .handle::after { content: "‹ ›"; position: absolute; left: 50%; top: 50%; width: 2rem; height: 2rem; margin: -1rem; border-radius: 50%; background: #fff; color: #1b1c1e; font-weight: 700; display: grid; place-content: center; box-shadow: 0 0 0 1px rgb(0 0 0 / 0.55); }
-  .handle:focus-visible { outline: none; }
-  .handle:focus-visible::after { outline: 3px solid var(--_accent); outline-offset: 2px; }
-  .name { position: absolute; bottom: 0.5rem; padding: 0.05rem 0.5rem; border-radius: 1rem; background: rgb(0 0 0 / 0.72); color: #fff; font-size: 0.75rem; pointer-events: none; }
-  .name.left { left: 0.5rem; } .name.right { right: 0.5rem; }
-  .wait { position: absolute; inset: 0; display: grid; place-content: center; text-align: center; padding: 1rem; color: var(--_soft); }
-  .controls { container-type: inline-size; }
-  .bar { display: flex; flex-wrap: wrap; align-items: center; gap: 0.25rem 0.6rem; }
-  .scrub { display: flex; align-items: center; gap: 0.6rem; flex: 1 1 12rem; }
-  .scrub input { flex: 1 1 4rem; }
-  .number { min-width: 4.5em; text-align: right; white-space: nowrap; }
-  @container (max-width: 30rem) { .scrub { order: 1; flex-basis: 100%; } }
-  fieldset { display: flex; gap: 0.35rem; align-items: center; margin: 0 0 0 auto; padding: 0; border: 0; min-width: 0; }
-  fieldset label { position: relative; width: 2rem; height: 2rem; border-radius: 50%; border: 1px solid var(--_soft); overflow: clip; cursor: pointer; }
-  fieldset label.checker { background-size: 0.8rem 0.8rem; }
-  fieldset label.white { background: #fff; } fieldset label.black { background: #000; }
-  fieldset label.own { background: conic-gradient(#e0425a, #e8a33d, #5bb04c, #3b8edb, #8a55d7, #e0425a); }
-  fieldset label.own.set { background: var(--own); }
-  fieldset label:has(:checked), fieldset label.own.set { box-shadow: 0 0 0 2px var(--_card), 0 0 0 4px var(--_accent); }
-  fieldset label:has(:focus-visible) { outline: 3px solid var(--_accent); outline-offset: 4px; }
-  fieldset input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: pointer; }
-`);
 
 class ClipPlayer extends HTMLElement {
   static observedAttributes = ["src", "mp4", "fps", "frames", "compare", "fit", "ground", "label"];
@@ -66,40 +33,12 @@ class ClipPlayer extends HTMLElement {
 
   constructor() {
     super();
-    this.#build();
-    this.addEventListener("keydown", (event) => this.#key(event));
-    this.observer = new IntersectionObserver(([{ isIntersecting }]) => this.#look(isIntersecting));
-  }
-
-  #build() {
-    this.canvas = h("canvas", { class: "shown", role: "img" });
-    this.source = h("canvas", { class: "source", "aria-hidden": "true", hidden: true });
-    this.handle = h("div", {
-      class: "handle", role: "slider", tabindex: 0, hidden: true,
-      "aria-label": "Source beside the clip", "aria-valuemin": 0, "aria-valuemax": 100,
-      pointerdown: (event) => this.#drag(event), pointermove: (event) => this.#drag(event), keydown: (event) => this.#slide(event),
-    });
-    this.names = ["Source", "Clip"].map((name, i) => h("span", { class: `name ${i ? "right" : "left"}`, hidden: true, "aria-hidden": "true" }, name));
-    this.wait = h("p", { class: "wait", role: "status" });
-    this.stage = h("div", { class: "stage" }, this.canvas, this.source, ...this.names, this.handle, this.wait);
-    this.buttons = {
-      previous: iconButton("previous", "Frame before (,)", () => this.step(-1)),
-      play: iconButton("play", "Play (space)", () => this.toggle()),
-      pause: iconButton("pause", "Pause (space)", () => this.toggle(), { hidden: true }),
-      next: iconButton("next", "Next frame (.)", () => this.step(1)),
-    };
-    this.slider = h("input", { type: "range", min: 1, max: 1, value: 1, step: 1, "aria-label": "Frame", input: () => this.#jump(this.slider.value - 1) });
-    this.number = h("span", { class: "number soft" });
-    const ground = (name) => h("label", { class: name, title: GROUNDS[name] }, h("input", { type: "radio", name: "ground", value: name, "aria-label": GROUNDS[name], change: () => (this.ground = name) }));
-    this.colour = h("input", { type: "color", value: "#3b8edb", "aria-label": "Own colour", input: () => (this.ground = this.colour.value) });
-    this.own = h("label", { class: "own", title: "Own colour" }, this.colour);
-    this.grounds = h("fieldset", { "aria-label": "Ground", hidden: true }, ...Object.keys(GROUNDS).map(ground), this.own);
-    this.bar = h(
-      "div", { class: "bar", hidden: true },
-      h("div", { class: "group" }, ...Object.values(this.buttons)), h("div", { class: "scrub" }, this.slider, this.number), this.grounds,
-    );
-    shadow(this, look, this.stage, h("div", { class: "controls" }, this.bar));
+    Object.assign(this, buildParts(this));
     this.#ground();
+    this.addEventListener("keydown", (event) => this.#key(event));
+    for (const name of ["pointerdown", "pointermove"]) this.handle.addEventListener(name, (event) => this.#drag(event));
+    this.handle.addEventListener("keydown", (event) => this.#slide(event));
+    this.observer = new IntersectionObserver(([{ isIntersecting }]) => this.#look(isIntersecting));
   }
 
   /* Opening and closing */
@@ -152,7 +91,6 @@ class ClipPlayer extends HTMLElement {
       if (load !== this.#loads) return clip.close();
       this.#clip = clip;
       Object.assign(this.canvas, { width: clip.width, height: clip.height });
-      if (!this.hasAttribute("label")) this.canvas.setAttribute("aria-label", "Clip");
       this.stage.style.setProperty("--ratio", clip.width / clip.height);
       this.slider.max = clip.count;
       this.#clear = clip.transparent && seesThrough(await clip.at(0));
@@ -366,20 +304,14 @@ class ClipPlayer extends HTMLElement {
     this.slider.value = index + 1;
     this.slider.setAttribute("aria-valuetext", `frame ${index + 1} of ${clip.count}`);
     this.number.textContent = `${index + 1} / ${clip.count}`;
-    const seconds = clip.seconds.slice(0, index).reduce((sum, one) => sum + one, 0);
-    this.dispatchEvent(new CustomEvent("frame", { detail: { index, count: clip.count, seconds } }));
+    this.dispatchEvent(new CustomEvent("frame", { detail: { index, count: clip.count, seconds: clip.timeOf(index) } }));
     if (!this.#playing) return;
     for (let i = 1; i <= AHEAD; i++) clip.at((index + i) % clip.count).catch(() => {});
     if (other) other.at(this.#partner((index + 1) % clip.count)).catch(() => {});
   }
 
   #partner(index) {
-    const { count } = this.#other;
-    if (count === this.#clip.count || count === 1) return count === 1 ? 0 : index;
-    const time = this.#clip.seconds.slice(0, index).reduce((sum, one) => sum + one, 0) + 1e-4;
-    let [frame, end] = [0, this.#other.seconds[0]];
-    while (end <= time && frame < count - 1) end += this.#other.seconds[++frame]; // a shorter one waits in its last frame
-    return frame;
+    return this.#other.count === this.#clip.count ? index : this.#other.numberAt(this.#clip.timeOf(index));
   }
 
   #buttons() {

@@ -214,7 +214,19 @@ export class Frames {
   }
 
   get duration() {
-    return this.seconds.reduce((sum, one) => sum + one, 0);
+    return this.timeOf(this.count);
+  }
+
+  /** When a frame begins, in seconds. */
+  timeOf(index) {
+    return this.seconds.slice(0, index).reduce((sum, one) => sum + one, 0);
+  }
+
+  /** The frame that is shown at a time; after the end the last one stays. */
+  numberAt(time) {
+    let [frame, end] = [0, this.seconds[0]];
+    while (end <= time + 1e-4 && frame < this.count - 1) end += this.seconds[++frame];
+    return frame;
   }
 
   at(index) {

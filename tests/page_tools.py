@@ -24,7 +24,7 @@ import openlumiere
 from chromium import start_chromium
 
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-PATIENCE = 120  # seconds: machines that also train are slow
+PATIENCE = 240  # seconds: machines that also train are slow
 DESKTOP, PHONE = (1600, 1000), (360, 740)
 _SERVE = (
     "import sys; from openlumiere.app.server import serve; from openlumiere.app.settings import Settings; "
@@ -83,7 +83,8 @@ class Page:
     def look(self, size: tuple[int, int], *, dark: bool = False, calm: bool = False) -> None:
         screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        wanted = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce" if calm else ""}
+        motion = "reduce" if calm else ""
+        wanted = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": motion}
         media = [{"name": name, "value": value} for name, value in wanted.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
 
@@ -142,8 +143,8 @@ class Page:
 
     def set(self, label: str, value: str) -> None:
         """Type into a field."""
-        script = "[...document.querySelectorAll('#composer label')].find((l) => l.textContent === arguments[0])?.control"
-        control = self.run(script, label)
+        labels = "[...document.querySelectorAll('#composer label')]"
+        control = self.run(f"{labels}.find((label) => label.textContent === arguments[0])?.control", label)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", control)
         control.clear()
         control.send_keys(value)
