@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from page_tools import DESKTOP, PHONE, Page, Server
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -20,6 +19,7 @@ from chromium import NEEDS_CHROMIUM
 from openlumiere.app.keys import Keys as ServerKeys
 from openlumiere.app.settings import Settings
 from openlumiere.video import read_clip, read_metadata
+from page_tools import DESKTOP, PHONE, Page, Server
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 TILES = "[...document.querySelectorAll('.tile .open')].map((e) => e.title)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from api_tools import running
-from serving import Server
+from server_tools import Server
 
 from openlumiere.app.keys import Keys
 from openlumiere.app.server import serve
