@@ -172,8 +172,7 @@ async def _one(http: httpx.AsyncClient, seen: Seen, args: argparse.Namespace, se
         return
     id = answer.json()["id"]
     seen.seeds[id] = seed
-    while (video := (await http.get(f"/v1/videos/{id}")).json())["status"] not in _FINAL:
-        await asyncio.sleep(_POLL_SECONDS)
+    video = await _followed(http, seen, id)
     seen.ended[id] = video["status"]
     if video["status"] == "completed":
         clip = await http.get(f"/v1/videos/{id}/content", params={"format": "webp"})
@@ -184,6 +183,18 @@ async def _one(http: httpx.AsyncClient, seen: Seen, args: argparse.Namespace, se
             seen.problems[f"status {clip.status_code} to a finished clip"] += 1
         if video["seed"] != seed:
             seen.problems["another seed was told"] += 1
+
+
+async def _followed(http: httpx.AsyncClient, seen: Seen, id: str) -> dict[str, Any]:
+    """Ask for a clip's state until it is over, after connections that broke too."""
+    while True:
+        try:
+            video: dict[str, Any] = (await http.get(f"/v1/videos/{id}")).json()
+            if video["status"] in _FINAL:
+                return video
+        except httpx.TransportError as error:
+            seen.problems[f"{type(error).__name__} of a client"] += 1
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _visit(http: httpx.AsyncClient, seen: Seen, stop: asyncio.Event) -> None:

@@ -185,16 +185,22 @@ class Page:
 
     def save(self, words: str) -> Path:
         """Save the clip, by the button that says so; returns the file."""
-        before = set(self.downloads.iterdir())
         self.click("#stage .chip", words)
-        new: list[Path] = []
+        return self.saved()
 
-        def there() -> bool:
-            new[:] = [path for path in set(self.downloads.iterdir()) - before if path.suffix != ".crdownload"]
-            return bool(new)
+    def saved(self) -> Path:
+        """The file that is being saved, once it is there: in a folder of its own, as names may be the same."""
+        found: list[Path] = []
 
-        self.until(there, f"{words} is saved")
-        return new[0]
+        def whole() -> bool:
+            found[:] = [path for path in self.downloads.iterdir() if path.is_file()]
+            partial = [path for path in found if path.suffix == ".crdownload" or path.name.startswith(".")]
+            return len(found) == 1 and not partial and found[0].stat().st_size > 0
+
+        self.until(whole, "a file is saved")
+        folder = self.downloads / str(len(list(self.downloads.iterdir())))
+        folder.mkdir()
+        return found[0].rename(folder / found[0].name)
 
     # What may not be
 

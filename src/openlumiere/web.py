@@ -135,4 +135,8 @@ def run_server(app: ASGIApp, taken: socket.socket, *, on_stop: Callable[[], None
             await super().shutdown(sockets)
 
     # No access log: it would hold addresses, and with them ids and tokens.
-    Server(uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)).run([taken])
+    # Idle connections stay longer than clients and proxies keep theirs: who closes first may cut off a request.
+    config = uvicorn.Config(
+        app, access_log=False, log_level="warning", timeout_graceful_shutdown=3, timeout_keep_alive=75
+    )
+    Server(config).run([taken])

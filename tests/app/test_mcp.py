@@ -138,7 +138,7 @@ def test_each_tool_makes_what_it_says(tmp_path: Path, model: str) -> None:
             assert "512x512" in text(await client.call_tool("make_sticker", {"clip": path.name, "target": "whatsapp"}))
             asked = {"prompt": "a ball", "target": "slack", "outline": 4, **few}
             path = file_of(await client.call_tool("make_sticker", asked))
-            assert check_sticker(path, TARGETS["slack"], ".gif", transparent=True).size <= 128_000
+            assert check_sticker(path, target=TARGETS["slack"], suffix=".gif", transparent=True).size <= 128_000
             assert read_metadata(path)["loop"]
             assert read_metadata(path)["sticker"] == "--for slack --outline 4"
 
@@ -242,7 +242,7 @@ def test_a_running_server_does_the_work(tmp_path: Path) -> None:
             assert server.video(anew.structured_content["id"])["request"]["styles"] == [["flat", 0.5]]
             slack = {"prompt": PROMPT, "target": "slack", "steps": 1, "outline": 0, **PATIENT}
             sticker = await client.call_tool("make_sticker", slack)
-            check_sticker(file_of(sticker), TARGETS["slack"], ".gif", transparent=False)
+            check_sticker(file_of(sticker), target=TARGETS["slack"], suffix=".gif", transparent=False)
             assert file_of(await client.call_tool("make_sticker", {"clip": id, "target": "discord"})).exists()
             wrong = await client.call_tool("make_clip", {"prompt": PROMPT, "style": "baroque"})
             assert wrong.is_error

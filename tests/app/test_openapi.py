@@ -1,4 +1,4 @@
-"""What the API says of itself is so: schemathesis asks every route for what it takes, and for what it does not."""
+"""What the API says of itself is so: schemathesis asks each route for what it takes, and for what it doesn't."""
 
 from __future__ import annotations
 

@@ -110,6 +110,7 @@ def test_every_format_is_saved_with_what_made_it(page: Page, server: Server, mad
 
 
 def test_a_clip_by_keyboard_alone(page: Page, server: Server) -> None:
+    before = page.shown
     page.tab_to("Text")
     page.press(Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
     page.tab_to("Prompt")
@@ -123,14 +124,13 @@ def test_a_clip_by_keyboard_alone(page: Page, server: Server) -> None:
     page.tab_to("Seed")
     page.press("7")
     page.press(Keys.ENTER, held=Keys.CONTROL)
-    page.until(lambda: page.shown)
+    page.until(lambda: page.shown not in ("", before))
     page.wait()
     video = server.ask(f"/v1/videos/{page.shown}")
     assert (video["prompt"], video["loop"], video["seed"]) == ("a frog swaying", True, 7)
     page.tab_to("GIF")
-    before = set(page.downloads.iterdir())
     page.press(Keys.ENTER)
-    page.until(lambda: any(path.suffix == ".gif" for path in set(page.downloads.iterdir()) - before))
+    assert page.saved().suffix == ".gif"
 
 
 def test_a_region_is_painted_with_the_mouse(page: Page, server: Server) -> None:
@@ -260,6 +260,9 @@ def test_settings_come_back_from_a_clip_that_is_dropped(page: Page, server: Serv
     page.driver.execute_async_script(script, "/page/example-cat.png", "cat.png")
     page.until(lambda: page.run("document.querySelector('.task :checked').value") == "animate")
     assert page.find("#composer .shown .name").text == "cat.png"
+    (refused,) = page.complaints()
+    assert "inspect" in refused
+    assert "400" in refused
 
 
 def test_the_gallery_is_searched_marked_and_emptied_with_undo(page: Page, server: Server, made: str) -> None:
@@ -267,11 +270,10 @@ def test_the_gallery_is_searched_marked_and_emptied_with_undo(page: Page, server
     search = page.find("input[type=search]")
     search.send_keys("rocket")
     page.until(lambda: set(page.run(TILES)) == {rocket})
-    search.clear()
-    search.send_keys("nothing like it")
+    search.send_keys(" like no other")
     page.until(lambda: page.run(TILES) == [])
-    search.clear()
-    search.send_keys(Keys.BACKSPACE)
+    page.press("a", held=Keys.CONTROL)
+    page.press(Keys.BACKSPACE)
     page.until(lambda: rocket in page.run(TILES))
     page.driver.get(f"{server.address}/v/{made}")
     page.ready()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from api_tools import running
-from server_tools import Server
+from serving import Serving
 
 from openlumiere.app.keys import Keys
 from openlumiere.app.server import serve
@@ -48,14 +48,13 @@ def test_a_server_off_loopback_wants_a_key_first(tmp_path: Path) -> None:
 
 
 def test_it_stops_at_once_though_somebody_listens(tmp_path: Path) -> None:
-    settings = Settings(data=str(tmp_path / "data"), port=0)
-    with Server(json.dumps(settings.to_json()), tmp_path / "log", workers=0) as server:
-        import httpx
-
-        with httpx.stream("GET", f"{server.address}/v1/videos/events", timeout=30) as stream:
-            assert stream.status_code == 200
-            server.stop()
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    with (
+        Serving(tmp_path, "--workers", "0") as server,
+        server.http.stream("GET", "/v1/videos/events", timeout=30) as stream,
+    ):
+        assert stream.status_code == 200
+        _, _, log = server.end(signal.SIGINT)
+    assert "Traceback" not in log
 
 
 def test_logs_tell_what_happened_without_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -54,7 +54,7 @@ class Context:
             ApiError: there is none of that name.
         """
         name = self.default_model if model is None else model
-        if name not in self.models():
+        if name not in self._models and name not in self.models():
             message = f"model: there is no {name[:60]!r}; choose one of {', '.join(self.models())}, or leave it out"
             raise ApiError(404, message, param="model", code="model_not_found")
         if name not in self._models:

@@ -202,7 +202,7 @@ async def list_videos(
         favourites=favourites, status=status,
     )  # fmt: skip
     page = found[:limit]
-    data = [await _shown(parts, job) for job in page]
+    data = await run_in_threadpool(lambda: [_show(parts, job) for job in page])
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     return VideoList(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -34,7 +35,7 @@ def from_plain(kind: type[T], data: object, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise LumiereError(f"{where}{data!r} is not an object with keys")
-    hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    hints, known = _hints(kind), {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
             raise LumiereError(f"{where}unknown key {key!r}; known: {', '.join(known)}")
@@ -42,6 +43,11 @@ def from_plain(kind: type[T], data: object, where: str = "") -> T:
         if name not in data and field.default is MISSING and field.default_factory is MISSING:
             raise LumiereError(f"{where}{name} is missing")
     return kind(**{name: _value(hints[name], value, f"{where}{name}: ") for name, value in data.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _value(kind: Any, value: object, where: str) -> Any:

@@ -137,7 +137,7 @@ function makeTile(video, choose) {
 
 function settings(video) {
   if (video.status !== "completed") return video.error?.code === "cancelled" ? "stopped" : "not made";
-  return [nameOf(video), ...(video.request?.styles ?? []).map(([style]) => style), about(video)].join(" · ");
+  return [nameOf(video), ...(video.request?.styles ?? []).map(([style]) => style), about(video, { size: false })].join(" · ");
 }
 
 /** Thumbnails stand still until the mouse or the focus is on them. */

@@ -35,10 +35,11 @@ class Videos extends EventTarget {
 
   /** Find again what has happened while nobody listened. */
   async refresh() {
+    const before = this.all();  // what is asked for meanwhile need not be on the list
     const page = await this.load();
     const here = new Set(page.data.map((video) => video.id));
     const oldest = page.has_more ? page.data.at(-1).created_at : 0;
-    for (const video of this.all()) if (video.created_at > oldest && !here.has(video.id)) this.forget(video.id);
+    for (const video of before) if (video.created_at > oldest && !here.has(video.id)) this.forget(video.id);
   }
 
   /** Hear of every change; hidden tabs hang up, since browsers allow few lines to one server. */

@@ -13,8 +13,6 @@ export function ago(time) {
   return new Date(time * 1000).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
 }
 
-export const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
-
 const STAGES = {
   read: "Reading", text: "Reading the prompt", denoise: "Drawing", sharpen: "Sharpening", write: "Saving",
   sticker: "Fitting the sticker",
@@ -32,11 +30,11 @@ export function doing(video) {
 }
 
 /** What a finished video is, in a line. */
-export function about(video) {
+export function about(video, { size = true } = {}) {
   const words = [];
-  if (video.width) words.push(`${video.width} × ${video.height}`);
+  if (size && video.width) words.push(`${video.width} × ${video.height}`);
   if (video.num_frames && video.fps) words.push(`${(video.num_frames / video.fps).toFixed(1)} s`);
-  if (video.fps) words.push(`${Math.round(video.fps * 100) / 100} fps`);
+  if (size && video.fps) words.push(`${Math.round(video.fps * 100) / 100} fps`);
   if (video.loop) words.push("loop");
   if (video.transparent) words.push("transparent");
   return words.join(" · ");
