@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from chromium import NEEDS_CHROMIUM
 from editor_tools import Editor
-from openlumiere.app.decoding import take
+from openlumiere.app.sandbox.decoding import take
 from openlumiere.diffusion.layout import path_through
 from openlumiere.video import read_mask, write_clip
 

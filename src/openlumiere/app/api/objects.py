@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from openlumiere.app.jobs.store import Job
 from openlumiere.generation.abilities import FPS, NUM_FRAMES, Abilities
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
 from openlumiere.video.stickers.targets import TARGETS
 
 from .schemas import ErrorDetail, Model, Video
-from .store import Job
 
 MASTERS = ("clip.webp", "base.webp")  # the second is what is there where the second stage ended early
 FORMATS = {
