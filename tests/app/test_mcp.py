@@ -23,9 +23,9 @@ from serving import COMMAND, ENVIRONMENT, PATIENCE, Serving, lumiere
 
 import tiny
 from clips import moving, sticker
-from openlumiere.app.makers import LocalMaker
-from openlumiere.app.mcp import create_server
-from openlumiere.app.tools import TOOLS, Target
+from openlumiere.app.mcp.makers import LocalMaker
+from openlumiere.app.mcp.server import create_server
+from openlumiere.app.mcp.tools import TOOLS, Target
 from openlumiere.bundled import bundled_models
 from openlumiere.generation.recipe import Recipe
 from openlumiere.video import read_clip, read_metadata, write_clip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from openlumiere.app.jobs.store import Job
 from openlumiere.generation.abilities import FPS, NUM_FRAMES, Abilities
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
@@ -12,7 +13,6 @@ from openlumiere.generation.requests import Sticker
 from openlumiere.video.stickers.targets import TARGETS, target_for
 
 from .schemas import ErrorDetail, Model, Video
-from .store import Job
 
 MASTERS = ("clip.webp", "base.webp")  # the second is what is there where the second stage ended early
 FORMATS = {
