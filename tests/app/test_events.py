@@ -80,7 +80,8 @@ def test_all_ones_own_clips_are_followed_together(api: Api) -> None:
 def test_who_hangs_up_is_not_looked_after_any_longer(api: Api) -> None:
     id = api.ask()["id"]
     with httpx.stream("GET", f"{api.client.base_url}/v1/videos/{id}/events", timeout=60) as stream:
-        next(_events(stream.iter_lines()))
+        events = _events(stream.iter_lines())  # kept: the line is open as long as it lives
+        next(events)
         assert len(api.parts.changes._watchers) == 1
     deadline = time.monotonic() + 30
     while api.parts.changes._watchers:
@@ -94,7 +95,8 @@ def test_sync_gives_the_clip_when_it_is_there(api: Api) -> None:
     def work() -> None:
         while not (waiting := api.client.get("/v1/videos?status=queued").json()["data"]):
             time.sleep(0.1)
-        api.finish(waiting[0]["id"])
+        for video in waiting:
+            api.finish(video["id"])
 
     worker = threading.Thread(target=work)
     worker.start()
