@@ -213,7 +213,7 @@ async def _weigh(server: psutil.Process, seen: Seen, stop: asyncio.Event) -> Non
     """Note the memory of the server and of its workers."""
     began = time.monotonic()
     while not stop.is_set():
-        workers = [child for child in server.children() if "openlumiere.app.worker" in child.cmdline()]
+        workers = [child for child in server.children() if "openlumiere.app.workers.worker" in child.cmdline()]
         memory = server.memory_info().rss, sum(worker.memory_info().rss for worker in workers)
         seen.memory.append((round(time.monotonic() - began, 1), *memory))
         await asyncio.sleep(_MEMORY_SECONDS)

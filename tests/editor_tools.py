@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import openlumiere
 from chromium import start_chromium
-from openlumiere.app.security import HEADERS
+from openlumiere.app.api.security import HEADERS
 
 PAGE = Path(openlumiere.__file__).parent / "app" / "page"
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")

@@ -22,7 +22,10 @@ def test_missing_extras_are_named_with_what_they_are_for(monkeypatch: pytest.Mon
     report = doctor.Report()
     doctor._extras(report)
     line = next(line for line in report.missing if line.startswith("extra app"))
-    assert line == "extra app (fastapi): for the preference study: pip install 'openlumiere[app]'"
+    assert (
+        line
+        == "extra app (fastapi): for the server, assistants and the preference study: pip install 'openlumiere[app]'"
+    )
     assert report.can_generate
 
 

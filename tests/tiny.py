@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,18 @@ def inputs(
         time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(batch, 1)
         given["added_cond_kwargs"] = {"text_embeds": noise(batch, TEXT_DIM), "time_ids": time_ids}
     return given
+
+
+def inflated(name: str, **options: Any) -> tuple[STUNet, UNet2DConditionModel, dict[str, Any]]:
+    """A fresh STUNet, an untouched copy of its T2I, and inputs for both."""
+    t2i = unet(name)
+    given = inputs(t2i)
+    return STUNet.from_unet(copy.deepcopy(t2i), **options).eval(), t2i, given
+
+
+@torch.no_grad()
+def run(net: STUNet, given: dict[str, Any]) -> torch.Tensor:
+    return net(**given).sample
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:

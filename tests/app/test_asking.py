@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from openlumiere.app.asking import build_request
-from openlumiere.app.errors import ApiError
-from openlumiere.app.schemas import CreateVideo
+from openlumiere.app.api.asking import build_request
+from openlumiere.app.api.errors import ApiError
+from openlumiere.app.api.schemas import CreateVideo
+from openlumiere.app.sandbox.uploads import Taken
 from openlumiere.app.settings import RequestLimits
-from openlumiere.app.uploads import Taken
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.requests import TASKS, Request, Sticker
 

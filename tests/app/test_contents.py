@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from api_tools import Api, clip, line_of, running
 
-from openlumiere.app.objects import FORMATS
-from openlumiere.app.store import Job
+from openlumiere.app.api.objects import FORMATS
+from openlumiere.app.jobs.store import Job
 from openlumiere.video import read_clip, read_metadata
 from openlumiere.video.stickers import check_sticker, target_for
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openlumiere.app.keys import Keys
+from openlumiere.app.jobs.keys import Keys
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 

@@ -14,12 +14,12 @@ from job_tools import LIMITS, request
 from PIL import Image
 from sqlalchemy.exc import OperationalError
 
-from openlumiere.app import making
-from openlumiere.app.making import Maker, Stopped
-from openlumiere.app.resident import Resident
-from openlumiere.app.results import Results
+from openlumiere.app.jobs.results import Results
+from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Settings
-from openlumiere.app.store import Job, Store
+from openlumiere.app.workers import making
+from openlumiere.app.workers.making import Maker, Stopped
+from openlumiere.app.workers.resident import Resident
 from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import AnimateRequest, Request
 from openlumiere.video import read_clip

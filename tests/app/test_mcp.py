@@ -23,9 +23,9 @@ from serving import COMMAND, ENVIRONMENT, PATIENCE, Serving, lumiere
 
 import tiny
 from clips import moving, sticker
-from openlumiere.app.makers import LocalMaker
-from openlumiere.app.mcp import create_server
-from openlumiere.app.tools import TOOLS, Target
+from openlumiere.app.mcp.makers import LocalMaker
+from openlumiere.app.mcp.server import create_server
+from openlumiere.app.mcp.tools import TOOLS, Target
 from openlumiere.bundled import bundled_models
 from openlumiere.generation.recipe import Recipe
 from openlumiere.video import read_clip, read_metadata, write_clip
@@ -218,10 +218,10 @@ def test_a_clip_that_is_not_waited_for_goes_on_and_one_that_is_stopped_does_not(
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 
 
-def test_a_running_server_does_the_work(tmp_path: Path) -> None:
+def test_a_running_server_does_the_work(tmp_path: Path, tiny_model: Path) -> None:
     key = lumiere("keys", "add", "assistant", "--data", tmp_path / "data").stdout.strip()
     Image.fromarray(moving(1, 90, 120)[0]).save(tmp_path / "photo.png")
-    with Serving(tmp_path / "data", "--keys", key=key) as server:
+    with Serving(tmp_path / "data", "--keys", "--model", str(tiny_model), key=key) as server:
         refused = lumiere("mcp", "--url", server.url, "-o", tmp_path / "out", LUMIERE_API_KEY="wrong")
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
         assert "LUMIERE_API_KEY" in refused.stderr
@@ -238,11 +238,15 @@ def test_a_running_server_does_the_work(tmp_path: Path) -> None:
             moved = await client.call_tool("animate_picture", {**still, **few})
             assert server.video(moved.structured_content["id"])["task"] == "cinemagraph"
             assert file_of(moved).suffix == ".webp"
-            anew = await client.call_tool("restyle", {"clip": id, "prompt": "a lion", "style": {"flat": 0.5}, **few})
-            assert server.video(anew.structured_content["id"])["request"]["styles"] == [["flat", 0.5]]
+            anew = await client.call_tool("restyle", {"clip": id, "prompt": "a lion", "strength": 0.5, **few})
+            assert server.video(anew.structured_content["id"])["request"]["strength"] == 0.5
             slack = {"prompt": PROMPT, "target": "slack", "steps": 1, "outline": 0, **PATIENT}
             sticker = await client.call_tool("make_sticker", slack)
             check_sticker(file_of(sticker), target=TARGETS["slack"], suffix=".gif", transparent=False)
+            told = server.video(sticker.structured_content["id"])
+            assert told["request"]["sticker"]["target"] == "slack"
+            assert "--for slack" in told["command"]
+            assert "Sticker(" in told["python"]
             assert file_of(await client.call_tool("make_sticker", {"clip": id, "target": "discord"})).exists()
             wrong = await client.call_tool("make_clip", {"prompt": PROMPT, "style": "baroque"})
             assert wrong.is_error
@@ -323,3 +327,9 @@ def test_a_clip_never_replaces_a_file(tmp_path: Path, model: str) -> None:
 
 def test_the_targets_are_those_of_the_stickers() -> None:
     assert set(Target.__args__) == set(TARGETS)  # type: ignore[attr-defined]
+
+
+def test_it_begins_without_torch() -> None:
+    modules = ", ".join(f"openlumiere.app.{name}" for name in ("makers", "mcp", "server_maker", "tools"))
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([*COMMAND[:1], "-c", code], env=ENVIRONMENT, check=False).returncode == 0

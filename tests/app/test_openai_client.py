@@ -18,7 +18,7 @@ from openai import OpenAI
 from PIL import Image
 from serving import Serving
 
-from openlumiere.app.keys import Keys
+from openlumiere.app.jobs.keys import Keys
 from openlumiere.app.settings import Settings
 from openlumiere.video import read_clip, read_metadata
 

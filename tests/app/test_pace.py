@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openlumiere.app.pace import Pace
+from openlumiere.app.workers.pace import Pace
 
 
 class Clock:

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from chromium import NEEDS_CHROMIUM
-from openlumiere.app.keys import Keys as ServerKeys
+from openlumiere.app.jobs.keys import Keys as ServerKeys
 from openlumiere.app.settings import Settings
 from openlumiere.video import read_clip, read_metadata
 from page_tools import DESKTOP, PHONE, Page, Server

@@ -21,10 +21,10 @@ import pytest
 from job_tools import FAST, LIMITS, Desk, request, until
 from workers import Worker
 
-from openlumiere.app.keys import Keys
-from openlumiere.app.queue import Queue
+from openlumiere.app.jobs.keys import Keys
+from openlumiere.app.jobs.queue import Queue
+from openlumiere.app.jobs.store import QueueFull, Store
 from openlumiere.app.settings import Settings
-from openlumiere.app.store import QueueFull, Store
 from openlumiere.video import read_clip
 
 pytestmark = pytest.mark.slow

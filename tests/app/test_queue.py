@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from job_tools import LIMITS, request
 
-from openlumiere.app.queue import Queue
+from openlumiere.app.jobs.queue import Queue
+from openlumiere.app.jobs.store import Store
 from openlumiere.app.settings import Settings
-from openlumiere.app.store import Store
 from openlumiere.errors import LumiereError
 
 
@@ -113,8 +113,8 @@ while True:
 def test_asking_imports_no_torch() -> None:
     code = """
 import sys
-import openlumiere.app.queue, openlumiere.app.keys, openlumiere.app.results, openlumiere.app.supervisor
-import openlumiere.app.webhooks, openlumiere.app.worker
+import openlumiere.app.jobs.queue, openlumiere.app.jobs.keys, openlumiere.app.jobs.results
+import openlumiere.app.jobs.webhooks, openlumiere.app.workers.supervisor, openlumiere.app.workers.worker
 heavy = [name for name in sys.modules if name.partition(".")[0] in ("torch", "diffusers", "transformers")]
 assert not heavy, heavy[:5]
 assert not [name for name in sys.modules if name.startswith("openlumiere.cli")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openlumiere.app.results import Results
+from openlumiere.app.jobs.results import Results
 from openlumiere.errors import LumiereError
 
 JOB, OTHER = "video_" + "a" * 22, "video_" + "-b_" * 7 + "b"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from api_tools import TIGER, line_of, running
 
-from openlumiere.app.keys import Keys
-from openlumiere.app.security import COOKIE, Bucket, is_loopback, needs_key
+from openlumiere.app.api.security import COOKIE, Bucket, is_loopback, needs_key
+from openlumiere.app.jobs.keys import Keys
 from openlumiere.app.settings import RequestLimits, Settings
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from api_tools import running
 from serving import Serving
 
-from openlumiere.app.keys import Keys
+from openlumiere.app.jobs.keys import Keys
 from openlumiere.app.server import serve
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from openlumiere.app.jobs.store import FINAL, Job, QueueFull, QuotaReached, Store
 from openlumiere.app.settings import Limits, Settings, settings_from_json
-from openlumiere.app.store import FINAL, Job, QueueFull, QuotaReached, Store
 from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import GenerateRequest
 

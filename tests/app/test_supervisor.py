@@ -15,7 +15,7 @@ from job_tools import FAST, Desk, request, until
 from test_webhooks import SECRET, Receiver
 
 from openlumiere.app.settings import Settings
-from openlumiere.app.supervisor import Supervisor
+from openlumiere.app.workers.supervisor import Supervisor
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_a_worker_ends_when_its_server_is_killed(tmp_path: Path, tiny_model: Pat
     code = f"""
 import time
 from openlumiere.app.settings import Settings
-from openlumiere.app.supervisor import Supervisor
+from openlumiere.app.workers.supervisor import Supervisor
 supervisor = Supervisor(Settings(data={settings.data!r}, model=None), device="cpu")
 supervisor.start()
 time.sleep(1000)

@@ -14,9 +14,9 @@ import pytest
 from api_tools import clip, clip_file, picture
 from PIL import Image
 
-from openlumiere.app.limited import LimitedProcesses, LimitsReached, ProcessLimits
+from openlumiere.app.sandbox.limited import LimitedProcesses, LimitsReached, ProcessLimits
+from openlumiere.app.sandbox.uploads import Taken, Uploads, kind_of_bytes
 from openlumiere.app.settings import UploadLimits
-from openlumiere.app.uploads import Taken, Uploads, kind_of_bytes
 from openlumiere.errors import LumiereError
 from openlumiere.files import partial_path
 from openlumiere.video import read_clip, read_mask_picture, read_metadata, read_picture, write_clip

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from openlumiere.app import webhooks
+from openlumiere.app.jobs import webhooks
+from openlumiere.app.jobs.store import Store
+from openlumiere.app.jobs.webhooks import Webhooks
 from openlumiere.app.settings import Limits, Settings
-from openlumiere.app.store import Store
-from openlumiere.app.webhooks import Webhooks
 from openlumiere.generation.requests import GenerateRequest
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -13,8 +13,8 @@ from job_tools import FAST, Desk, request, until
 from PIL import Image
 from workers import PLACES, Worker
 
+from openlumiere.app.jobs.store import Job
 from openlumiere.app.settings import Settings
-from openlumiere.app.store import Job
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import AnimateRequest, Sticker
 from openlumiere.video import read_clip, read_metadata

@@ -18,7 +18,7 @@ from typing import Any
 from openlumiere.app.settings import Settings, settings_from_json
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["openlumiere.app.making", "openlumiere.app.worker", "workers"])
+_CONTEXT.set_forkserver_preload(["openlumiere.app.workers.making", "openlumiere.app.workers.worker", "workers"])
 
 
 class Worker:
@@ -69,7 +69,7 @@ class Worker:
 
 
 def _run(settings: dict[str, Any], log: str, dies: str, model: str | None) -> None:
-    from openlumiere.app import worker
+    from openlumiere.app.workers import worker
 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())
@@ -84,7 +84,7 @@ def _die(*_: Any, **__: Any) -> None:
 
 
 def _at_step(stage: str, step: int, then: Callable[[], None] = _die) -> None:
-    from openlumiere.app import making
+    from openlumiere.app.workers import making
 
     call = making._Watch.__call__
 
@@ -97,7 +97,7 @@ def _at_step(stage: str, step: int, then: Callable[[], None] = _die) -> None:
 
 
 def _in_clip(number: int) -> None:
-    from openlumiere.app import making
+    from openlumiere.app.workers import making
 
     make, count = making.Maker._make, itertools.count(1)
 
@@ -110,7 +110,7 @@ def _in_clip(number: int) -> None:
 
 
 def _half_a_file() -> None:
-    from openlumiere.app import results
+    from openlumiere.app.jobs import results
 
     def copy_half(source: Any, target: Any) -> None:
         data = Path(source).read_bytes()
@@ -121,7 +121,7 @@ def _half_a_file() -> None:
 
 
 def _after_the_clip() -> None:
-    from openlumiere.app import making, results
+    from openlumiere.app.workers import making, results
 
     put = results.Results.put
 
@@ -143,7 +143,7 @@ def _instead_of(module: str, owner: str, name: str) -> None:
 def _slow() -> None:
     import time
 
-    from openlumiere.app import making
+    from openlumiere.app.workers import making
 
     call = making._Watch.__call__
 
@@ -155,14 +155,14 @@ def _slow() -> None:
 
 
 PLACES: dict[str, Callable[[], None]] = {
-    "before it starts": lambda: _instead_of("openlumiere.app.store", "Store", "start"),
+    "before it starts": lambda: _instead_of("openlumiere.app.jobs.store", "Store", "start"),
     "in a denoising step": lambda: _at_step("denoise", 1),
     "between the stages": lambda: _at_step("sharpen", 0),
     "in the second stage": lambda: _at_step("sharpen", 1),
     "while it writes": _half_a_file,
     "after it has written": _after_the_clip,
-    "while it makes what belongs to it": lambda: _instead_of("openlumiere.app.making", "", "_thumbnail"),
-    "before the row is": lambda: _instead_of("openlumiere.app.store", "Store", "finish"),
+    "while it makes what belongs to it": lambda: _instead_of("openlumiere.app.workers.making", "", "_thumbnail"),
+    "before the row is": lambda: _instead_of("openlumiere.app.jobs.store", "Store", "finish"),
     "in the tenth clip": lambda: _in_clip(10),
     "": lambda: None,
     "nowhere, but slow": _slow,

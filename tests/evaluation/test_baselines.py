@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import processes
 import tiny
 from openlumiere.cli import main
 from openlumiere.data.emoji.drawing import Atlas, draw
@@ -128,6 +129,12 @@ def test_the_command_draws_slices_of_files(tmp_path: Path, capsys: pytest.Captur
 # ------------------------------------------------------------------------------------------------ the comparison
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods' processes are forked off a server that has imported everything; real ones import for seconds."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes.context())
+
+
 def test_a_cascade_keeps_its_keyframes() -> None:
     keyframes, between = tiny.conditioned(), tiny.conditioned()
     for pipe in (keyframes, between):
@@ -149,6 +156,7 @@ def test_a_cascade_keeps_its_keyframes() -> None:
         sample_cascade(keyframes, between, "a tiger", num_frames=19)
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     pipe = tiny.conditioned()
     pipe.register_to_config(subjects=["tiger", "heart"])
@@ -210,12 +218,14 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
         Method(name=REAL, model="emoji-nano")
 
 
-def test_clips_are_made_in_the_dtype_asked_for(tmp_path: Path) -> None:
+def test_clips_are_made_in_the_dtype_asked_for(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     tiny.conditioned().save_pretrained(tmp_path / "one")
     scenes = {"general": [Scene("tiger", "blue", "medium", "center", "still", "a tiger", (0.5, 0.5, 0.0))]}
     method = Method(name="one", model=str(tmp_path / "one"))
     made = {}
     for dtype in ("float32", "bfloat16"):
+        if dtype == "bfloat16":  # the first is in a new interpreter, as always outside of tests
+            request.getfixturevalue("forked")
         make_in_own_process(method, scenes, tmp_path / dtype, num_frames=16, device="cpu", dtype=dtype, progress=False)
         made[dtype] = np.load(tmp_path / dtype / "methods" / "one" / "clips" / "general" / "00000.npy")
     difference = np.abs(made["float32"].astype(int) - made["bfloat16"]).mean()

@@ -15,20 +15,20 @@ import openlumiere
 from openlumiere import web
 from openlumiere.errors import LumiereError
 
-from . import contents, health, pages, security, videos
-from .context import Context
-from .errors import add_handlers, error_response
-from .events import Changes
-from .keys import Keys
-from .limited import ProcessLimits
-from .queue import Queue
-from .results import Results
-from .schemas import Error
-from .security import Gate, OurAddress, needs_key
+from .api import contents, health, pages, security, videos
+from .api.context import Context
+from .api.errors import add_handlers, error_response
+from .api.events import Changes
+from .api.schemas import Error
+from .api.security import Gate, OurAddress, needs_key
+from .jobs.keys import Keys
+from .jobs.queue import Queue
+from .jobs.results import Results
+from .jobs.store import Store
+from .sandbox.limited import ProcessLimits
+from .sandbox.uploads import Uploads
 from .settings import Settings
-from .store import Store
-from .supervisor import Supervisor
-from .uploads import Uploads
+from .workers.supervisor import Supervisor
 
 _SMALL_BODY = 64 * 1024  # bytes, of what carries no files
 _FORM = 256 * 1024  # bytes of a form around its files

@@ -227,8 +227,9 @@ def run_serve(args: argparse.Namespace) -> None:
 
 def run_worker(args: argparse.Namespace) -> None:
     settings = _settings(args, *_QUEUE)
-    from openlumiere.app.worker import run
+    from openlumiere.app.workers.worker import run
 
+    print("makes what the queue holds  (Ctrl-C ends)", flush=True)
     run(settings, device=args.device, dtype=args.dtype)
 
 
@@ -259,14 +260,14 @@ def run_mcp(args: argparse.Namespace) -> None:
     folder = args.output.expanduser()
     maker: Any
     if args.url is None:
-        from openlumiere.app.makers import LocalMaker
+        from openlumiere.app.mcp.makers import LocalMaker
 
         maker = LocalMaker(folder, model=args.model or DEFAULT_MODEL, device=args.device, dtype=args.dtype)
     else:
-        from openlumiere.app.server_maker import ServerMaker
+        from openlumiere.app.mcp.server_maker import ServerMaker
 
         maker = ServerMaker(args.url, folder, key=os.environ.get(KEY_VARIABLE, ""), model=args.model or "")
-    from openlumiere.app.mcp import serve
+    from openlumiere.app.mcp.server import serve
 
     serve(maker)
 
@@ -319,7 +320,7 @@ def _given(**options: int | None) -> dict[str, int]:
 
 def _keys(args: argparse.Namespace) -> Any:
     extras.require("sqlalchemy", *(["psycopg"] if args.database_url else []))
-    from openlumiere.app.keys import Keys
+    from openlumiere.app.jobs.keys import Keys
     from openlumiere.app.settings import Settings
 
     return Keys(Settings(data=str(args.data.expanduser()), database_url=args.database_url).store_url)

@@ -45,18 +45,18 @@ async function read(blob) {
   return found;
 }
 
-/** @param blobs one PNG a frame, all of one size and kind. */
-export async function animatedPng(blobs, fps) {
+/** @param blobs one PNG a frame, all of one size and kind; @param seconds how long each is shown. */
+export async function animatedPng(blobs, seconds) {
   const seen = new Map();
   for (const blob of new Set(blobs)) seen.set(blob, await read(blob));
   const { header } = seen.get(blobs[0]);
   if ([...seen.values()].some((other) => String(other.header) !== String(header))) throw new Error("PNGs of different kinds");
-  const [top, bottom] = Number.isInteger(fps) ? [1, fps] : [1000, Math.round(1000 * fps)]; // of a frame's seconds
+  const ticks = Math.max(...seconds) < 1 ? 60000 : 1000; // of a second; a frame has 65535 at most, and common rates none left over
   const parts = [SIGNATURE, chunk("IHDR", header), chunk("acTL", blobs.length, 0)];
   let number = 0;
   blobs.forEach((blob, index) => {
     // Whole frames, each in the place of the one before.
-    parts.push(chunk("fcTL", number++, header.subarray(0, 8), 0, 0, uint(top, 2), uint(bottom, 2), uint(0, 2)));
+    parts.push(chunk("fcTL", number++, header.subarray(0, 8), 0, 0, uint(Math.round(ticks * seconds[index]), 2), uint(ticks, 2), uint(0, 2)));
     for (const body of seen.get(blob).pixels) parts.push(index ? chunk("fdAT", number++, body) : chunk("IDAT", body));
   });
   return new Blob([...parts, chunk("IEND")], { type: "image/png" });

@@ -92,7 +92,7 @@ async function openAnimation(blob, type, { fps, transparent }) {
       image.close();
       return bitmap;
     };
-    return new Frames({ ...known, seconds, decode, release: () => decoder.close() });
+    return new Frames({ ...known, seconds, timed: Boolean(fps), decode, release: () => decoder.close() });
   } catch (error) {
     decoder.close();
     throw error;
@@ -201,8 +201,9 @@ export class Frames {
   #turn = Promise.resolve(); // decoders take one frame after the other
   #closed = false;
 
-  constructor({ width, height, seconds, transparent, decode, release }) {
-    Object.assign(this, { width, height, seconds, transparent, count: seconds.length });
+  /** @param timed whether `seconds`, how long each frame is shown, are known before it is decoded. */
+  constructor({ width, height, seconds, transparent, decode, release, timed = true }) {
+    Object.assign(this, { width, height, seconds, transparent, timed, count: seconds.length });
     this.#decode = decode;
     this.#release = release;
     this.room = Math.max(Math.floor(BUDGET / (4 * width * height)), FEWEST);
@@ -215,6 +216,12 @@ export class Frames {
 
   get duration() {
     return this.timeOf(this.count);
+  }
+
+  /** Learn how long each frame is shown. */
+  async measure() {
+    for (let index = 0; index < this.count && !this.timed; index++) await this.at(index);
+    this.timed = true;
   }
 
   /** When a frame begins, in seconds. */

@@ -25,7 +25,7 @@ class MaskEditor extends HTMLElement {
   mask = null; // for its hands, as what follows; the page asks by the properties and methods below
   #frames = null;
   #open = null; // opens the source's frames, again after the element was away
-  #fps = 16;
+  #seconds = []; // how long each frame is shown
   #loads = 0;
   #tool = "brush";
   #size = 0.07; // of the longer side
@@ -102,7 +102,7 @@ class MaskEditor extends HTMLElement {
       const frames = await open();
       if (load !== this.#loads) return frames.close();
       this.#frames = frames;
-      this.#fps = frames.count / frames.duration;
+      this.#seconds = frames.seconds;
       this.mask ??= new Mask(frames.width, frames.height, this.hasAttribute("still") ? 1 : frames.count);
       this.stage.style.setProperty("--ratio", frames.width / frames.height);
       this.strip.frames = this.mask.count > 1 ? frames : null;
@@ -214,12 +214,13 @@ class MaskEditor extends HTMLElement {
     if (this.mask && box) this.setBox(box);
   }
 
-  toBlob() {
-    return Promise.resolve(this.mask?.toBlob(this.#fps) ?? null);
+  async toBlob() {
+    if (this.mask?.apart) await this.#frames?.measure(); // so that the mask lasts as long as its clip
+    return this.mask?.toBlob(this.#seconds) ?? null;
   }
 
-  toBlobs() {
-    return Promise.resolve(this.mask?.toBlobs() ?? null);
+  async toBlobs() {
+    return this.mask?.toBlobs() ?? null;
   }
 
   undo() {
@@ -254,7 +255,7 @@ class MaskEditor extends HTMLElement {
     if (!mask) return;
     let frames;
     try {
-      frames = await openFrames(blob, { fps: this.#fps });
+      frames = await openFrames(blob);
       await mask.take(frames);
     } catch {
       this.alarm.textContent = "This file cannot be read as a mask. Choose a picture that is white where it should change.";

@@ -245,10 +245,10 @@ export class Mask {
     return blobs;
   }
 
-  /** One PNG, animated where frames have masks of their own; null where nothing is masked. */
-  async toBlob(fps) {
+  /** One PNG, animated where frames have masks of their own, shown for `seconds` each; null where nothing is masked. */
+  async toBlob(seconds) {
     if (this.empty) return null;
     if (this.#state.layers.size === 1) return this.#png(this.#layer(0));
-    return animatedPng(await this.toBlobs(), fps);
+    return animatedPng(await this.toBlobs(), seconds);
   }
 }

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from standardwebhooks import Webhook
 
 import openlumiere
+from openlumiere.app.settings import Settings
 from openlumiere.files import one_line
 
 from .database import deliveries, jobs, open_database, writing
-from .settings import Settings
 
 _TIMEOUT = 10.0  # seconds, of each phase of a call
 _PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)  # seconds before each try after the first

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
-from .store import Job, Store
+from openlumiere.app.jobs.store import Job, Store
 
 _LOOK_SECONDS = 0.3
 _REMEMBERED = 2000  # jobs

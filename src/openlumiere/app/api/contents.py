@@ -16,15 +16,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
+from openlumiere.app.jobs.store import Job
+from openlumiere.app.sandbox.limited import ProcessLimits
 from openlumiere.files import remove
 from openlumiere.generation.jobs import slug
 from openlumiere.video.stickers.targets import target_for
 
 from .context import Context, Owner, Parts
 from .errors import ApiError, missing
-from .limited import ProcessLimits
 from .objects import FORMATS, master_of
-from .store import Job
 
 router = APIRouter()
 # Of our own clips: sticker formats try many settings.

@@ -13,9 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from openlumiere.app.settings import DAY
+
 from .database import clock, deliveries, jobs, open_database, workers, writing
-from .jobs import ACTIVE, FINAL, Job, WorkerRow, job_of
-from .settings import DAY
+from .job import ACTIVE, FINAL, Job, WorkerRow, job_of
 
 
 class Attempts:

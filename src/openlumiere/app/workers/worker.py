@@ -23,14 +23,13 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from openlumiere.app.jobs.queue import Queue, working
+from openlumiere.app.jobs.results import Results
+from openlumiere.app.jobs.store import Store
+from openlumiere.app.jobs.webhooks import Webhooks
+from openlumiere.app.settings import Settings, settings_from_json
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, write_text
-
-from .queue import Queue, working
-from .results import Results
-from .settings import Settings, settings_from_json
-from .store import Store
-from .webhooks import Webhooks
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CHORES_SECONDS = 1.0  # between two rounds of chores

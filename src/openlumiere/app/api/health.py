@@ -15,9 +15,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from openlumiere.app.jobs.store import Store
+
 from .context import Owner, Parts
 from .errors import ApiError
-from .store import Store
 
 router = APIRouter()
 _SEEN_SECONDS = 30.0  # a worker that was heard of since then works

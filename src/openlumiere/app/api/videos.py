@@ -12,6 +12,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
+from openlumiere.app.jobs.store import Job
+from openlumiere.app.sandbox.uploads import Taken
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.python_code import python_code
@@ -24,8 +26,6 @@ from .context import Context, Owner, Parts
 from .errors import ApiError, missing
 from .objects import master_of
 from .schemas import CreateVideo, Deleted, Favourite, Inspected, ModelList, Remix, Video, VideoList
-from .store import Job
-from .uploads import Taken
 
 router = APIRouter()
 _LOG = logging.getLogger("openlumiere.app")

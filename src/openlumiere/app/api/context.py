@@ -8,18 +8,18 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from openlumiere.app.jobs.queue import Queue
+from openlumiere.app.jobs.results import Results
+from openlumiere.app.jobs.store import Job, Store
+from openlumiere.app.sandbox.uploads import Uploads
+from openlumiere.app.settings import Settings
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities, read_abilities
 
 from .errors import ApiError, missing
 from .events import Changes
-from .queue import Queue
-from .results import Results
 from .security import Gate
-from .settings import Settings
-from .store import Job, Store
-from .uploads import Uploads
 
 
 @dataclass

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 
 from fastapi.concurrency import run_in_threadpool
 
+from openlumiere.app.settings import UploadLimits
 from openlumiere.errors import LumiereError
 from openlumiere.files import partial_path, remove, remove_leftovers
 
 from .limited import LimitedProcesses, ProcessLimits
-from .settings import UploadLimits
 
 _PROCESSES = 2  # at once; the rest wait
 _MOST_WAITING = 32

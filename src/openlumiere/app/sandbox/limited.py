@@ -105,9 +105,9 @@ class LimitedProcesses:
 async def _start() -> asyncio.subprocess.Process:
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # threads don't survive a fork
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "openlumiere.app.limited",
+        sys.executable, "-m", "openlumiere.app.sandbox.limited",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         env=environment, start_new_session=True,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def _help() -> None:
     import av  # noqa: F401
     from PIL import Image
 
-    from openlumiere.app import decoding  # noqa: F401 - so that children have all of it
+    from openlumiere.app.sandbox import decoding  # noqa: F401 - so that children have all of it
 
     Image.init()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -183,7 +183,7 @@ def _in_child(asked: dict[str, Any]) -> str:
 
 def _do(asked: dict[str, Any]) -> str:
     """Do a task here; return its answer, "" where it ran out of memory."""
-    from openlumiere.app import decoding
+    from openlumiere.app.sandbox import decoding
 
     os.chdir(asked["folder"])
     try:

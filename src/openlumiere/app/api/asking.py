@@ -12,6 +12,8 @@ from fastapi import Request as HttpRequest
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from openlumiere.app.sandbox.uploads import Taken
+from openlumiere.app.settings import RequestLimits
 from openlumiere.diffusion.way_points import parse_way_points
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
@@ -23,8 +25,6 @@ from openlumiere.video.stickers.targets import target_for
 
 from .errors import ApiError
 from .schemas import CreateVideo
-from .settings import RequestLimits
-from .uploads import Taken
 
 FILES = ("input_reference", "video_reference", "mask", "last_frame")
 _MAX_FPS = 90  # of WebP, which clips are kept as

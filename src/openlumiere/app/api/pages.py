@@ -18,7 +18,7 @@ from .schemas import Session, SessionLimits
 from .security import COOKIE
 
 router = APIRouter()
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parents[1] / "page"
 _COOKIE_SECONDS = 90 * 86400
 _BODY = {"content": {"application/x-www-form-urlencoded": {"schema": {
     "type": "object", "required": ["key"], "properties": {"key": {"type": "string"}}, "examples": [{"key": "lumiere_…"}]

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from openlumiere.app.jobs.keys import Keys
+from openlumiere.app.settings import Settings
+
 from .errors import ApiError
-from .keys import Keys
-from .settings import Settings
 
 COOKIE = "lumiere-key"
 LOCAL = "local"

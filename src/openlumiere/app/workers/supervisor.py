@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from .settings import Settings
+from openlumiere.app.settings import Settings
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a worker that died is started again, doubled each time
 _STEADY_SECONDS = 60.0  # a worker that lived so long died of something new
@@ -77,7 +77,7 @@ class Supervisor:
         """Run one worker to its end; return its code."""
         # Settings hold passwords, so that they go by a pipe, not as arguments that everyone sees. The pipe stays open:
         # when this process dies, however it does, its end tells the worker to stop.
-        command = [sys.executable, "-m", "openlumiere.app.worker"]
+        command = [sys.executable, "-m", "openlumiere.app.workers.worker"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
         self._processes.add(process)
         try:

@@ -12,11 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from openlumiere.app.jobs.store import QueueFull, QuotaReached
+from openlumiere.app.sandbox.uploads import Busy
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
-
-from .store import QueueFull, QuotaReached
-from .uploads import Busy
 
 logger = logging.getLogger("openlumiere.app")
 

@@ -21,6 +21,9 @@ import torch
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
+from openlumiere.app.jobs.results import Results
+from openlumiere.app.jobs.store import Job, Store
+from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
 from openlumiere.generation.make import base_clip_path, make
@@ -34,9 +37,6 @@ from openlumiere.video.stickers import target_for
 from .pace import Pace
 from .planning import MASTER, clip_values, master_request, sampling_steps
 from .resident import Resident
-from .results import Results
-from .settings import Settings
-from .store import Job, Store
 
 BASE, PREVIEW = "base.webp", "preview.webp"
 _FILM, _THUMBNAIL, _SHEET = "clip.mp4", "thumbnail.webp", "spritesheet.png"

@@ -17,7 +17,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, replacing
 from openlumiere.generation import jobs
 from openlumiere.generation.options import box_text
-from openlumiere.generation.requests import AnimateRequest, CinemagraphRequest, Request, Sticker, request_from_json
+from openlumiere.generation.requests import AnimateRequest, CinemagraphRequest, Request, Sticker
 
 from .makers import ClipState, Status, local_file
 
@@ -133,16 +133,20 @@ class ServerMaker:
 
     def _fetched(self, video: Mapping[str, Any]) -> Path:
         """The finished file, in the folder."""
+        from openlumiere.video.stickers.targets import target_for
+
         with self._naming:  # two calls may ask for one file, or for one name
             id = str(video["id"])
             known = self._paths.get(id)
             if known is not None and known.exists():
                 return known
-            request = request_from_json({**video["request"], "output": ""})
-            suffix = self._suffixes.get(id) or _suffix_of(request, transparent=bool(video.get("transparent")))
-            sticker = request.sticker
-            wanted = {"format": suffix.removeprefix(".")} if sticker is None else {"sticker": sticker.target}
-            path = Path(jobs.free_names(str(self.folder / jobs.slug(request.prompt)), 1, suffix)[0])
+            if video.get("sticker"):
+                suffix = target_for(video["sticker"]).suffixes[0]
+                wanted = {"sticker": str(video["sticker"])}
+            else:
+                suffix = self._suffixes.get(id) or (".webp" if video.get("transparent") else ".mp4")
+                wanted = {"format": suffix.removeprefix(".")}
+            path = Path(jobs.free_names(str(self.folder / jobs.slug(video["prompt"])), 1, suffix)[0])
             with replacing(path) as unfinished, open(unfinished, "wb") as file:
                 for part in self._streamed(f"/v1/videos/{id}/content", wanted):
                     file.write(part)
@@ -210,9 +214,3 @@ def _sticker_form(sticker: Sticker) -> Iterator[tuple[str, str]]:
             yield name, "true"
     if sticker.outline:
         yield from (("outline", str(sticker.outline)), ("outline_colour", sticker.outline_colour))
-
-
-def _suffix_of(request: Request, *, transparent: bool) -> str:
-    if request.sticker is not None:
-        return jobs.default_suffix(request)
-    return ".webp" if transparent else ".mp4"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from openlumiere.app.jobs.store import Job
 from openlumiere.generation.abilities import FPS, NUM_FRAMES, Abilities
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
-from openlumiere.video.stickers.targets import TARGETS
+from openlumiere.generation.requests import Sticker
+from openlumiere.video.stickers.targets import TARGETS, target_for
 
 from .schemas import ErrorDetail, Model, Video
-from .store import Job
 
 MASTERS = ("clip.webp", "base.webp")  # the second is what is there where the second stage ended early
 FORMATS = {
@@ -27,8 +29,13 @@ def master_of(job: Job) -> str | None:
 
 
 def recipe_of(job: Job) -> Recipe | None:
-    """Return how a finished clip was made."""
-    return None if job.recipe is None else Recipe.from_metadata(job.recipe, output="clip.webp")
+    """Return how a finished clip was made, or the sticker of it where one was asked for."""
+    recipe = None if job.recipe is None else Recipe.from_metadata(job.recipe, output="clip.webp")
+    if recipe is None or not job.request.get("sticker"):
+        return recipe
+    sticker = Sticker(**job.request["sticker"])
+    output = f"sticker{target_for(sticker.target).suffixes[0]}"
+    return replace(recipe, request=replace(recipe.request, sticker=sticker, output=output))
 
 
 def video(job: Job, abilities: Abilities | None, position: int | None) -> Video:

@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from sqlalchemy.exc import DatabaseError
 
+from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 
 from .database import driver_url
-from .settings import Settings
 from .store import Job, Store
 
 _APPLICATION, _VERSION, _QUEUE, _WORKFLOW = "openlumiere", "1", "clips", "make_clip"

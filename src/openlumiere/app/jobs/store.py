@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
+from openlumiere.app.settings import DAY, Limits
 from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import random_seed, request_from_json
 
 from .attempts import Attempts
 from .database import jobs, writing
-from .jobs import ACTIVE, FINAL, Job, QueueFull, QuotaReached, Status, job_of
-from .settings import DAY, Limits
+from .job import ACTIVE, FINAL, Job, QueueFull, QuotaReached, Status, job_of
 
 __all__ = ["FINAL", "Job", "QueueFull", "QuotaReached", "Status", "Store"]
 

@@ -16,13 +16,12 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 from torch import nn
 
+from openlumiere.app.jobs.store import Store
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
 from openlumiere.generation.models import LoadedModel
 from openlumiere.pipelines.load import load_pipeline, resolve_device
 from openlumiere.pipelines.lumiere import LumierePipeline
-
-from .store import Store
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # between two looks whether there is room

@@ -1,0 +1,1 @@
+"""The same requests as tools of an assistant (Model Context Protocol)."""

@@ -1,0 +1,1 @@
+"""Users' files, decoded and written anew by processes of limited memory and time."""
