@@ -324,7 +324,7 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
     for task in TASKS:
         page.choose(task)
         page.example()
-        assert page.run("document.documentElement.scrollWidth") == size[0]
+        assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         cut = page.run(
             "[...document.querySelectorAll('button, input, .label, h2, .chip')].filter((e) => e.checkVisibility())"
             ".filter((e) => { const b = e.getBoundingClientRect(); return b.left < 0 || b.right > innerWidth; })"
@@ -377,7 +377,7 @@ def test_a_key_opens_the_page(browser: Page, tmp_path: Path) -> None:
         browser.ready()
         browser.click("button", "Sign out")
         browser.find("input[type=password]")
-        assert all("401" in message for message in browser.complaints())
+        assert [message for message in browser.complaints() if "401" not in message] == []
         assert browser.foreign() == set()
     finally:
         browser.driver.get("about:blank")

@@ -9,7 +9,9 @@ export function signIn() {
   const input = h("input", { type: "password", autocomplete: "current-password", required: true, spellcheck: false });
   const field = labelled(["key"], "Your key", input);
   const button = h("button.first", { type: "submit" }, "Sign in");
-  const form = h("form.door", { novalidate: "" }, h("div.lamp"), h("h2", {}, "Sign in"), field.element, button,
+  // Password managers file a password under a name.
+  const name = h("input", { type: "text", autocomplete: "username", value: "lumiere", hidden: true });
+  const form = h("form.door", { novalidate: "" }, name, h("div.lamp"), h("h2", {}, "Sign in"), field.element, button,
     h("p.soft", {}, "Whoever runs this server makes keys with ", h("code", {}, "lumiere keys add"), "."));
   $("door").replaceChildren(form);
   $("door").hidden = false;
