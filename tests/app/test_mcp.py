@@ -153,7 +153,7 @@ def test_each_tool_makes_what_it_says(tmp_path: Path, model: str) -> None:
         ("make_clip", {"prompt": PROMPT, "seconds": -1}, "seconds: Input should be greater than 0"),
         ("make_clip", {"prompt": PROMPT, "speed": 2}, "speed: Extra inputs"),
         ("make_clip", {}, "prompt: Field required"),
-        ("make_clip", {"prompt": PROMPT, "model": "nothing"}, "unknown model 'nothing'"),
+        ("make_clip", {"prompt": PROMPT, "model": "nothing"}, "nothing is not on this machine"),
         ("make_clip", {"prompt": PROMPT, "transparent": True}, "emoji-nano makes opaque clips"),
         ("make_clip", {"prompt": PROMPT, "style": "baroque", "steps": 1, "seconds": 1}, "baroque"),
         ("animate_picture", {"picture": "/nowhere.png"}, "there is no file /nowhere.png"),
@@ -330,6 +330,6 @@ def test_the_targets_are_those_of_the_stickers() -> None:
 
 
 def test_it_begins_without_torch() -> None:
-    modules = ", ".join(f"openlumiere.app.{name}" for name in ("makers", "mcp", "server_maker", "tools"))
+    modules = ", ".join(f"openlumiere.app.mcp.{name}" for name in ("makers", "server", "server_maker", "tools"))
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([*COMMAND[:1], "-c", code], env=ENVIRONMENT, check=False).returncode == 0

@@ -121,7 +121,8 @@ def _half_a_file() -> None:
 
 
 def _after_the_clip() -> None:
-    from openlumiere.app.workers import making, results
+    from openlumiere.app.jobs import results
+    from openlumiere.app.workers import making
 
     put = results.Results.put
 
