@@ -22,10 +22,11 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
 )
 
 
-def start_chromium(profile: Path, **logs: str) -> webdriver.Chrome:
+def start_chromium(profile: Path, *more_flags: str, **logs: str) -> webdriver.Chrome:
     """Start a browser of its own.
 
     Args:
+        more_flags: of its command line, beside `FLAGS`.
         logs: levels, by name, of the logs that are kept beside the console's.
     """
     assert CHROMIUM, "no Chromium; install it: apt-get install chromium chromium-driver"
@@ -33,6 +34,6 @@ def start_chromium(profile: Path, **logs: str) -> webdriver.Chrome:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", **logs})
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*FLAGS, *more_flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     return webdriver.Chrome(options=options, service=Service(DRIVER))

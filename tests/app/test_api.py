@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from openlumiere.app.settings import Limits, RequestLimits, UploadLimits
 from openlumiere.generation.recipe import Recipe
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with running(tmp_path_factory.mktemp("data")) as found:
-        yield found
-        found.check_tidy()
 
 
 def test_a_clip_is_asked_for_by_json_and_by_form(api: Api) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from openlumiere.video import read_clip, read_metadata
 from openlumiere.video.stickers import check_sticker, target_for
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with running(tmp_path_factory.mktemp("data")) as found:
-        yield found
-        found.check_tidy()
 
 
 @pytest.fixture(scope="module")

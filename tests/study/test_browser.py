@@ -5,33 +5,24 @@ Skipped where there is no Chromium; with OPENLUMIERE_REQUIRE_BROWSER=1, as in `.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from chromium import NEEDS_CHROMIUM, start_chromium
 from openlumiere.study.answers import Answers
 from openlumiere.study.pairs import Study, create_study
 from openlumiere.video import write_clip
 from study_tools import Server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 SITUATION = (
     "[document.body.dataset.state, watched, busy, radios.map((r) => [r.checked, r.disabled]), next.disabled, "
     "document.activeElement.outerHTML.slice(0, 60), alarm.hidden, alarm.textContent, "
@@ -40,13 +31,7 @@ SITUATION = (
 PATIENCE = 60  # seconds: machines that also train are slow
 DESKTOP, PHONE = (1280, 800), (390, 844)
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
-        reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
-    ),
-]
+pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +52,7 @@ class Page:
     """A browser of its own, as a rater has it."""
 
     def __init__(self, profile: Path) -> None:
-        assert CHROMIUM, "no Chromium; install it: apt-get install chromium chromium-driver"
-        assert DRIVER, "no chromedriver; install it: apt-get install chromium chromium-driver"
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        self.driver = start_chromium(profile)
         self.driver.set_page_load_timeout(PATIENCE)
 
     def renew(self, size: tuple[int, int], *, dark: bool) -> None:

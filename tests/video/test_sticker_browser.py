@@ -6,8 +6,6 @@ Skipped where there is no Chromium; with OPENLUMIERE_REQUIRE_BROWSER=1, as in `.
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
+from chromium import NEEDS_CHROMIUM, start_chromium
 from openlumiere.video import write_clip
 from openlumiere.video.stickers import make_sticker
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
-    "--autoplay-policy=no-user-gesture-required", "--force-device-scale-factor=1",
+    "--force-color-profile=srgb", "--autoplay-policy=no-user-gesture-required", "--force-device-scale-factor=1",
 )  # fmt: skip
 PATIENCE = 60  # seconds: machines that also train are slow
 MAGENTA, YELLOW = [255, 0, 255], [250, 210, 40]
@@ -35,24 +29,12 @@ READY = (
     "[...document.querySelectorAll('video')].every((v) => v.readyState >= 2 && v.currentTime > 0)"
 )
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER) and os.environ.get("OPENLUMIERE_REQUIRE_BROWSER") != "1",
-        reason="needs Chromium and chromedriver, e.g.: apt-get install chromium chromium-driver",
-    ),
-]
+pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    assert CHROMIUM, "no Chromium; install it: apt-get install chromium chromium-driver"
-    assert DRIVER, "no chromedriver; install it: apt-get install chromium chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = start_chromium(tmp_path_factory.mktemp("profile"), *FLAGS)
     driver.set_page_load_timeout(PATIENCE)
     driver.set_window_size(1000, 900)
     yield driver

@@ -56,6 +56,17 @@ class ClipState:
         """Whether nothing will change any more."""
         return self.status in ("completed", "failed", "cancelled")
 
+    @property
+    def file(self) -> Path:
+        """The finished file.
+
+        Raises:
+            LumiereError: it is not finished.
+        """
+        if self.path is None:
+            raise LumiereError(f"{self.id} is {self.status.replace('_', ' ')}; wait for it with get_clip")
+        return self.path
+
 
 class Maker(Protocol):
     """Makes clips one after the other, and puts the finished files into a folder. Methods may be called by any thread.
@@ -180,10 +191,7 @@ class LocalMaker:
         """Return a clip's or another file, see `Maker.fetch`."""
         if source not in self._jobs:
             return local_file(source, self.folder)
-        state = self.state(source)
-        if state.path is None:
-            raise LumiereError(f"{source} is {state.status.replace('_', ' ')}; wait for it with get_clip")
-        return state.path
+        return self.state(source).file
 
     def frame_multiple(self, model: str) -> int:
         """Return a model's, see `Maker.frame_multiple`."""

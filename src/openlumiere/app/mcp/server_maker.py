@@ -110,10 +110,7 @@ class ServerMaker:
         """Return a clip's or another file, see `Maker.fetch`."""
         if not source.startswith("video_"):
             return local_file(source, self.folder)
-        state = self.state(source)
-        if state.path is None:
-            raise LumiereError(f"{source} is {state.status.replace('_', ' ')}; wait for it with get_clip")
-        return state.path
+        return self.state(source).file
 
     def frame_multiple(self, model: str) -> int:
         """Return a model's, see `Maker.frame_multiple`."""
