@@ -13,8 +13,9 @@ import torch
 import tiny
 from openlumiere.cli import main
 from openlumiere.errors import LumiereError
+from openlumiere.generation.backends.find import load_backend
+from openlumiere.generation.backends.stunet import STUNetBackend
 from openlumiere.generation.make import make
-from openlumiere.generation.models import LoadedModel
 from openlumiere.generation.progress import Cancelled, Progress
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import AnimateRequest, GenerateRequest, UpscaleRequest
@@ -30,7 +31,7 @@ REQUEST = GenerateRequest(prompt="a tiger", seed=3, num_frames=8, num_inference_
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> STUNetBackend:
     """A model with both stages, as it is loaded from a folder."""
     pipe = tiny.conditioned(upscale=True)
     pipe.register_to_config(text_encoder_id=MINILM)
@@ -38,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     pipe.save_pretrained(folder)
     pipe = LumierePipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    return LoadedModel(str(folder), pipe)
+    return STUNetBackend.of(str(folder), pipe)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def stop_after(steps: int) -> tuple[Callable[[Progress], None], Callable[[], boo
     return tell, lambda: done >= steps
 
 
-def test_one_seed_is_one_clip_from_the_command_and_from_python(model: LoadedModel) -> None:
+def test_one_seed_is_one_clip_from_the_command_and_from_python(model: STUNetBackend) -> None:
     """Bug 5: the Python pipeline's second stage went on with the generator that the base model had used."""
     made = make(replace(REQUEST, output="whole.webp"), model)
     steps, pipe = {"num_frames": 8, "num_inference_steps": 2}, model.pipe
@@ -89,7 +90,7 @@ def test_generators_start_again_with_their_seed() -> None:
     assert restarted(None) is None
 
 
-def test_progress_tells_each_step_in_order(model: LoadedModel) -> None:
+def test_progress_tells_each_step_in_order(model: STUNetBackend) -> None:
     told: list[Progress] = []
     make(replace(REQUEST, output="a.webp"), model, progress=told.append)
     assert [(now.stage, now.step, now.total) for now in told] == [
@@ -98,7 +99,7 @@ def test_progress_tells_each_step_in_order(model: LoadedModel) -> None:
     ]  # fmt: skip
 
 
-def test_progress_shows_what_the_clip_is_becoming(model: LoadedModel) -> None:
+def test_progress_shows_what_the_clip_is_becoming(model: STUNetBackend) -> None:
     previews: list[np.ndarray] = []
 
     def look(now: Progress) -> None:
@@ -120,7 +121,7 @@ def test_progress_shows_what_the_clip_is_becoming(model: LoadedModel) -> None:
     np.testing.assert_allclose(previews[2], finished, atol=1 / 255)
 
 
-def test_a_clip_that_is_cancelled_in_the_first_stage_leaves_nothing(model: LoadedModel, folder: Path) -> None:
+def test_a_clip_that_is_cancelled_in_the_first_stage_leaves_nothing(model: STUNetBackend, folder: Path) -> None:
     progress, cancelled = stop_after(1)
     with pytest.raises(Cancelled) as stopped:
         make(replace(REQUEST, output="a.webp"), model, progress=progress, cancelled=cancelled)
@@ -132,7 +133,7 @@ def test_a_clip_that_is_cancelled_in_the_first_stage_leaves_nothing(model: Loade
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_clip_that_is_cancelled_in_the_second_stage_goes_on_from_its_base(
-    model: LoadedModel, folder: Path, steps: int
+    model: STUNetBackend, folder: Path, steps: int
 ) -> None:
     progress, cancelled = stop_after(steps)
     with pytest.raises(Cancelled) as stopped:
@@ -147,14 +148,14 @@ def test_a_clip_that_is_cancelled_in_the_second_stage_goes_on_from_its_base(
     assert np.abs(pixels("b.webp").astype(int) - pixels("whole.webp")).max() <= 4
 
 
-def test_what_is_finished_is_not_thrown_away(model: LoadedModel) -> None:
+def test_what_is_finished_is_not_thrown_away(model: STUNetBackend) -> None:
     progress, cancelled = stop_after(4)
     make(replace(REQUEST, output="a.webp"), model, progress=progress, cancelled=cancelled)
     assert len(pixels("a.webp")) == 8
 
 
 def test_an_error_of_the_second_stage_keeps_the_base(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: STUNetBackend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -172,7 +173,7 @@ def test_an_error_of_the_second_stage_keeps_the_base(
     assert len(read_clip("a.base.webp").frames) == 8
 
 
-def test_what_a_model_cannot_do_is_one_line(model: LoadedModel) -> None:
+def test_what_a_model_cannot_do_is_one_line(model: STUNetBackend) -> None:
     for request, says in (
         (REQUEST, "output is empty"),
         (replace(REQUEST, output="none/a.webp"), "does not exist"),
@@ -184,6 +185,7 @@ def test_what_a_model_cannot_do_is_one_line(model: LoadedModel) -> None:
         with pytest.raises(LumiereError, match=says):
             make(request, model)
     assert model.pipe.super_resolution is not None
-    alone = LoadedModel("alone", model.pipe.super_resolution)
-    with pytest.raises(LumiereError, match="a second stage alone"):
+    model.pipe.super_resolution.save_pretrained("alone")
+    alone = load_backend("alone")
+    with pytest.raises(LumiereError, match="alone cannot generate: it can upscale; models that can: emoji-nano"):
         make(replace(REQUEST, output="a.webp"), alone)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import tiny
+from openlumiere.generation.backends.stunet import STUNetBackend
 from openlumiere.generation.make import make
-from openlumiere.generation.models import LoadedModel
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.requests import AnimateRequest, GenerateRequest, Request, Sticker, UpscaleRequest
 from openlumiere.pipelines.load import load_pipeline
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> STUNetBackend:
     folder = tiny.saved(tiny.conditioned(upscale=True), tmp_path_factory.mktemp("model"))
-    return LoadedModel(str(folder), load_pipeline(str(folder), device="cpu"))
+    return STUNetBackend.of(str(folder), load_pipeline(str(folder), device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     ],
     ids=lambda request: request.task,
 )
-def test_the_same_bytes(request_: Request, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_bytes(
+    request_: Request, model: STUNetBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)

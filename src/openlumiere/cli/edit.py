@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from openlumiere.errors import LumiereError
 from openlumiere.generation import jobs
-from openlumiere.generation.models import check_model, for_model
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import for_model
 from openlumiere.generation.options import option_of, own_fields, parse_box, parse_proportions
 from openlumiere.generation.requests import TASKS, EditRequest, RegionRequest
 
@@ -43,7 +42,7 @@ _SOURCES = {
     "image": "any picture; of an animated one the first frame",
     "clip": "a video, an animated WebP or GIF, or a folder of frames",
 }
-_LENGTH = (("num_frames", "default: 80"), ("fps", "frames per second, default: 16"))
+_LENGTH = (("num_frames", "default: the model's, 80"), ("fps", "frames per second, default: the model's, 16"))
 _COMMANDS = (
     _Command(
         "animate", "image", "make a picture move",
@@ -83,7 +82,7 @@ _COMMANDS = (
     _Command(
         "extend", "clip", "make a clip go on",
         ('lumiere extend walk.mp4 --frames 40 "a tiger walking to the left" -o longer.mp4',),
-        help_of=(("num_frames", "frames to add, default: 40"),),
+        help_of=(("num_frames", "frames to add, default: half of what the model makes at once, 40"),),
     ),
     _Command(
         "interpolate", "clip", "make new frames between those of a clip",
@@ -91,18 +90,6 @@ _COMMANDS = (
         more="The clip lasts as long as before, with more frames per second.",
     ),
 )  # fmt: skip
-
-
-def _argument(reader: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A type of arguments, of a function that raises LumiereError."""
-
-    def read(text: str) -> Any:
-        try:
-            return reader(text)
-        except LumiereError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return read
 
 
 # How each field of a request is given; its default is the request's own.
@@ -113,12 +100,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "a picture, or a clip, white where it should {changes}; of the same proportions as what it is for",
     },
     "box": {
-        "type": _argument(parse_box),
+        "type": parsing.of(parse_box),
         "metavar": "X,Y,W,H",
         "help": "a rectangle instead: left, top, width and height in pixels, or in fractions if none is above 1",
     },
     "to": {
-        "type": _argument(parse_proportions),
+        "type": parsing.of(parse_proportions),
         "required": True,
         "metavar": "W:H",
         "help": "the new proportions, such as 16:9",
@@ -132,7 +119,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "fps": {
         "type": parsing.positive_float,
-        "help": "the rate to work at: the clip's frames are repeated or left out to play on time; default: 16",
+        "help": "the rate to work at: the clip's frames are repeated or left out to play on time; default: the "
+        "model's, 16",
     },
     "fit": {
         "choices": ["crop", "pad", "stretch"],
@@ -187,12 +175,12 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.generation.inputs import check_files
 
     stickers.check_options(args)
-    check_model(args.model)
+    abilities = read_abilities(args.model, may_download=True)
     own = {name: getattr(args, _OPTIONS[name].get("dest", name)) for name in own_fields(args.request)}
     request: EditRequest = args.request(
         source=args.source, prompt=args.prompt, **options.both_stages_fields(args), **own
     )
-    requests = jobs.from_source(for_model(request, args.model), count=args.num)
+    requests = jobs.from_source(for_model(request, abilities), count=args.num)
     for each in requests:
         check_files(each)
     running.make_all(requests, args, about=lambda request: f"seed {request.seed}")

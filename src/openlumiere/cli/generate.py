@@ -9,7 +9,8 @@ from typing import Any
 
 from openlumiere.errors import LumiereError
 from openlumiere.generation import jobs
-from openlumiere.generation.models import check_model, for_model
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import for_model
 from openlumiere.generation.requests import GenerateRequest
 
 from . import options, parsing, running, stickers
@@ -42,9 +43,9 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--frames", type=parsing.positive_int,
-        help="default: 80, or as many as a sticker may last; longer clips are made in windows",
+        help="default: the model's, 80, or as many as a sticker may last; longer clips are made in windows",
     )  # fmt: skip
-    parser.add_argument("--fps", type=parsing.positive_float, default=16.0, help="frames per second, default: 16")
+    parser.add_argument("--fps", type=parsing.positive_float, help="frames per second, default: the model's, 16")
     parser.add_argument(
         "--prompts",
         metavar="FILE",
@@ -71,10 +72,10 @@ def _requests(args: argparse.Namespace) -> list[GenerateRequest]:
     if args.prompts is not None and args.prompt is not None:
         raise LumiereError("give either a prompt or --prompts FILE, not both")
     stickers.check_options(args)
+    args.abilities = read_abilities(args.model, may_download=True)
     requests = _from_prompt(args) if args.prompts is None else _from_file(args)
     for request in requests:
         check_files(request)
-    check_model(args.model)
     return requests
 
 
@@ -97,4 +98,4 @@ def _from_file(args: argparse.Namespace) -> list[GenerateRequest]:
 def _request(args: argparse.Namespace, **own: Any) -> GenerateRequest:
     """A request of the options, and of what a line of prompts says instead."""
     fields = {**options.both_stages_fields(args), **own}
-    return for_model(GenerateRequest(**fields, num_frames=args.frames, fps=args.fps), args.model)
+    return for_model(GenerateRequest(**fields, num_frames=args.frames, fps=args.fps), args.abilities)

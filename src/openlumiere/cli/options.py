@@ -6,7 +6,9 @@ import argparse
 from typing import Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.models import DEFAULT_MODEL
+from openlumiere.generation.options import parse_size
 
 from . import parsing, stickers
 
@@ -19,8 +21,10 @@ def add_sampling(parser: parsing.Parser) -> None:
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what to keep away from")
     parser.add_argument("--loop", action="store_true", help="make the end flow into the start")
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}"
-    )
+        "--model", default=DEFAULT_MODEL,
+        help="a bundled model, a folder, a hub id (owner/name, owner/name@revision), parts joined by +, or a server's "
+        f"http://HOST:PORT#name; lumiere models NAME says what it can do; default: {DEFAULT_MODEL}",
+    )  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument(
@@ -28,8 +32,10 @@ def add_sampling(parser: parsing.Parser) -> None:
         help="windows of a long clip that are denoised at once: more are faster on a GPU, and take more memory",
     )  # fmt: skip
     parser.add_argument(
-        "--offload", action="store_true", help="keep the clip in the CPU's memory, for long clips on a small GPU"
-    )
+        "--offload", nargs="?", choices=["frames", "model", "group"], const="frames",
+        help="keep in the CPU's memory what is not computed with: the frames of long clips (the default), each network "
+        "as a whole, or groups of its layers, which is slowest and takes the least",
+    )  # fmt: skip
     stickers.add_options(parser)
 
 
@@ -70,8 +76,16 @@ def add_both_stages(parser: parsing.Parser) -> None:
     parser.add_argument(
         "--no-planner", action="store_true", help="don't let the model plan where its subject goes: text alone decides"
     )
+    parser.add_argument(
+        "--size", type=parsing.of(parse_size), metavar="WxH", help="of the clip, of a model that makes several"
+    )
     add_sampling(parser)
     add_transparency(parser, "where the prompt asks for no or a transparent background, or the source has one")
+
+
+def loading(args: argparse.Namespace) -> Loading:
+    """Return how the model is to be loaded."""
+    return Loading(device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload)
 
 
 def sampling_fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -99,6 +113,7 @@ def both_stages_fields(args: argparse.Namespace) -> dict[str, Any]:
         "styles": _styles(args),
         "path": tuple(args.path),
         "planner": not args.no_planner,
+        "size": args.size,
     }
 
 

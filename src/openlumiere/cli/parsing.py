@@ -126,3 +126,15 @@ def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], 
     if not math.isfinite(value) or not fits(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return value
+
+
+def of(reader: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a type of arguments, of a function that raises LumiereError."""
+
+    def read(text: str) -> Any:
+        try:
+            return reader(text)
+        except LumiereError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read

@@ -6,11 +6,12 @@ import argparse
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from openlumiere.generation.models import LoadedModel
+from openlumiere.generation.backends.base import Backend
+from openlumiere.generation.backends.find import load_backend
 from openlumiere.generation.requests import Request
 
+from . import options
 from .progress import ProgressBars, Stopwatch, bar
 
 
@@ -19,16 +20,14 @@ def make_all(
     args: argparse.Namespace,
     *,
     about: Callable[[Request], str],
-    loader: str = "load_pipeline",
 ) -> None:
     """Make clips with the model that `args` name, and print where they are and what each stage took.
 
     Args:
         about: what is printed of each of several clips before it is made.
-        loader: a function of `pipelines.load`.
     """
     watch = Stopwatch()
-    model = _load(loader, args, watch)
+    model = _load(args, watch)
     from openlumiere.generation.make import make
 
     bars = ProgressBars(watch)
@@ -36,15 +35,17 @@ def make_all(
         if len(requests) > 1:
             print(f"clip {number} of {len(requests)}: {about(request)}", flush=True)
         try:
-            made = make(request, model, progress=bars, window_batch_size=args.batch, offload_frames=args.offload)
+            made = make(request, model, progress=bars)
         finally:
             bars.close()
+        for change in made.changes:
+            print(change)
         note = f": {made.note}" if made.note else ""
         print(f"wrote {request.output} (seed {made.recipe.request.seed}){note}", flush=True)
     print(watch.report())
 
 
-def _load(loader: str, args: argparse.Namespace, watch: Stopwatch) -> LoadedModel:
+def _load(args: argparse.Namespace, watch: Stopwatch) -> Backend:
     with watch.stage("load"), bar("loading", 3, "part") as progress:
         logging.getLogger("diffusers").setLevel(logging.ERROR)
         if not args.debug:
@@ -54,12 +55,11 @@ def _load(loader: str, args: argparse.Namespace, watch: Stopwatch) -> LoadedMode
         progress.update()
         from diffusers.utils.logging import disable_progress_bar
 
-        from openlumiere.pipelines import load as loaders
-
         disable_progress_bar()  # one bar at a time
 
         progress.update()
-        pipe: Any = getattr(loaders, loader)(args.model, device=args.device, dtype=args.dtype)
+        model = load_backend(args.model, options.loading(args))
         progress.update()
-    pipe.set_progress_bar_config(disable=True)
-    return LoadedModel(args.model, pipe)
+    for note in model.notes:
+        print(note, flush=True)
+    return model

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openlumiere import extras
-from openlumiere.generation.models import DEFAULT_MODEL, check_model
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import DEFAULT_MODEL
 
 from . import parsing
 from .parsing import Commands, Parser, add_command
@@ -278,7 +279,7 @@ def run_mcp(args: argparse.Namespace) -> None:
 def _settings(args: argparse.Namespace, *modules: str) -> Settings:
     """The settings that the options ask for, after a look at what they need."""
     extras.require(*modules, *(["psycopg"] if args.database_url else []))
-    check_model(args.model)
+    read_abilities(args.model, may_download=True)  # refuses what is no model
     from openlumiere.app.settings import Limits, RequestLimits, Settings, UploadLimits
 
     _log(args.log_level.upper(), quiet=not args.debug)

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 
 from openlumiere.generation import jobs
-from openlumiere.generation.models import check_model
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import for_model
 from openlumiere.generation.recipe import prompt_of
 from openlumiere.generation.requests import UpscaleRequest
 
@@ -46,11 +47,13 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.video import read_metadata
 
     stickers.check_options(args)
-    check_model(args.model)
+    abilities = read_abilities(args.model, may_download=True)
     prompt = prompt_of(read_metadata(args.clip)) if args.prompt is None else args.prompt
     fields = options.sampling_fields(args)
-    request = UpscaleRequest(prompt=prompt, source=args.clip, noise_level=args.noise_level, **fields)
+    request = for_model(
+        UpscaleRequest(prompt=prompt, source=args.clip, noise_level=args.noise_level, **fields), abilities
+    )
     if not request.output:
         request = replace(request, output=jobs.sharp_name(request))
     check_files(request)
-    running.make_all([request], args, about=lambda request: request.output, loader="load_super_resolution")
+    running.make_all([request], args, about=lambda request: request.output)

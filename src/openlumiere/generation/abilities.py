@@ -1,21 +1,24 @@
-"""What a model can do, read from the JSON files of its folder: no weights, and no PyTorch."""
+"""What a model can do, and what a request comes to with it: said without weights, and without PyTorch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from openlumiere.bundled import model_folder, styles_of
 from openlumiere.errors import LumiereError
-from openlumiere.files import read_json
 
-from .requests import TASKS, ClipRequest, GenerateRequest, Request, UpscaleRequest
+from .requests import (
+    ClipRequest,
+    ExtendRequest,
+    GenerateRequest,
+    InterpolateRequest,
+    Request,
+    UpscaleRequest,
+    random_seed,
+)
 
-NUM_FRAMES, FPS = 80, 16.0  # of the clips that requests ask for unless they say otherwise
-_INDEX = "model_index.json"
-_SECOND_STAGE = "LumiereSuperResolutionPipeline"
-_LAYOUT_DIM = 6  # as diffusion.layout's, which imports torch
+NUM_FRAMES, FPS = 80, 16.0  # of Lumiere's clips
+_ON_CLIPS = ("inpaint", "outpaint", "restyle", "extend", "interpolate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,51 +26,79 @@ class Abilities:
     """What can be asked of a model.
 
     Attributes:
-        model: its name, as `pipelines.load.load_pipeline` takes it.
+        model: its name, as `backends.load_backend` takes it.
+        family: which backend drives it.
         tasks: keys of `requests.TASKS`.
+        emulated: those of them that the model was not made for: at every step the sampler puts back what is given, or
+            it starts from a noisy version of it.
+        prompt, negative_prompt: whether it is told what to show, and what not.
+        last_frame: whether `animate` may be told how the clip ends.
+        loop: whether the end of a clip can flow into its start.
         styles: names of those that come with it.
         transparent: whether clips can keep alpha.
         path: whether it is told where its subject goes.
         planner: whether it plans that itself, if not told.
-        width, height: of finished clips, pixels; None = of whatever size the source has.
+        width, height: of finished clips, pixels; of whatever size the source has, if None.
+        resizable: whether it makes clips of other sizes, too, whose sides `size_multiple` divides.
         scale: of the second stage; 1 = there is none.
-        frame_multiple: what the number of frames of a clip made of text alone must divide by, below `window_frames`.
+        num_frames, fps: of a clip of which nothing else is said.
+        max_frames: longest clip; None = there is no end.
+        frame_multiple, frame_offset: a clip of text alone has a multiple of the first, plus the second, of frames,
+            below `window_frames`.
         window_frames: length of the windows that longer clips are made in; None = a clip is always made as a whole.
         num_inference_steps, guidance_scale, upscale_steps: the model's own defaults.
         subjects: what a model of a small vocabulary was trained to show.
+        licence: of the weights, as their publisher calls it; "" = not known.
+        commercial: whether the licence allows commercial use; None = not known.
     """
 
     model: str
     tasks: tuple[str, ...]
+    family: str = "lumiere"
+    emulated: tuple[str, ...] = ()
+    prompt: bool = True
+    negative_prompt: bool = True
+    last_frame: bool = True
+    loop: bool = False
     styles: tuple[str, ...] = ()
     transparent: bool = False
     path: bool = False
     planner: bool = False
     width: int | None = None
     height: int | None = None
+    resizable: bool = False
+    size_multiple: int = 1
     scale: int = 1
+    num_frames: int = NUM_FRAMES
+    fps: float = FPS
+    max_frames: int | None = None
     frame_multiple: int = 1
+    frame_offset: int = 0
     window_frames: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     upscale_steps: int = 0
     subjects: tuple[str, ...] = ()
+    licence: str = ""
+    commercial: bool | None = None
+
+    # ------------------------------------------------------------------------------------------ what is refused
 
     def check(self, request: Request) -> None:
         """Refuse what this model cannot make, before it waits in a queue.
 
         Raises:
-            LumiereError: another task, style or length than the model's, or alpha, a path or a second stage that it
+            LumiereError: another task or style than the model's, or alpha, a path, a size or a second stage that it
                 lacks.
         """
         if request.task not in self.tasks:
-            raise LumiereError(f"{self.model} cannot {request.task}; choose one of {', '.join(self.tasks)}")
+            raise LumiereError(f"{self.model} cannot {request.task}: {_can(self.tasks)}; {models_that(request.task)}")
         if request.transparent and not self.transparent and not isinstance(request, UpscaleRequest):
-            raise LumiereError(f"transparent: {self.model} makes opaque clips; leave it out")
+            raise LumiereError(f"transparent: {self.model} makes opaque clips; leave it out, or choose another model")
+        if getattr(request, "last", None) is not None and not self.last_frame:
+            raise LumiereError(f"last: {self.model} is not told how a clip ends; leave it out, or choose another model")
         if isinstance(request, ClipRequest):
             self._check_clip(request)
-        if isinstance(request, GenerateRequest) and request.num_frames is not None:
-            self._check_length(request.num_frames)
 
     def _check_clip(self, request: ClipRequest) -> None:
         for name, _ in request.styles:
@@ -78,106 +109,154 @@ class Abilities:
             raise LumiereError(f"path: {self.model} is not told where its subject goes; leave it out")
         if request.upscale_steps and self.scale == 1:
             raise LumiereError(f"upscale_steps: {self.model} has no second stage; leave it out")
+        if request.size not in (None, (self.width, self.height)) and not self.resizable:
+            raise LumiereError(f"size: {self.model} makes clips of {self.width}x{self.height}; leave it out")
 
-    def _check_length(self, num_frames: int) -> None:
-        if num_frames % self.frame_multiple and not (self.window_frames and num_frames >= self.window_frames):
-            raise LumiereError(
-                f"num_frames {num_frames}: choose a multiple of {self.frame_multiple}, such as "
-                f"{self.nearest_length(num_frames)}"
+    # ------------------------------------------------------------------------------------------ what is fitted
+
+    def fit(self, request: Request) -> Fitted:
+        """Make every choice that a request leaves to the model, and bring it to what the model can make.
+
+        Raises:
+            LumiereError: as `check`.
+        """
+        self.check(request)
+        fitted, changes = request, []
+        for name, takes, without in (
+            ("prompt", self.prompt, "takes none"), ("negative_prompt", self.negative_prompt, "takes none"),
+            ("loop", self.loop, "makes clips that end where they end"),
+        ):  # fmt: skip
+            if getattr(request, name) and not takes:
+                changes.append(f"{name}: {self.model} {without}; left out")
+                fitted = _with(fitted, **{name: type(getattr(request, name))()})
+        if fitted.seed is None:
+            fitted = replace(fitted, seed=random_seed())
+        if not self.transparent and not isinstance(request, UpscaleRequest):
+            fitted = replace(fitted, transparent=None)
+        if isinstance(request, UpscaleRequest) and self.width is not None:  # not the base's steps and guidance
+            fitted = _filled(fitted, num_inference_steps=self.upscale_steps or None)
+        else:
+            fitted = _filled(fitted, num_inference_steps=self.num_inference_steps, guidance_scale=self.guidance_scale)
+        if isinstance(fitted, ClipRequest):
+            fitted = self._sized(_filled(fitted, fps=self.fps, upscale_steps=self.upscale_steps), changes)
+            fitted = self._lengthened(fitted, request, changes)
+        return Fitted(fitted, tuple(changes))
+
+    def _sized(self, request: ClipRequest, changes: list[str]) -> ClipRequest:
+        if not self.resizable or self.width is None or self.height is None:
+            return request
+        asked = request.size or (self.width, self.height)
+        width, height = (max(round(side / self.size_multiple), 1) * self.size_multiple for side in asked)
+        if (width, height) != asked:
+            changes.append(
+                f"size: {width}x{height} instead of {asked[0]}x{asked[1]}, whose sides {self.size_multiple} must divide"
             )
+        return replace(request, size=(width, height))
+
+    def _lengthened(self, request: ClipRequest, asked: Request, changes: list[str]) -> ClipRequest:
+        if isinstance(request, InterpolateRequest):
+            if self.max_frames is not None:
+                return _filled(request, num_frames=max((self.max_frames - 1) // request.factor + 1, 2))
+            return request
+        named: int | None = getattr(asked, "num_frames", None)
+        length = named
+        if named is None:
+            if isinstance(request, ExtendRequest):
+                length = max(self.num_frames // 2, 1)
+            elif request.task in _ON_CLIPS:
+                return _filled(request, num_frames=self.max_frames)
+            else:
+                length = self._default_length(request)
+        assert length is not None
+        if isinstance(request, GenerateRequest):
+            allowed = self.nearest_length(length)
+            if allowed != named and named is not None:
+                changes.append(f"num_frames: {allowed} instead of {named}, {self._rule()}")
+            return replace(request, num_frames=allowed)
+        longest = self.max_frames
+        if longest is not None:
+            longest = max(longest - 1, 1) if isinstance(request, ExtendRequest) else longest
+            if named is not None and named > longest:
+                changes.append(f"num_frames: {longest} instead of {named}, the longest that {self.model} makes")
+            length = min(length, longest)
+        return _with(request, num_frames=length)
+
+    def _default_length(self, request: ClipRequest) -> int:
+        """How many frames a clip has by default: no more than a sticker may last, so that a loop stays whole."""
+        if request.sticker is None:
+            return self.num_frames
+        from openlumiere.video.stickers.targets import target_for
+
+        seconds = target_for(request.sticker.target).max_seconds
+        frames = self.num_frames
+        if seconds is not None:
+            frames = min(int(seconds * (getattr(request, "fps", None) or self.fps) + 1e-6), frames)
+        steps = max((frames - self.frame_offset) // self.frame_multiple, 0 if self.frame_offset else 1)
+        return steps * self.frame_multiple + self.frame_offset
+
+    def _rule(self) -> str:
+        if self.frame_multiple == 1:
+            return f"the longest that {self.model} makes"
+        more = f" and {self.frame_offset}" if self.frame_offset else ""
+        longest = "" if self.max_frames is None else f", {self.max_frames} at most"
+        return f"since {self.model} makes a multiple of {self.frame_multiple}{more}{longest}"
 
     def nearest_length(self, num_frames: float) -> int:
-        """Return the number of frames that the model can make which is nearest to one."""
-        return max(round(num_frames / self.frame_multiple), 1) * self.frame_multiple
+        """Return the number of frames that the model can make of text which is nearest to one."""
+        if self.window_frames and num_frames >= self.window_frames:
+            return round(num_frames)
+        return self._length(round((num_frames - self.frame_offset) / self.frame_multiple))
+
+    def enough_frames(self, num_frames: int) -> int:
+        """Return the smallest number of frames that the model can make which is no less than one, or its largest."""
+        if self.window_frames and num_frames >= self.window_frames:
+            return num_frames
+        return self._length(-((self.frame_offset - num_frames) // self.frame_multiple))
+
+    def _length(self, steps: int) -> int:
+        if self.max_frames is not None:
+            steps = min(steps, (self.max_frames - self.frame_offset) // self.frame_multiple)
+        return max(steps, 0 if self.frame_offset else 1) * self.frame_multiple + self.frame_offset
 
 
-def read_abilities(model: str) -> Abilities:
-    """Read what a model can do.
+@dataclass(frozen=True)
+class Fitted:
+    """A request that a model can make as it is.
 
-    Args:
-        model: name of a bundled model, a folder, or a hub id whose files are on this machine already.
-
-    Raises:
-        LumiereError: there is no such model here, or its files cannot be read.
+    Attributes:
+        request: with every choice made.
+        changes: what is not as it was asked for, a line each, ``field: what instead, and why``.
     """
-    folder = model_folder(model) or _downloaded(model)
-    try:
-        return _read(model, folder)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise LumiereError(f"{folder} is damaged (no {error}); install or save the model again") from error
+
+    request: Request
+    changes: tuple[str, ...] = ()
 
 
-def _downloaded(model: str) -> Path:
-    """The folder of a hub id in the hub's cache."""
-    if model.count("/") == 1:
-        from huggingface_hub import try_to_load_from_cache
-
-        index = try_to_load_from_cache(model, _INDEX)
-        if isinstance(index, str):
-            return Path(index).parent
-    raise LumiereError(f"{model} is not on this machine; load it once, or give a folder or a bundled model's name")
+def models_that(task: str) -> str:
+    """Return a half sentence that names models which can do a task."""
+    return f"models that can: {', '.join(_MODELS_THAT[task])}"
 
 
-def _read(model: str, folder: Path) -> Abilities:
-    index = _json(folder / _INDEX)
-    name = index["_class_name"]
-    if (name[-1] if isinstance(name, list) else name) == _SECOND_STAGE:
-        return Abilities(
-            model=model, tasks=(UpscaleRequest.task,), transparent=True, scale=index["scale"],
-            num_inference_steps=index["num_inference_steps"], guidance_scale=index["guidance_scale"],
-        )  # fmt: skip
-    net = _json(folder / "unet" / "config.json")
-    spatial = net["unet"]
-    second = _second_stage(folder, index)
-    vae = _json(folder / "vae" / "config.json") if (index.get("vae") or [None])[0] else None
-    height, width = _sides(spatial["sample_size"])
-    levels = len(spatial["down_block_types"]) - 1 if net["resampled_levels"] is None else len(net["resampled_levels"])
-    scale = 1 if second is None else int(second["scale"])
-    pixels = _factor(vae, index) * scale
-    return Abilities(
-        model=model,
-        tasks=tuple(
-            task for task in TASKS
-            if task in ("generate", "restyle") or (second if task == "upscale" else net["condition_channels"])
-        ),
-        styles=tuple(styles_of(folder)),
-        transparent=vae is not None and vae["in_channels"] == 4,
-        path=spatial.get("class_embed_type") in ("projection", "simple_projection")
-        and spatial.get("projection_class_embeddings_input_dim") == _LAYOUT_DIM,
-        planner=bool((index.get("planner") or [None])[0]),
-        width=width * pixels,
-        height=height * pixels,
-        scale=scale,
-        frame_multiple=2**levels,
-        window_frames=index["window_frames"],
-        num_inference_steps=index["num_inference_steps"],
-        guidance_scale=index["guidance_scale"],
-        upscale_steps=0 if second is None else second["num_inference_steps"],
-        subjects=tuple(index.get("subjects") or ()),
-    )  # fmt: skip
+_MODELS_THAT = {
+    "generate": ("emoji-nano", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "THUDM/CogVideoX-2b"),
+    "animate": ("emoji-nano", "stabilityai/stable-video-diffusion-img2vid-xt", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"),
+    "restyle": ("emoji-nano", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+    "upscale": ("emoji-nano",),
+    **dict.fromkeys(
+        ("inpaint", "outpaint", "cinemagraph", "extend", "interpolate"),
+        ("emoji-nano", "Wan-AI/Wan2.1-VACE-1.3B-diffusers"),
+    ),
+}
 
 
-def _second_stage(folder: Path, index: dict[str, Any]) -> dict[str, Any] | None:
-    """The second stage's options: in a folder of its own, or, in older models, in the index of the whole."""
-    own = folder / "super_resolution" / _INDEX
-    if own.is_file():
-        return _json(own)
-    older = index.get("super_resolution")
-    return older if isinstance(older, dict) else None
+def _can(tasks: tuple[str, ...]) -> str:
+    return f"it can {', '.join(tasks)}"
 
 
-def _factor(vae: dict[str, Any] | None, index: dict[str, Any]) -> int:
-    """Pixels along one side of a position of the network's input."""
-    if vae is None:
-        return int(index["pixel_unshuffle"])
-    return int(vae.get("patch_size", 1)) * 2 ** (len(vae["block_out_channels"]) - 1)
+def _filled(request: Any, **defaults: Any) -> Any:
+    """The request with values for those of its fields that are None."""
+    return _with(request, **{name: value for name, value in defaults.items() if getattr(request, name, "") is None})
 
 
-def _sides(sample_size: int | list[int]) -> tuple[int, int]:
-    """Height and width that a network was trained on, as it sees them."""
-    return (sample_size, sample_size) if isinstance(sample_size, int) else (sample_size[0], sample_size[1])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    read: dict[str, Any] = read_json(path, otherwise="install or save the model again")
-    return read
+def _with(request: Any, **values: Any) -> Any:
+    return replace(request, **values) if values else request

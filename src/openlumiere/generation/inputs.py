@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ from .requests import (
 )
 
 _ON_CLIPS = (InpaintRequest, OutpaintRequest, RestyleRequest, ExtendRequest, InterpolateRequest)
+N = TypeVar("N", int, float)
 _Fitted: TypeAlias = AnimateRequest | InpaintRequest | CinemagraphRequest | RestyleRequest | ExtendRequest
 
 
@@ -93,11 +94,11 @@ def check_files(request: Request) -> None:
         colour(request.sticker.outline_colour)
 
 
-def read_inputs(request: EditRequest, frame: FrameSize, window_frames: int | None) -> EditInputs:
-    """Read what a request starts from.
+def read_inputs(request: EditRequest, frame: FrameSize, context: int | None) -> EditInputs:
+    """Read what a request starts from, as a model's `Backend.fit` returned it.
 
     Args:
-        window_frames: of the model, see `LumierePipeline`.
+        context: so many of its last frames the model sees of a clip that is to go on; None = half of what it works on.
 
     Raises:
         LumiereError: a file that cannot be read, or that does not fit the others.
@@ -106,11 +107,12 @@ def read_inputs(request: EditRequest, frame: FrameSize, window_frames: int | Non
         case AnimateRequest():
             last = None if request.last is None else _picture(request.last, request.fit, frame)
             first = _picture(request.source, request.fit, frame)
-            return EditInputs(tasks.animate(first, request.num_frames, last=last), request.fps)
+            return EditInputs(tasks.animate(first, _set(request.num_frames), last=last), _set(request.fps))
         case CinemagraphRequest():
             picture = _picture(request.source, request.fit, frame)
-            region = _region(request, frame.finished, request.num_frames)
-            return EditInputs(tasks.cinemagraph(picture, region, request.num_frames), request.fps)
+            num_frames = _set(request.num_frames)
+            region = _region(request, frame.finished, num_frames)
+            return EditInputs(tasks.cinemagraph(picture, region, num_frames), _set(request.fps))
         case InpaintRequest():
             clip, fps = _clip(request, frame, request.num_frames)
             return EditInputs(tasks.inpaint(clip, _region(request, frame.finished, len(clip))), fps)
@@ -119,8 +121,9 @@ def read_inputs(request: EditRequest, frame: FrameSize, window_frames: int | Non
             return EditInputs(tasks.restyle(clip), fps, {"strength": request.strength})
         case ExtendRequest():
             clip, fps = _clip(request, frame, None)
-            context = (window_frames or len(clip) + request.num_frames) // 2
-            return EditInputs(tasks.extend(clip, request.num_frames, context=context), fps)
+            num_frames = _set(request.num_frames)
+            seen = (len(clip) + num_frames) // 2 if context is None else context
+            return EditInputs(tasks.extend(clip, num_frames, context=seen), fps)
         case InterpolateRequest():
             read = read_fitted(
                 request.source, frame.finished, how=request.fit, max_frames=request.num_frames,
@@ -166,7 +169,7 @@ def _region(request: InpaintRequest | CinemagraphRequest, size: tuple[int, int],
         return (np.asarray(fit(_drawn(request.box, width, height), size, request.fit)) >= 128)[None]
     return read_mask(
         request.mask, (height, width), size,
-        num_frames=num_frames, fps=request.fps, how=request.fit, max_frames=request.num_frames,
+        num_frames=num_frames, fps=_set(request.fps), how=request.fit, max_frames=request.num_frames,
     )  # fmt: skip
 
 
@@ -181,3 +184,9 @@ def _drawn(box: tuple[float, float, float, float], width: int, height: int) -> I
     mask = Image.new("L", (width, height), 0)
     mask.paste(255, (left, top, min(right, width), min(bottom, height)))
     return mask
+
+
+def _set(value: N | None) -> N:
+    """What `Backend.fit` has set."""
+    assert value is not None
+    return value

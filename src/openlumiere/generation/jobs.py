@@ -16,6 +16,7 @@ from .requests import EditRequest, GenerateRequest, Request, UpscaleRequest, ran
 R = TypeVar("R", bound=Request)
 
 _TRANSPARENT = re.compile(r"\b(transparent|no|without( an?y?)?) (background|backdrop)", re.IGNORECASE)
+_OPAQUE_FORMATS = {".mp4", ".png"}
 _KEYS = {"prompt", "negative_prompt", "seed", "output"}
 
 
@@ -31,6 +32,12 @@ def wants_alpha(request: Request) -> bool:
     if request.sticker is not None or asks_for_transparency(request.prompt):
         return True
     return isinstance(request, EditRequest) and _shows_through(request.source)
+
+
+def holds_alpha(request: Request) -> bool:
+    """Return whether the format of the request's output holds transparency: all stickers' do."""
+    output = request.output
+    return request.sticker is not None or output.endswith("/") or Path(output).suffix.lower() not in _OPAQUE_FORMATS
 
 
 def _shows_through(path: str) -> bool:
@@ -88,11 +95,18 @@ def sharp_name(request: UpscaleRequest) -> str:
     elif path.suffix.lower() in (".webp", ".apng", ".webm", ".gif"):
         suffix = path.suffix
     else:
-        suffix = ".webp" if request.transparent is not False and _has_alpha(path) else ".mp4"
+        suffix = ".webp" if request.transparent is not False and has_alpha(path) else ".mp4"
     return free_names(f"{path if is_folder else path.with_suffix('')}.sharp", 1, suffix)[0]
 
 
-def _has_alpha(clip: Path) -> bool:
+def has_alpha(clip: Path) -> bool:
+    """Return whether a clip has an alpha channel.
+
+    Raises:
+        LumiereError: it cannot be read.
+    """
+    if clip.suffix.lower() == ".mp4":
+        return False
     from openlumiere.video import read_clip
 
     return read_clip(clip).frames.shape[-1] == 4

@@ -164,6 +164,23 @@ def parse_proportions(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Read a width and a height such as ``832x480``.
+
+    Raises:
+        LumiereError: not two whole numbers above 0.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
+        raise LumiereError(f"{text!r} is not a width and a height such as 832x480")
+    return int(parts[0]), int(parts[1])
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Return a width and a height as `parse_size` reads them."""
+    return f"{size[0]}x{size[1]}"
+
+
 def box_text(box: tuple[float, ...]) -> str:
     """Return a rectangle as `parse_box` reads it."""
     return ",".join(_number(value) for value in box)

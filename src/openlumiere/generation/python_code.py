@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import fields
 
 from .recipe import Recipe
-from .requests import Request, Sticker, UpscaleRequest
+from .requests import Request, Sticker
 
 
 def python_code(recipe: Recipe) -> str:
     """Return Python that makes a clip again as the request's `output`, as `Recipe.command` does."""
     request, model = recipe.request, recipe.model
-    load = "load_super_resolution" if isinstance(request, UpscaleRequest) else "load_pipeline"
     names = [type(request).__name__, *(["Sticker"] if request.sticker else [])]
     return (
+        f"from openlumiere.generation.backends.base import Loading\n"
+        f"from openlumiere.generation.backends.find import load_backend\n"
         f"from openlumiere.generation.make import make\n"
-        f"from openlumiere.generation.models import LoadedModel\n"
-        f"from openlumiere.generation.requests import {', '.join(names)}\n"
-        f"from openlumiere.pipelines.load import {load}\n\n"
-        f"pipe = {load}({model.name!r}, device={model.device!r}, dtype={model.dtype!r})\n"
-        f"make({_call(request)}, LoadedModel({model.name!r}, pipe))\n"
+        f"from openlumiere.generation.requests import {', '.join(names)}\n\n"
+        f"model = load_backend({model.name!r}, Loading(device={model.device!r}, dtype={model.dtype!r}))\n"
+        f"make({_call(request)}, model)\n"
     )
 
 

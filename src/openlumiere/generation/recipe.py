@@ -26,10 +26,12 @@ class ModelIdentity:
     """Which weights made a clip, and where.
 
     Attributes:
-        name: a bundled model's, an absolute path, or a hub id.
-        weights: the `bundled.fingerprint` of local ones; "" of a hub's.
+        name: a bundled model's, an absolute path, a hub id with ``@REVISION`` where one was asked for, or a server's
+            address with ``#NAME``; of several parts, joined by ``+``.
+        weights: the `bundled.fingerprint` of local ones, the commit of a hub's; "" = not known.
         device, dtype: as the command line's options.
         version: of openlumiere.
+        licence: of the weights, see `abilities.Abilities`.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ModelIdentity:
     device: str = "auto"
     dtype: str = "auto"
     version: str = openlumiere.__version__
+    licence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class Recipe:
             "fps": self.fps,
             "model": self.model.name,
             "weights": self.model.weights,
+            "licence": self.model.licence or None,
             "device": self.model.device,
             "dtype": self.model.dtype,
             "loop": request.loop,
@@ -83,6 +87,8 @@ class Recipe:
         if isinstance(request, ClipRequest):
             styles, layout = options.styles_of(request), options.layout_of(request)
             data |= {"upscale_steps": request.upscale_steps, "styles": styles, "layout": layout}
+            if request.size is not None:
+                data["size"] = options.size_text(request.size)
         if request.sticker is not None:
             data[STICKER_KEY] = shlex.join(options.sticker_words(request.sticker))
         return {key: value for key, value in data.items() if value is not None}
@@ -104,7 +110,7 @@ class Recipe:
             if missing:
                 raise LumiereError(f"{missing[0]} is missing")
             request = request_from_json({**_request_of(metadata), "output": output})
-            names = {"name": "model", "weights": "weights", "device": "device", "dtype": "dtype"}
+            names = {"name": "model", **{key: key for key in ("weights", "device", "dtype", "licence")}}
             known = {name: str(metadata[key]) for name, key in names.items() if key in metadata}
             model = ModelIdentity(**known, version=str(metadata[_VERSION]))
             return cls(request=request, model=model, fps=float(metadata.get("fps", 16.0)))
@@ -154,6 +160,7 @@ class Recipe:
         if isinstance(request, ClipRequest):
             upscale = ["--no-upscale"] if request.upscale_steps == 0 else []
             own += upscale or _option("--upscale-steps", request.upscale_steps)
+            own += [] if request.size is None else ["--size", options.size_text(request.size)]
             own += [*shlex.split(options.styles_of(request)), *shlex.split(options.layout_of(request))]
         return own
 
@@ -188,6 +195,8 @@ def _request_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
         data.setdefault("upscale_steps", 0)  # clips that tell nothing of a second stage had none
         data["styles"] = options.read_styles(str(metadata.get("styles", "")))
         data |= options.read_layout(str(metadata.get("layout", "")))
+        if "size" in metadata:
+            data["size"] = options.parse_size(str(metadata["size"]))
     if STICKER_KEY in metadata:
         data["sticker"] = options.read_sticker(str(metadata[STICKER_KEY]))
     return data

@@ -105,15 +105,19 @@ class ClipRequest(Request):
         styles: name, or folder, and strength of each, see `LumierePipeline.set_styles`.
         path: way points (x, y[, size[, degrees]]) of the subject, see `diffusion.layout.path_through`.
         planner: let the model plan where its subject goes, if it can.
+        size: width and height of the clip, pixels, of a model that makes several.
     """
 
     upscale_steps: int | None = None
     styles: tuple[tuple[str, float], ...] = ()
     path: tuple[tuple[float, ...], ...] = ()
     planner: bool = True
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.size is not None and min(self.size) < 1:
+            raise LumiereError(f"size {self.size[0]}x{self.size[1]}: choose two numbers above 0, such as 832x480")
         if len({name for name, _ in self.styles}) < len(self.styles):
             raise LumiereError("the same style twice; give it once, with a strength")
         if self.path:
@@ -125,14 +129,14 @@ class GenerateRequest(ClipRequest):
     """Text to a clip.
 
     Attributes:
-        num_frames: None = 80, or as many as a sticker may last.
+        num_frames: None = the model's, or as many as a sticker may last.
         fps: frames per second.
     """
 
     task = "generate"
 
     num_frames: int | None = None
-    fps: float = 16.0
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,8 +152,9 @@ class EditRequest(ClipRequest):
         source: path of the picture or clip.
         mask, box: what may change: a picture or clip that is white there, or left, top, width and height in pixels, or
             in fractions if none is above 1.
-        num_frames: of the result; where the source is a clip, read no more than so many, None = all.
-        fps: frames per second that the clip is read and made at.
+        num_frames: of the result, None = the model's; where the source is a clip, read no more than so many, None =
+            all that the model can work on.
+        fps: frames per second that the clip is read and made at, None = the model's.
         fit: how inputs of other proportions are brought to the model's, see `video.fitting.fit`.
         feather: pixels over which what is given fades into what is made.
     """
@@ -179,8 +184,8 @@ class AnimateRequest(EditRequest):
     task = "animate"
 
     last: str | None = None
-    num_frames: int = 80
-    fps: float = 16.0
+    num_frames: int | None = None
+    fps: float | None = None
     fit: Fit = "crop"
     feather: int = 0
 
@@ -192,7 +197,7 @@ class InpaintRequest(RegionRequest):
     task = "inpaint"
 
     num_frames: int | None = None
-    fps: float = 16.0
+    fps: float | None = None
     fit: Fit = "crop"
     feather: int = 0
 
@@ -205,7 +210,7 @@ class OutpaintRequest(EditRequest):
 
     to: tuple[int, int]
     num_frames: int | None = None
-    fps: float = 16.0
+    fps: float | None = None
     feather: int = 0
 
     def __post_init__(self) -> None:
@@ -221,8 +226,8 @@ class CinemagraphRequest(RegionRequest):
     task = "cinemagraph"
 
     loop: bool = True
-    num_frames: int = 80
-    fps: float = 16.0
+    num_frames: int | None = None
+    fps: float | None = None
     fit: Fit = "crop"
     feather: int = 0
 
@@ -235,19 +240,19 @@ class RestyleRequest(EditRequest):
 
     strength: float = 0.7
     num_frames: int | None = None
-    fps: float = 16.0
+    fps: float | None = None
     fit: Fit = "crop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendRequest(EditRequest):
-    """A clip that goes on for `num_frames` more."""
+    """A clip that goes on for `num_frames` more, by default half as many as the model makes at once."""
 
     task = "extend"
 
-    fps: float = 16.0
+    fps: float | None = None
     fit: Fit = "crop"
-    num_frames: int = 40
+    num_frames: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

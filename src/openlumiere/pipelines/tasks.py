@@ -40,10 +40,10 @@ class Task:
         """Arguments of `LumierePipeline`."""
         return {"video": self.video, "mask": self.mask, "num_frames": len(self.video)}
 
-    def filled_up(self, multiple: int, window_frames: int) -> Task:
-        """The same with frames added at its end, all to be made, until the network divides their number."""
-        more = -len(self.video) % multiple if len(self.video) < window_frames else 0
-        if not more:
+    def filled_up(self, num_frames: int) -> Task:
+        """The same with frames added at its end, all to be made, until there are so many as a network wants."""
+        more = num_frames - len(self.video)
+        if more <= 0:
             return self
         video = np.concatenate([self.video, self.video[-1:].repeat(more, axis=0)])
         mask = None if self.mask is None else np.concatenate([self.mask, np.ones((more, *self.mask.shape[1:]), bool)])

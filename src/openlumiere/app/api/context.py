@@ -15,7 +15,8 @@ from openlumiere.app.sandbox.uploads import Uploads
 from openlumiere.app.settings import Settings
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
-from openlumiere.generation.abilities import Abilities, read_abilities
+from openlumiere.generation.abilities import Abilities
+from openlumiere.generation.backends.find import read_abilities
 
 from .errors import ApiError, missing
 from .events import Changes

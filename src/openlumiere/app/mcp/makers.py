@@ -14,13 +14,15 @@ from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove_leftovers
 from openlumiere.generation import jobs
-from openlumiere.generation.abilities import Abilities, read_abilities
-from openlumiere.generation.models import DEFAULT_MODEL, LoadedModel, check_model, for_model
+from openlumiere.generation.abilities import Abilities
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.plain import to_plain
 from openlumiere.generation.progress import Cancelled
 from openlumiere.generation.requests import Request
 
 if TYPE_CHECKING:
+    from openlumiere.generation.backends.base import Backend
     from openlumiere.generation.make import Made
     from openlumiere.generation.progress import Progress
 
@@ -147,12 +149,12 @@ class LocalMaker:
     interval = 0.1
 
     def __init__(self, folder: Path, *, model: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> None:
-        check_model(model)
+        read_abilities(model, may_download=True)  # refuses what is no model
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         self.folder = folder.resolve()
         self._model, self._device, self._dtype = model, device, dtype
-        self._loaded: LoadedModel | None = None
+        self._loaded: Backend | None = None
         self._jobs: dict[str, _Job] = {}
         self._numbers = itertools.count(1)
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -164,11 +166,11 @@ class LocalMaker:
         from openlumiere.generation.inputs import check_files
 
         model = model or self._model
-        check_model(model)
+        abilities = read_abilities(model, may_download=True)
         files: dict[str, Any] = {name: getattr(request, name, None) for name in ("source", "mask", "last")}
         files = {name: str(self.fetch(file)) for name, file in files.items() if file is not None}
         request = replace(request, **files)
-        request = for_model(request, model)
+        request = for_model(request, abilities)
         suffix = suffix or jobs.default_suffix(request)
         # With a seed drawn, and a name that is free by now.
         (request,) = jobs.several(replace(request, output=self._name(request, suffix)), "", count=1)
@@ -257,19 +259,18 @@ class LocalMaker:
 
         return make(job.request, model, progress=progress, cancelled=job.stop.is_set)
 
-    def _load(self, name: str) -> LoadedModel:
+    def _load(self, name: str) -> Backend:
         """The model, which takes the place of another one."""
         if self._loaded is None or self._loaded.name != name:
             self._loaded = None  # two may not fit into memory
             from diffusers.utils.logging import disable_progress_bar
 
-            from openlumiere.pipelines.load import load_pipeline
+            from openlumiere.generation.backends.base import Loading
+            from openlumiere.generation.backends.find import load_backend
 
             logging.getLogger("diffusers").setLevel(logging.ERROR)
             disable_progress_bar()
-            pipe = load_pipeline(name, device=self._device, dtype=self._dtype)
-            pipe.set_progress_bar_config(disable=True)
-            self._loaded = LoadedModel(name, pipe)
+            self._loaded = load_backend(name, Loading(device=self._device, dtype=self._dtype))
         return self._loaded
 
 

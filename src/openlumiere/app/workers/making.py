@@ -26,7 +26,8 @@ from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
-from openlumiere.generation.make import base_clip_path, make
+from openlumiere.generation.backends.stunet import base_clip_path
+from openlumiere.generation.make import make
 from openlumiere.generation.progress import Cancelled, Progress
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import request_from_json
@@ -160,10 +161,10 @@ class Maker:
             self._tell(job, "load")
         model = self._resident.load(job.model)
         with _inside(folder):
-            request = master_request(request_from_json(job.request), model.pipe)
-            values = clip_values(request, model.pipe)
+            request = master_request(request_from_json(job.request), model.abilities)
+            values = clip_values(request, model.abilities)
             with self._resident.room(values, lambda: self._check(job)):
-                pace = Pace(sampling_steps(request, model.pipe), f"{job.model} {values}", self._known)
+                pace = Pace(sampling_steps(request, model.abilities), f"{job.model} {values}", self._known)
                 watch = _Watch(self, job, pace, folder)
                 make(request, model, progress=watch, cancelled=lambda: self._asked_to_stop(job), lossless=True)
         if not self._holds(job):

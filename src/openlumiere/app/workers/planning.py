@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from openlumiere.generation.make import NUM_FRAMES, default_num_frames
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.requests import (
     ClipRequest,
     EditRequest,
@@ -14,63 +14,63 @@ from openlumiere.generation.requests import (
     Request,
     UpscaleRequest,
 )
-from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.video import probe
 from openlumiere.video.fitting import is_clip
 
 MASTER = "clip.webp"  # lossless; everything else is made of it
 
 
-def master_request(request: Request, pipe: LumierePipeline) -> Request:
+def master_request(request: Request, abilities: Abilities) -> Request:
     """Return the request of the clip itself, as a sticker of it needs it; the sticker is made of it afterwards."""
     settled = replace(request, output=MASTER, sticker=None)
     if request.sticker is None or not isinstance(settled, ClipRequest):
         return settled
-    if request.transparent is None and pipe.has_alpha:
+    if request.transparent is None and abilities.transparent:
         settled = replace(settled, transparent=True)
-    if isinstance(request, GenerateRequest) and isinstance(settled, GenerateRequest) and request.num_frames is None:
-        settled = replace(settled, num_frames=default_num_frames(request, pipe.unet.frame_multiple))
+    if isinstance(settled, GenerateRequest) and settled.num_frames is None:
+        fitted = abilities.fit(request).request  # as long as the sticker may last
+        assert isinstance(fitted, GenerateRequest)
+        settled = replace(settled, num_frames=fitted.num_frames)
     return settled
 
 
-def clip_values(request: Request, pipe: LumierePipeline) -> int:
+def clip_values(request: Request, abilities: Abilities) -> int:
     """Return how many numbers make up the finished clip: frames x height x width x 4.
 
     Raises:
         LumiereError: the source cannot be read.
     """
-    second = pipe.super_resolution
     if isinstance(request, UpscaleRequest):
         source = probe(request.source)
-        pixels = source.height * source.width
-        return round(source.duration * source.fps) * pixels * (second.scale if second is not None else 1) ** 2 * 4
-    height, width = pipe.frame_size
-    scale = 1 if second is None or getattr(request, "upscale_steps", None) == 0 else pipe.scale
+        return round(source.duration * source.fps) * source.height * source.width * abilities.scale**2 * 4
+    assert isinstance(request, ClipRequest)
+    width, height = request.size or (abilities.width or 0, abilities.height or 0)
+    if request.upscale_steps == 0:
+        width, height = width // abilities.scale, height // abilities.scale
     across, down = getattr(request, "to", (width, height))
-    aspect = (across / down) / (width / height)  # the shorter side is the model's
-    return round(_frames(request) * height * width * scale**2 * max(aspect, 1 / aspect)) * 4
+    aspect = (across / down) / (width / height) if width and height else 1.0  # the shorter side is the model's
+    fitted = abilities.fit(request).request
+    return round(_frames(fitted, abilities) * height * width * max(aspect, 1 / aspect)) * 4
 
 
-def _frames(request: Request) -> int:
-    frames = getattr(request, "num_frames", None)
+def _frames(request: Request, abilities: Abilities) -> int:
+    frames: int | None = getattr(request, "num_frames", None)
     if not isinstance(request, EditRequest) or not is_clip(request.source):
-        return frames or NUM_FRAMES
+        return frames or abilities.num_frames
     source = probe(request.source)
-    given = max(round(source.duration * getattr(request, "fps", source.fps)), 1)
+    given = max(round(source.duration * (getattr(request, "fps", None) or source.fps)), 1)
     if isinstance(request, ExtendRequest):
-        return given + request.num_frames
+        return given + (frames or 0)
     if frames is not None:
         given = min(given, frames)
     return given * request.factor if isinstance(request, InterpolateRequest) else given
 
 
-def sampling_steps(request: Request, pipe: LumierePipeline) -> dict[str, int]:
+def sampling_steps(request: Request, abilities: Abilities) -> dict[str, int]:
     """Return the steps of each stage that samples, as far as they are known before."""
-    second, asked = pipe.super_resolution, request.num_inference_steps
-    if isinstance(request, UpscaleRequest):
-        return {} if second is None else {"sharpen": asked or second.config.num_inference_steps}
-    steps = {"denoise": asked or pipe.config.num_inference_steps}
-    upscale = getattr(request, "upscale_steps", None)
-    if second is not None and upscale != 0:
-        steps["sharpen"] = upscale or second.config.num_inference_steps
-    return steps
+    fitted = abilities.fit(request).request
+    steps = fitted.num_inference_steps or 0
+    if isinstance(fitted, UpscaleRequest):
+        return {"sharpen": steps}
+    upscale = getattr(fitted, "upscale_steps", 0)
+    return {"denoise": steps, **({"sharpen": upscale} if upscale else {})}

@@ -9,19 +9,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import torch
 from diffusers.utils.logging import disable_progress_bar
-from torch import nn
 
 from openlumiere.app.jobs.store import Store
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
-from openlumiere.generation.models import LoadedModel
-from openlumiere.pipelines.load import load_pipeline, resolve_device
-from openlumiere.pipelines.lumiere import LumierePipeline
+from openlumiere.generation.backends.base import Backend, Loading
+from openlumiere.generation.backends.find import load_backend
+from openlumiere.pipelines.load import resolve_device
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # between two looks whether there is room
@@ -39,16 +39,17 @@ class Resident:
     """
 
     def __init__(self, store: Store, worker: str, *, device: str, dtype: str, capacity: int | None) -> None:
-        self._store, self._worker, self._dtype = store, worker, dtype
+        self._store, self._worker = store, worker
         self._device = resolve_device(device)
         self._origin = Path.cwd()  # models' folders may be relative to it; jobs are made elsewhere
         self._place = f"{platform.node()}/{self._device}"
         self._capacity = capacity or self._memory()
-        self._model: LoadedModel | None = None
+        self._loading = Loading(device=str(self._device), dtype=dtype)
+        self._model: Backend | None = None
         self._network: dict[str, int] = {}  # bytes that a window takes within a network, measured, by model
         self.name: str | None = None  # of the model that is loaded, as it was asked for
 
-    def load(self, name: str) -> LoadedModel:
+    def load(self, name: str) -> Backend:
         """Return a model that makes clips, loaded unless it is the one that is.
 
         Raises:
@@ -57,24 +58,23 @@ class Resident:
         if self._model is not None and self.name == name:
             return self._model
         self._unload()
-        folder = self._origin / name
-        source = str(folder.resolve()) if name not in bundled_models() and folder.is_dir() else name
+        source = self._anywhere(name)
         began = time.monotonic()
         disable_progress_bar()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of libraries, about themselves
-                pipe = load_pipeline(source, device=str(self._device), dtype=self._dtype)
+                model = load_backend(source, replace(self._loading, memory=self._capacity))
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise LumiereError(f"{name} is larger than the memory of {self._place}; choose another model") from error
-        second = pipe.super_resolution
-        for each in (pipe, *(() if second is None else (second,))):
-            each.set_progress_bar_config(disable=True)
-        model = LoadedModel(source, pipe)
-        _ = model.identity  # reads the weights, which takes a while
-        _LOG.info("%s loaded in %.1f s", name, time.monotonic() - began)
+        _LOG.info("%s loaded in %.1f s%s", name, time.monotonic() - began, "".join(f"; {note}" for note in model.notes))
         self._model, self.name = model, name
         return model
+
+    def _anywhere(self, name: str) -> str:
+        """The model's name as any working folder finds it."""
+        folder = self._origin / name
+        return str(folder.resolve()) if name not in bundled_models() and folder.is_dir() else name
 
     def _unload(self) -> None:
         self._model = self.name = None
@@ -95,7 +95,7 @@ class Resident:
         """
         assert self._model is not None
         model, clip = self._model.name, 4 * _COPIES * values
-        needed = _weights(self._model.pipe) + self._network.get(model, 0) + clip
+        needed = self._model.weight_bytes + self._network.get(model, 0) + clip
         if needed > self._capacity:
             raise LumiereError(
                 f"the clip needs about {needed / _GIB:.1f} GiB of memory, and there are {self._capacity / _GIB:.1f}; "
@@ -120,11 +120,3 @@ class Resident:
         if self._device.type == "cuda":
             return int(torch.cuda.mem_get_info(self._device)[1])
         return int(psutil.virtual_memory().total)
-
-
-def _weights(pipe: LumierePipeline) -> int:
-    """Bytes of a pipeline's parameters, its second stage's included."""
-    second = pipe.super_resolution
-    parts = [*pipe.components.values(), *(second.components.values() if second is not None else ())]
-    found = {id(weight): weight for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
-    return sum(weight.numel() * weight.element_size() for weight in found.values())
