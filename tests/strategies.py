@@ -44,6 +44,7 @@ BOTH_STAGES = SHARED | {
     "styles": st.sampled_from([(), (("flat", 0.5),), (("my style", 1.0), ("flat", -0.25))]),
     "path": st.sampled_from([(), ((0.1, 0.5), (0.9, 0.5)), ((0.1, 0.5, 0.3, 20.0),)]),
     "planner": st.booleans(),
+    "size": st.none() | st.just((832, 480)),
 }
 FITTED = {"fit": st.sampled_from(["crop", "pad", "stretch"]), "fps": decimals, "feather": st.integers(0, 9)}
 EDIT = BOTH_STAGES | {"source": prompts}

@@ -27,12 +27,12 @@ MODEL = ModelIdentity(name="emoji-nano", weights="012345678901", device="cpu", d
 
 
 def recipe_of(request: Request) -> Recipe:
-    return Recipe(request=request, model=MODEL, fps=getattr(request, "fps", 12.5))
+    return Recipe(request=request, model=MODEL, fps=getattr(request, "fps", None) or 12.5)
 
 
 SETTLED: dict[str, Any] = {
     "prompt": "a", "output": "clip.webp", "seed": 0, "num_inference_steps": 1, "guidance_scale": 1.0, "num_frames": 8,
-    "upscale_steps": 0,
+    "upscale_steps": 0, "fps": 16.0,
 }  # fmt: skip
 
 
