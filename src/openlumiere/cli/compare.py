@@ -27,8 +27,8 @@ def register(commands: Commands) -> None:
         "compare",
         run,
         help="make clips of several models, and show, measure and judge them side by side",
-        more="Clips that are there are skipped, so a run that was stopped goes on. -o gets a page, index.html, tables of "
-        "what was measured, and the clips.",
+        more="Clips that are there are skipped, so a run that was stopped goes on. The output has the clips, a page, "
+        "index.html, and tables of what was measured.",
         example=[
             "lumiere compare --models emoji-nano Wan-AI/Wan2.1-T2V-1.3B-Diffusers --prompts prompts.txt -o comparison",
             "lumiere compare --models Few=emoji-nano Pika=clips/pika --prompts prompts.txt --steps 4 -o comparison",

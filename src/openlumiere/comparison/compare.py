@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def make_report(
             elif not entry.clips or shot.index == 0:
                 why = reasons.get((entry.name, shot), "not in its folder" if entry.clips else "not made")
                 missing.append({"name": entry.name, "prompt": shot.prompt, "seed": shot.seed, "reason": why})
-        entries.append(_described(plan, entry, own, None if real is None else real, progress))
+        entries.append(_described(plan, entry, own, real))
     bar.close()
     return {
         "prompts": len({shot.key for shot in plan.shots}), "seeds": 1 + max(shot.index for shot in plan.shots),
@@ -130,7 +130,7 @@ def make_report(
 
 
 def _described(
-    plan: Plan, entry: Entry, own: Sequence[tuple[Shot, Mapping[str, Any]]], real: Real | None, progress: bool
+    plan: Plan, entry: Entry, own: Sequence[tuple[Shot, Mapping[str, Any]]], real: Real | None
 ) -> dict[str, Any]:
     """What is known of an entry: where its clips come from, their shapes, and its measures."""
     abilities = plan.abilities.get(entry.name)
@@ -170,7 +170,7 @@ def _distance(plan: Plan, entry: Entry, own: Sequence[tuple[Shot, Any]], real: R
     counts = {name: side["clips"] for name, side in score.protocol["sets"].items()}
     return {
         "metric": score.metric, "value": score.value, "interval_95": list(score.interval_95), "clips": counts,
-        "notes": score.notes, "settings": {**asdict(real.settings), "features_file": str(real.settings.features_file or "")},
+        "notes": score.notes, "protocol": score.protocol,
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -117,9 +118,8 @@ def _make(
     try:
         backend = load_backend(entry.model, loading)
     except Exception as error:  # whatever a library raises: the other models can be compared all the same
-        failures = [_failed(entry, shot, error, None) for shot in missing]
-        report(f"{entry.name} cannot be loaded: {failures[0].reason}")
-        return failures
+        report(f"{entry.name} cannot be loaded: {files.one_line(error)}")
+        return [_failed(entry, shot, error, None) for shot in missing]
     for note in backend.notes:
         report(f"{entry.name}: {note}")
     failures: list[Failure] = []
@@ -147,7 +147,7 @@ def _make_one(plan: Plan, entry: Entry, shot: Shot, backend: Backend, bar: tqdm)
 
     picture = _picture(plan, entry, shot)
     request = plan.request(entry, shot, picture)
-    record = {"asked": asked_of(entry, request)}
+    record: dict[str, Any] = {"asked": asked_of(entry, request)}
     files.write_json(plan.record(entry, shot), record)  # first: who finds a clip finds how it was made
 
     def show(now: Progress) -> None:

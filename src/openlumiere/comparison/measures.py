@@ -88,11 +88,11 @@ MEASURES: dict[str, Measure] = {
         "unsteadiness", "", "Flicker over the mean change between frames: 0 = steady change, 1.7 = noise.",
         2, _unsteadiness,
     ),
-    "seam": Measure(
-        "seam", "", "Change at borders of the model's windows over that elsewhere; 1 = no seam shows.", 2, _seam,
+    "window_seam": Measure(
+        "window seam", "", "Change at borders of the model's windows over that elsewhere; 1 = no seam shows.", 2, _seam,
     ),
-    "wrap": Measure(
-        "wrap", "", "Change from the last frame to the first over that between others; 1 = a seamless loop.",
+    "loop_seam": Measure(
+        "loop seam", "", "Change from the last frame to the first over that between others; 1 = a seamless loop.",
         1, lambda frames, _fps, _: wrap_ratio(frames),
     ),
     "seconds": Measure("seconds", "s", "To make a clip, its file included, without loading the model.", 1),

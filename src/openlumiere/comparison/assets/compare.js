@@ -170,8 +170,8 @@ function choose() {
     row.hidden = !words.every((word) => row.dataset.prompt.includes(word));
     if (!row.hidden) found.add(row.dataset.prompt);
     for (const figure of row.querySelectorAll(".cell")) figure.hidden = !names.includes(figure.dataset.entry);
-    row.querySelector(".cells").dataset.count = names.length;
   }
+  find("rows").style.setProperty("--shown", Math.max(names.length, 1));
   find("count").textContent = words.length ? `${found.size} of ${count(report.prompts, "prompt")}` : count(report.prompts, "prompt");
   measure();
 }
