@@ -39,7 +39,7 @@ def make_all(
         finally:
             bars.close()
         for change in made.changes:
-            print(change)
+            print(options.in_options(change))
         note = f": {made.note}" if made.note else ""
         print(f"wrote {request.output} (seed {made.recipe.request.seed}){note}", flush=True)
     print(watch.report())
