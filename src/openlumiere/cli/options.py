@@ -47,6 +47,17 @@ def add_sampling(parser: parsing.Parser) -> None:
         help="keep in the CPU's memory what is not computed with: the frames of long clips (the default), each network "
         "as a whole, or groups of its layers, which is slowest and takes the least",
     )  # fmt: skip
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4", "float8"],
+        help="store the weights of a large model's networks so, which takes less memory: needs openlumiere[quantize]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks of large networks: slow at first, then faster"
+    )
+    parser.add_argument(
+        "--memory", type=parsing.memory, metavar="12GB",
+        help="that the device may give: --offload and --quantize are then chosen for it",
+    )  # fmt: skip
     stickers.add_options(parser)
 
 
@@ -96,7 +107,10 @@ def add_both_stages(parser: parsing.Parser) -> None:
 
 def loading(args: argparse.Namespace) -> Loading:
     """Return how the model is to be loaded."""
-    return Loading(device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload)
+    return Loading(
+        device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
+        quantize=args.quantize, compile=args.compile, memory=args.memory,
+    )  # fmt: skip
 
 
 def abilities(args: argparse.Namespace) -> Abilities:
