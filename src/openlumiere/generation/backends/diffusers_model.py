@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -182,22 +183,8 @@ class DiffusersBackend(Backend):
         return torch.Generator("cpu").manual_seed(request.seed)
 
     def sibling(self, kind: str, **components: Any) -> Any:
-        """Return another pipeline of diffusers on the components of this one, without a copy of any weight.
-
-        Args:
-            kind: name of its class.
-            components: further ones.
-        """
-        import inspect
-
-        import diffusers
-
-        if type(self.pipe).__name__ == kind:
-            return self.pipe
-        made_of = getattr(diffusers, kind)
-        names = inspect.signature(made_of.__init__).parameters
-        shared = {name: part for name, part in self.pipe.components.items() if name in names}
-        return made_of(**shared, **components)
+        """Return another pipeline on the components of this one, see `on_components_of`."""
+        return on_components_of(self.pipe, kind, **components)
 
     # ------------------------------------------------------------------------------------------ what it takes
 
@@ -212,6 +199,23 @@ class DiffusersBackend(Backend):
         from .memory import weight_bytes
 
         return weight_bytes(self.pipe.components.values())
+
+
+def on_components_of(pipe: Any, kind: str, **components: Any) -> Any:
+    """Return another pipeline of diffusers on the components of one, without a copy of any weight.
+
+    Args:
+        kind: name of its class.
+        components: further ones, or others.
+    """
+    import diffusers
+
+    if type(pipe).__name__ == kind and not components:
+        return pipe
+    made_of = getattr(diffusers, kind)
+    names = inspect.signature(made_of.__init__).parameters
+    shared = {name: part for name, part in pipe.components.items() if name in names}
+    return made_of(**shared | components)
 
 
 def given_frames(inputs: EditInputs) -> list[int]:
