@@ -97,9 +97,10 @@ def test_clips_play_in_step_and_stop_together(page: Page, address: str) -> None:
     page.open(address)
     loaded(page)
     for at in (0.3, 0.7):
-        page.until(lambda at=at: at < page.run("clock.time") < at + 0.2, f"the clock is at {at}")
-        found = page.run("followed().map(([v]) => [v.currentTime, clock.time])")
-        assert max(abs(time - clock) for time, clock in found) < 0.25, found
+        page.until(lambda at=at: page.run("clock.time") > at, f"the clock is at {at}")
+        # Read at one instant, of those that are not over.
+        at_once = page.run("followed().filter(([, p]) => clock.time < p.duration - 0.1).map(([v]) => v.currentTime)")
+        assert max(at_once, default=0) - min(at_once, default=0) < 0.2, at_once
     page.until(lambda: 1.3 < page.run("clock.time") < 1.9, "the shortest clip is over")
     ended = page.run("followed().filter(([, p]) => p.duration < 1.1).map(([v]) => [v.paused, v.currentTime])")
     assert ended
@@ -172,8 +173,8 @@ def test_it_can_be_read_by_everyone(page: Page, address: str, size: tuple[int, i
     loaded(page)
     assert page.serious() == []
     assert page.run("document.documentElement.scrollWidth") <= size[0]
-    columns = page.run("getComputedStyle(document.querySelector('.cells')).gridTemplateColumns.split(' ').length")
-    assert columns == (3 if size == DESKTOP else 2)
+    columns = page.run("getComputedStyle(document.querySelector('.cells')).gridTemplateColumns")
+    assert len([width for width in columns.split() if width != "0px"]) == (3 if size == DESKTOP else 2)
     assert page.run("bar.getBoundingClientRect().height") < size[1] / 6
 
 
