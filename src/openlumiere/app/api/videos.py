@@ -15,7 +15,6 @@ from starlette.datastructures import UploadFile
 from openlumiere.app.jobs.store import Job
 from openlumiere.app.sandbox.uploads import Taken
 from openlumiere.errors import LumiereError
-from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
 
@@ -210,11 +209,7 @@ async def list_videos(
 @router.get("/v1/videos/models")
 async def models(parts: Parts, owner: Owner) -> ModelList:
     """Say what each model can do."""
-
-    def found() -> list[Abilities]:
-        return [parts.abilities(name) for name in parts.models()]
-
-    every = await run_in_threadpool(found)
+    every = await run_in_threadpool(parts.every_abilities)
     return ModelList(data=[objects.model(one, default=one.model == parts.default_model) for one in every])
 
 
