@@ -22,7 +22,7 @@ def licence_of(source: Source, known: Mapping[str, str] | None = None) -> str:
     found = [
         Source(part.name, part.may_download).licence or (known or {}).get(part.repository, "") for part in source.parts
     ]
-    return " + ".join(dict.fromkeys(name for name in found if name))
+    return " + ".join(dict.fromkeys(name or "unknown" for name in found)) if any(found) else ""
 
 
 def allows_commercial_use(licence: str) -> bool | None:
