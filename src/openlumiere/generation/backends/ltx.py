@@ -124,5 +124,5 @@ def load(source: Source, loading: Loading) -> DiffusersBackend:
 
     abilities = read_abilities(source)
     _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, torch_dtype=dtype)
+    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
     return ready(LTXBackend, pipe, source=source, abilities=abilities, loading=loading)

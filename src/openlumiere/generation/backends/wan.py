@@ -216,5 +216,5 @@ def load(source: Source, loading: Loading) -> DiffusersBackend:
     abilities = read_abilities(source)
     _, dtype = choose_device(loading)
     precise = {name: torch.float32 for name in ("vae", "image_encoder") if source.main.component(name)}
-    pipe = pretrained(DiffusionPipeline, source.main, torch_dtype={"default": dtype, **precise})
+    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype={"default": dtype, **precise})
     return ready(WanBackend, pipe, source=source, abilities=abilities, loading=loading)
