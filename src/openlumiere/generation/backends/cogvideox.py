@@ -12,7 +12,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, choose_device, pictures, pretrained, ready
+from .diffusers_model import DiffusersBackend, load_whole, pictures, ready
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openlumiere.generation.requests import ClipRequest
 
 _EVERY: tuple[str, ...] = ("generate", "animate", "inpaint", "outpaint", "cinemagraph", "restyle", "extend")
+_OF_PICTURES: tuple[str, ...] = ("animate", "cinemagraph", "extend")
 _LICENCES = {
     f"{owner}/{name}": licence
     for owner in ("THUDM", "zai-org")
@@ -99,7 +100,7 @@ def read_abilities(source: Source) -> Abilities:
     pixels = 2 ** (len(vae["block_out_channels"]) - 1)
     licence = licence_of(source, _LICENCES)
     if images:
-        tasks, native = ("animate", "cinemagraph", "extend"), {"animate"}
+        tasks, native = _OF_PICTURES, {"animate"}
     else:  # of 1.5, the pipeline of clips has no way to fill up their patches
         tasks, native = _EVERY, {"generate"} if newer else {"generate", "restyle"}
     return Abilities(
@@ -115,9 +116,5 @@ def read_abilities(source: Source) -> Abilities:
 
 def load(source: Source, loading: Loading) -> DiffusersBackend:
     """Load a CogVideoX, see `find.load_backend`."""
-    from diffusers import DiffusionPipeline
-
-    abilities = read_abilities(source)
-    _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, torch_dtype=dtype)
-    return ready(CogVideoXBackend, pipe, source=source, abilities=abilities, loading=loading)
+    pipe = load_whole(source, loading)
+    return ready(CogVideoXBackend, pipe, source=source, abilities=read_abilities(source), loading=loading)

@@ -16,7 +16,7 @@ from openlumiere.generation.requests import ClipRequest, EditRequest, ExtendRequ
 
 from .base import Backend, Clip, Loading
 from .licences import licence_notes
-from .source import Part, Source
+from .source import INDEX, Part, Source
 from .stepping import stepping
 
 if TYPE_CHECKING:
@@ -295,6 +295,27 @@ def pretrained(kind: Any, part: Part, **options: Any) -> Any:
         ) from error
 
 
+def load_whole(source: Source, loading: Loading, *, float32: tuple[str, ...] = ()) -> Any:
+    """Load a pipeline of whatever class its index names, quantized if that is asked for.
+
+    Args:
+        float32: names of components that half precision harms.
+
+    Raises:
+        LumiereError: as of `pretrained`, or quantizing is not possible here.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from .memory import quantization_config
+
+    index = source.main.json(INDEX)
+    components = {name: part for name, part in index.items() if isinstance(part, list) and part[1]}
+    dtypes = dict.fromkeys((name for name in float32 if name in components), torch.float32)
+    dtypes["default"] = choose_device(loading)[1]
+    return pretrained(DiffusionPipeline, source.main, torch_dtype=dtypes, **quantization_config(loading, components))
+
+
 def ready(
     kind: type[DiffusersBackend], pipe: Any, *, source: Source, abilities: Abilities, loading: Loading
 ) -> DiffusersBackend:
@@ -304,12 +325,12 @@ def ready(
         kind: of its family.
         pipe: on the CPU, of the dtype that `choose_device` said.
     """
+    from .memory import prepare
+
     device, dtype = choose_device(loading)
-    if loading.offload or loading.quantize or loading.compile or loading.memory:
-        raise LumiereError(f"{source.name} is neither offloaded, quantized nor compiled yet; leave it out")
-    pipe.to(device)
+    notes = prepare(pipe, loading)
     identity = ModelIdentity(
         name=source.known_as, weights=source.weights, device=device.type, dtype=str(dtype).removeprefix("torch."),
         licence=abilities.licence,
     )  # fmt: skip
-    return kind(abilities, identity, pipe, notes=licence_notes(abilities.licence, abilities.commercial))
+    return kind(abilities, identity, pipe, notes=(*licence_notes(abilities.licence, abilities.commercial), *notes))
