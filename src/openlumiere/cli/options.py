@@ -53,7 +53,6 @@ def add_loading(parser: parsing.Parser) -> None:
         help="keep in the CPU's memory what is not computed with: the frames of long clips (the default), each network "
         "as a whole, or groups of its layers, which is slowest and takes the least",
     )  # fmt: skip
-<<<<<<< HEAD
     parser.add_argument(
         "--quantize", choices=["int8", "int4", "float8"],
         help="store the weights of a large model's networks so, which takes less memory: needs openlumiere[quantize]",
@@ -65,9 +64,6 @@ def add_loading(parser: parsing.Parser) -> None:
         "--memory", type=parsing.memory, metavar="12GB",
         help="that the device may give: --offload and --quantize are then chosen for it",
     )  # fmt: skip
-    stickers.add_options(parser)
-=======
->>>>>>> w-e
 
 
 def add_transparency(parser: parsing.Parser, kept: str) -> None:

@@ -182,6 +182,7 @@ def _build(
         raise ApiError(400, f"{task} wants a clip; animate the picture first", param="input_reference")
     request = request_from_json({"task": task, **data, "output": "clip.webp"})
     _check_steps(request, limits)
+    abilities.check_styles(request)  # a folder of the server's is no style of its users'
     _check_extent(abilities.fit(request).request, source, abilities, limits)
     return request
 
