@@ -148,8 +148,13 @@ def load(source: Source, loading: Loading) -> DiffusersBackend:
     abilities, parts = read_abilities(source), _Parts.of(source)
     _, dtype = choose_device(loading)
     if parts.adapter is None:
-        pipe = pretrained(DiffusionPipeline, parts.base, torch_dtype=dtype)
+        pipe = pretrained(DiffusionPipeline, parts.base, loading=loading, torch_dtype=dtype)
     else:
+        if loading.quantize:
+            raise LumiereError(
+                f"--quantize {loading.quantize}: {source.name} is put together after loading, of weights that must be "
+                "whole; leave it out"
+            )
         adapter = pretrained(MotionAdapter, parts.adapter, torch_dtype=dtype)
         pipe = pretrained(AnimateDiffPipeline, parts.base, motion_adapter=adapter, torch_dtype=dtype)
         pipe.register_modules(scheduler=DDIMScheduler.from_config(pipe.scheduler.config, **_SCHEDULER))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ class DiffusersBackend(Backend):
         }
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encode a clip (1, 3, F, H, W) in [-1, 1] as latents (1, C, f, h, w), scaled as the denoiser sees them."""
+        """Encode a clip (1, 3, F, H, W) in [-1, 1], on the device, as the latents (1, C, f, h, w) it denoises."""
         from .holding import encode_frames
 
         return encode_frames(self.pipe.vae, pixels)
@@ -127,13 +128,19 @@ class DiffusersBackend(Backend):
 
     def _sample(self, request: ClipRequest, inputs: EditInputs | None, watch: Watch) -> np.ndarray:
         """The frames that the pipeline of a request makes, (F, H, W, 3) in [0, 1]."""
-        steps = _steps(request)
+        import torch
+
+        steps = _steps(request, emulated=request.task in self.abilities.emulated)
         watch.tell("text", 0, 1)
         pipe = self.pipeline(request.task)
         pipe.set_progress_bar_config(disable=True)  # steps are told to the watch
         arguments = self.arguments(request, inputs)
         try:
-            with self._holding(request, inputs, pipe.scheduler), stepping(pipe.scheduler, watch, steps):
+            with (
+                _seeded(request, torch.device(self.device)),
+                self._holding(request, inputs, pipe.scheduler),
+                stepping(pipe.scheduler, watch, steps),
+            ):
                 frames: np.ndarray = pipe(**arguments, output_type="np").frames[0]
         finally:  # a pipeline that is cancelled leaves offloaded networks on the device
             self.pipe.maybe_free_model_hooks()
@@ -151,7 +158,7 @@ class DiffusersBackend(Backend):
 
         task = inputs.task
         with torch.no_grad():
-            latents = self.encode(as_clips(task.video))
+            latents = self.encode(as_clips(task.video).to(self.device))
         shape = (latents.shape[2], latents.shape[3], latents.shape[4])
         mask = torch.ones(task.video.shape[:3], dtype=torch.bool) if task.mask is None else torch.from_numpy(task.mask)
         make = pool_mask(mask, shape).to(latents.device).expand_as(latents)
@@ -233,8 +240,19 @@ def pictures(frames: np.ndarray) -> list[Image.Image]:
     return [Image.fromarray(frame) for frame in pixels]
 
 
-def _steps(request: ClipRequest) -> int:
-    """Steps that a request asks for.
+@contextmanager
+def _seeded(request: Request, device: torch.device) -> Iterator[None]:
+    """Seed the noise of pipelines that draw some without the generator that they are given (SparseCtrl's)."""
+    import torch
+
+    assert request.seed is not None
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the CPU's is always among them
+        torch.manual_seed((request.seed + 1) % 2**63)  # another stream than the generator's
+        yield
+
+
+def _steps(request: ClipRequest, *, emulated: bool) -> int:
+    """Steps that the pipeline of a request makes; where a noisy start is emulated, those before it, too.
 
     Raises:
         LumiereError: a strength that leaves none.
@@ -248,7 +266,7 @@ def _steps(request: ClipRequest) -> int:
         raise LumiereError(
             f"strength {request.strength:g} of {steps} steps leaves none to make the clip with; choose more of either"
         )
-    return left
+    return steps if emulated else left
 
 
 # -------------------------------------------------------------------------------------------------- loading
@@ -266,18 +284,23 @@ def choose_device(loading: Loading) -> tuple[torch.device, torch.dtype]:
     return device, resolve_dtype(loading.dtype, device)
 
 
-def pretrained(kind: Any, part: Part, **options: Any) -> Any:
+def pretrained(kind: Any, part: Part, *, loading: Loading | None = None, **options: Any) -> Any:
     """Load a pipeline, or a component, of diffusers; from safetensors alone.
 
     Args:
         kind: its class.
+        loading: of a pipeline; its largest networks are quantized if that says so.
         options: further arguments of ``from_pretrained``.
 
     Raises:
-        LumiereError: it is damaged, cannot be reached, or is published in pickle files only.
+        LumiereError: it is damaged, cannot be reached, is published in pickle files only, or cannot be quantized.
     """
     import torch
 
+    from .memory import quantization_config
+
+    if loading is not None:
+        options |= quantization_config(loading, part.json(INDEX))
     try:
         return kind.from_pretrained(part.location, use_safetensors=True, **part.pretrained, **options)
     except (LumiereError, MemoryError, torch.OutOfMemoryError):
@@ -295,27 +318,6 @@ def pretrained(kind: Any, part: Part, **options: Any) -> Any:
         ) from error
 
 
-def load_whole(source: Source, loading: Loading, *, float32: tuple[str, ...] = ()) -> Any:
-    """Load a pipeline of whatever class its index names, quantized if that is asked for.
-
-    Args:
-        float32: names of components that half precision harms.
-
-    Raises:
-        LumiereError: as of `pretrained`, or quantizing is not possible here.
-    """
-    import torch
-    from diffusers import DiffusionPipeline
-
-    from .memory import quantization_config
-
-    index = source.main.json(INDEX)
-    components = {name: part for name, part in index.items() if isinstance(part, list) and part[1]}
-    dtypes = dict.fromkeys((name for name in float32 if name in components), torch.float32)
-    dtypes["default"] = choose_device(loading)[1]
-    return pretrained(DiffusionPipeline, source.main, torch_dtype=dtypes, **quantization_config(loading, components))
-
-
 def ready(
     kind: type[DiffusersBackend], pipe: Any, *, source: Source, abilities: Abilities, loading: Loading
 ) -> DiffusersBackend:
@@ -328,9 +330,9 @@ def ready(
     from .memory import prepare
 
     device, dtype = choose_device(loading)
-    notes = prepare(pipe, loading)
+    notes = (*licence_notes(abilities.licence, abilities.commercial), *prepare(pipe, loading))
     identity = ModelIdentity(
         name=source.known_as, weights=source.weights, device=device.type, dtype=str(dtype).removeprefix("torch."),
         licence=abilities.licence,
     )  # fmt: skip
-    return kind(abilities, identity, pipe, notes=(*licence_notes(abilities.licence, abilities.commercial), *notes))
+    return kind(abilities, identity, pipe, notes=notes)

@@ -107,7 +107,7 @@ def encode_frames(vae: Any, pixels: torch.Tensor, *, chunk: int = 8) -> torch.Te
     """Encode the frames of a clip one by one, by the autoencoder of a text-to-image model.
 
     Args:
-        pixels: (1, 3, F, H, W) in [-1, 1].
+        pixels: (1, 3, F, H, W) in [-1, 1], where the autoencoder computes.
         chunk: frames that are encoded at once.
 
     Returns:
@@ -116,7 +116,7 @@ def encode_frames(vae: Any, pixels: torch.Tensor, *, chunk: int = 8) -> torch.Te
     dtype, upcast = vae.dtype, vae.dtype == torch.float16 and vae.config.force_upcast  # such overflow in float16
     if upcast:
         vae.to(torch.float32)
-    frames = pixels[0].transpose(0, 1).to(vae.device, vae.dtype)
+    frames = pixels[0].transpose(0, 1).to(vae.dtype)
     latents = torch.cat([vae.encode(part).latent_dist.mode() for part in frames.split(chunk)])
     if upcast:
         vae.to(dtype)

@@ -23,7 +23,7 @@ def licence_of(source: Source, known: Mapping[str, str] | None = None) -> str:
     for part in source.parts:
         named = Source(part.name, part.may_download).licence
         found.append(named if named not in ("", "other") else (known or {}).get(part.repository, named))
-    return " + ".join(dict.fromkeys(name for name in found if name))
+    return " + ".join(dict.fromkeys(name or "unknown" for name in found)) if any(found) else ""
 
 
 def allows_commercial_use(licence: str) -> bool | None:

@@ -32,9 +32,17 @@ class StepClock:
         at = _number(timestep)
         if not self._timesteps:
             self._timesteps = [_number(each) for each in self._scheduler.timesteps]
-            self.done = self.skipped = self._timesteps.index(at) if at in self._timesteps else 0
-        if self.done < len(self._timesteps) and (at == self._timesteps[self.done] or at not in self._timesteps):
-            self.done += 1
+            self.done = self.skipped = self._start(at)
+        if at not in self._timesteps:  # a pipeline that gives the network other ones
+            self.done = min(self.done + 1, len(self._timesteps))
+        elif at in self._timesteps[self.done :]:  # else another call of the same step
+            self.done = self._timesteps.index(at, self.done) + 1
+
+    def _start(self, timestep: float) -> int:
+        """Where a pipeline starts, which is between whole steps of a scheduler that takes several calls for each."""
+        order = getattr(self._scheduler, "order", 1)
+        whole = range(0, len(self._timesteps), order)
+        return next((index for index in whole if self._timesteps[index] == timestep), 0)
 
     @property
     def step(self) -> int:
@@ -63,9 +71,9 @@ def stepping(scheduler: Any, watch: Watch, total: int) -> Iterator[None]:
     clock = StepClock(scheduler)
 
     def begin(set_timesteps: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-        watch.ask()
         found = set_timesteps(*inputs, **options)
         watch.tell("denoise", 0, total)
+        watch.ask()
         return found
 
     def step(step: Callable[..., Any], *inputs: Any, **options: Any) -> Any:

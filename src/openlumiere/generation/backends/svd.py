@@ -39,6 +39,8 @@ class SVDBackend(DiffusersBackend):
             "fps": max(round(inputs.fps), 1),
             "decode_chunk_size": 8,
             "num_inference_steps": request.num_inference_steps,
+            # It grows from frame to frame; of a single frame the pipeline would take the smaller.
+            "min_guidance_scale": 1.0 if num_frames > 1 else request.guidance_scale,
             "max_guidance_scale": request.guidance_scale,
             "generator": self.generator(request),
         }
@@ -84,5 +86,5 @@ def load(source: Source, loading: Loading) -> DiffusersBackend:
 
     abilities = read_abilities(source)
     _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, torch_dtype=dtype)
+    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
     return ready(SVDBackend, pipe, source=source, abilities=abilities, loading=loading)

@@ -14,7 +14,7 @@ from openlumiere.generation.abilities import Abilities, Fitted
 from openlumiere.generation.requests import AnimateRequest, Request
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, load_whole, pictures, ready
+from .diffusers_model import DiffusersBackend, choose_device, pictures, pretrained, ready
 from .licences import allows_commercial_use, licence_of
 from .source import INDEX, Source
 
@@ -209,6 +209,12 @@ def read_abilities(source: Source) -> Abilities:
 
 
 def load(source: Source, loading: Loading) -> DiffusersBackend:
-    """Load a Wan, see `find.load_backend`; what encodes pixels in float32, which it needs."""
-    pipe = load_whole(source, loading, float32=("vae", "image_encoder"))
-    return ready(WanBackend, pipe, source=source, abilities=read_abilities(source), loading=loading)
+    """Load a Wan, see `find.load_backend`; its autoencoder and what sees pictures in float32, which they need."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    abilities = read_abilities(source)
+    _, dtype = choose_device(loading)
+    precise = {name: torch.float32 for name in ("vae", "image_encoder") if source.main.component(name)}
+    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype={"default": dtype, **precise})
+    return ready(WanBackend, pipe, source=source, abilities=abilities, loading=loading)

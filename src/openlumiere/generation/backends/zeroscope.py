@@ -89,5 +89,5 @@ def load(source: Source, loading: Loading) -> DiffusersBackend:
 
     abilities = read_abilities(source)
     _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, torch_dtype=dtype)
+    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
     return ready(ZeroScopeBackend, pipe, source=source, abilities=abilities, loading=loading)
