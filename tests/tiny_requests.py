@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 from clips import moving_square
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Backend
+from openlumiere.generation.backends.diffusers_model import DiffusersBackend
+from openlumiere.generation.backends.stepping import around
 from openlumiere.generation.make import Made, make
-from openlumiere.generation.requests import TASKS, ClipRequest, EditRequest, request_from_json
+from openlumiere.generation.progress import Cancelled, Progress, Watch
+from openlumiere.generation.requests import TASKS, ClipRequest, EditRequest, GenerateRequest, request_from_json
 from openlumiere.video import read_clip, read_metadata, write_clip
 
 STEPS = 2
@@ -130,3 +136,77 @@ def _given(model: Backend, task: str, pixels: np.ndarray, source: np.ndarray) ->
         case "interpolate":
             return pixels[::2], source
     return None, None
+
+
+def check_seeds(model: Backend, files: Files, task: str) -> None:
+    """The same seed makes the same clip, another another."""
+    first, again, other = (made_by(model, files.request(task, seed=seed))[1] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def check_cancelling(model: Backend, files: Files, task: str) -> None:
+    """Cancelled between two steps: no file is left, and the model makes the same clip afterwards as before."""
+    request, told = files.request(task), list[tuple[int, int]]()
+    before = made_by(model, request)[1]
+    Path(request.output).unlink()
+
+    def tell(progress: Progress) -> None:
+        if progress.stage == "denoise":
+            told.append((progress.step, progress.total))
+
+    with pytest.raises(Cancelled):
+        make(request, model, progress=tell, cancelled=lambda: (1, STEPS) in told)
+    assert told == [(0, STEPS), (1, STEPS)]
+    assert not list(files.folder.glob(f"{task}*"))
+    np.testing.assert_array_equal(made_by(model, request)[1], before)
+
+
+def check_fit(abilities: Abilities, num_frames: int, size: tuple[int, int]) -> None:
+    """Of any length and size comes the nearest that the model makes, and a line says so where that is another."""
+    request = GenerateRequest(prompt="a red heart", num_frames=num_frames, size=size)
+    fitted = abilities.fit(request)
+    made = fitted.request
+    assert isinstance(made, GenerateRequest)
+    assert made.num_frames is not None
+    assert made.size is not None
+    each, longest = abilities.frame_multiple, abilities.max_frames or num_frames
+    assert (made.num_frames - 1) % each == 0
+    assert 1 <= made.num_frames <= longest
+    assert abs(made.num_frames - min(num_frames, longest)) <= each / 2
+    for side, asked in zip(made.size, size, strict=True):
+        assert side % abilities.size_multiple == 0
+        assert side > 0
+        assert abs(side - asked) <= max(abilities.size_multiple / 2, abilities.size_multiple - asked)
+    changed = {line.partition(":")[0] for line in fitted.changes}
+    assert changed == {
+        name for name, asked, now in (("num_frames", num_frames, made.num_frames), ("size", size, made.size))
+        if asked != now
+    }  # fmt: skip
+
+
+def check_held(model: DiffusersBackend, files: Files, task: str) -> None:
+    """Latents of what is given come to the autoencoder's decoder as its encoder made them, and no others."""
+    seen: dict[str, list[torch.Tensor]] = {"encode": [], "decode": []}
+
+    def noted(method: Any, values: torch.Tensor, *inputs: Any, **options: Any) -> Any:
+        seen[method.__name__].append(values)
+        return method(values, *inputs, **options)
+
+    vae = model.pipe.vae
+    request = files.request(task, **({"num_frames": 4} if task == "extend" else {}))
+    with around(vae, "encode", noted), around(vae, "decode", noted):
+        model.make(model.fit(request).request, Watch())
+    clip = next(pixels for pixels in seen["encode"] if pixels.shape[2] > 1)
+    with torch.no_grad():
+        known = vae.encode(clip).latent_dist.mode()
+    held = torch.zeros_like(known, dtype=torch.bool)
+    held[:, :, 0] = True
+    if task == "cinemagraph":
+        held[..., held.shape[-1] // 2 :] = True
+    elif task == "extend":
+        held[:, :, : (files.num_frames - 1) // model.frames_per_latent + 1] = True
+    (decoded,) = seen["decode"]
+    assert known.std() > 0.1
+    torch.testing.assert_close(decoded[held], known[held], atol=1e-3, rtol=1e-3)
+    assert (decoded[~held] - known[~held]).abs().mean() > 0.1

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openlumiere.generation.requests import ClipRequest
 
 _EVERY: tuple[str, ...] = ("generate", "animate", "inpaint", "outpaint", "cinemagraph", "restyle", "extend")
+_OF_PICTURES: tuple[str, ...] = ("animate", "cinemagraph", "extend")
 _LICENCES = {
     f"{owner}/{name}": licence
     for owner in ("THUDM", "zai-org")
@@ -99,7 +100,7 @@ def read_abilities(source: Source) -> Abilities:
     pixels = 2 ** (len(vae["block_out_channels"]) - 1)
     licence = licence_of(source, _LICENCES)
     if images:
-        tasks, native = ("animate", "cinemagraph", "extend"), {"animate"}
+        tasks, native = _OF_PICTURES, {"animate"}
     else:  # of 1.5, the pipeline of clips has no way to fill up their patches
         tasks, native = _EVERY, {"generate"} if newer else {"generate", "restyle"}
     return Abilities(

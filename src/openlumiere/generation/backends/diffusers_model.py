@@ -130,7 +130,7 @@ class DiffusersBackend(Backend):
         """The frames that the pipeline of a request makes, (F, H, W, 3) in [0, 1]."""
         import torch
 
-        steps = _steps(request)
+        steps = _steps(request, emulated=request.task in self.abilities.emulated)
         watch.tell("text", 0, 1)
         pipe = self.pipeline(request.task)
         pipe.set_progress_bar_config(disable=True)  # steps are told to the watch
@@ -251,8 +251,8 @@ def _seeded(request: Request, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _steps(request: ClipRequest) -> int:
-    """Steps that a request asks for.
+def _steps(request: ClipRequest, *, emulated: bool) -> int:
+    """Steps that the pipeline of a request makes; where a noisy start is emulated, those before it, too.
 
     Raises:
         LumiereError: a strength that leaves none.
@@ -266,7 +266,7 @@ def _steps(request: ClipRequest) -> int:
         raise LumiereError(
             f"strength {request.strength:g} of {steps} steps leaves none to make the clip with; choose more of either"
         )
-    return left
+    return steps if emulated else left
 
 
 # -------------------------------------------------------------------------------------------------- loading
