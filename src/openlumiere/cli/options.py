@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, TypeVar
 
 from openlumiere.errors import LumiereError
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
-from openlumiere.generation.models import DEFAULT_MODEL
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.options import parse_size
+from openlumiere.generation.requests import Request
 
 from . import parsing, stickers
+
+R = TypeVar("R", bound=Request)
+
+# Options of the fields that `Abilities` refuses or changes.
+_OPTIONS = {
+    "num_frames": "--frames", "negative_prompt": "--negative", "upscale_steps": "--upscale-steps",
+    **{name: f"--{name}" for name in ("transparent", "size", "path", "last", "loop")},
+}  # fmt: skip
 
 
 def add_sampling(parser: parsing.Parser) -> None:
@@ -86,6 +97,25 @@ def add_both_stages(parser: parsing.Parser) -> None:
 def loading(args: argparse.Namespace) -> Loading:
     """Return how the model is to be loaded."""
     return Loading(device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload)
+
+
+def abilities(args: argparse.Namespace) -> Abilities:
+    """Return what the model that `add_sampling` names can do; refuses what is no model."""
+    return read_abilities(args.model, may_download=True)
+
+
+def fitted(request: R, abilities: Abilities) -> R:
+    """Return a request as a model takes it, before it is loaded; see `generation.models.for_model`."""
+    try:
+        return for_model(request, abilities)
+    except LumiereError as error:
+        raise LumiereError(in_options(str(error))) from error
+
+
+def in_options(line: str) -> str:
+    """Return a line about a field of a request, ``field: …``, with the option that sets it instead."""
+    field, colon, rest = line.partition(":")
+    return f"{_OPTIONS.get(field, field)}{colon}{rest}"
 
 
 def sampling_fields(args: argparse.Namespace) -> dict[str, Any]:

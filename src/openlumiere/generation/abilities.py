@@ -92,7 +92,9 @@ class Abilities:
                 lacks.
         """
         if request.task not in self.tasks:
-            raise LumiereError(f"{self.model} cannot {request.task}: {_can(self.tasks)}; {models_that(request.task)}")
+            learn = "; to teach it: lumiere train conditional" if self.family == "lumiere" and self.width else ""
+            can = ", ".join(self.tasks)
+            raise LumiereError(f"{self.model} cannot {request.task}: it can {can}; {models_that(request.task)}{learn}")
         if request.transparent and not self.transparent and not isinstance(request, UpscaleRequest):
             raise LumiereError(f"transparent: {self.model} makes opaque clips; leave it out, or choose another model")
         if getattr(request, "last", None) is not None and not self.last_frame:
@@ -247,10 +249,6 @@ _MODELS_THAT = {
         ("emoji-nano", "Wan-AI/Wan2.1-VACE-1.3B-diffusers"),
     ),
 }
-
-
-def _can(tasks: tuple[str, ...]) -> str:
-    return f"it can {', '.join(tasks)}"
 
 
 def _filled(request: Any, **defaults: Any) -> Any:

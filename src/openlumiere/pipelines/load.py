@@ -61,7 +61,7 @@ def _load(kind: type[ClipPipeline], model: str, source: str, device: str, dtype:
     local = Path(source).is_dir()
     try:
         pipe = kind.from_pretrained(
-            Path(source) if local else source, torch_dtype=_resolve_dtype(dtype, target), local_files_only=local
+            Path(source) if local else source, torch_dtype=resolve_dtype(dtype, target), local_files_only=local
         )
     except (LumiereError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -127,7 +127,8 @@ def resolve_device(device: str) -> torch.device:
         raise LumiereError(f"--device {device} cannot be used here; try --device cpu") from error
 
 
-def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of that name; for "auto" the one that suits a device."""
     if dtype == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
