@@ -164,7 +164,7 @@ def save_cogvideox(folder: Path, kind: str = "t2v") -> Path:
         num_attention_heads=2, attention_head_dim=16, in_channels=8 if images else 4, out_channels=4,
         time_embed_dim=8, text_embed_dim=tiny.TEXT_DIM, num_layers=1, sample_width=6, sample_height=4,
         sample_frames=17 if newer else 9, patch_size=2, patch_size_t=2 if newer else None,
-        ofs_embed_dim=32 if newer and images else None,
+        ofs_embed_dim=8 if newer and images else None,
         use_rotary_positional_embeddings=images or newer, use_learned_positional_embeddings=images and not newer,
     )  # fmt: skip
     options = {

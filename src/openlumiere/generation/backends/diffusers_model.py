@@ -76,6 +76,11 @@ class DiffusersBackend(Backend):
         """Arrange latents (1, C, f, h, w) as this family's pipelines give samples to their schedulers."""
         return latents
 
+    @property
+    def frames_per_latent(self) -> int:
+        """Frames that each of the autoencoder's latents after the first holds."""
+        return 1
+
     # ------------------------------------------------------------------------------------------ making
 
     def make(self, request: Request, watch: Watch) -> Clip:
@@ -89,7 +94,9 @@ class DiffusersBackend(Backend):
             frames = self._sample(request, inputs, watch)
         if inputs is None:
             return Clip(frames, getattr(request, "fps", None) or self.abilities.fps)
-        if request.task in self.abilities.emulated and inputs.task.mask is not None:
+        # A picture that moves is drawn by a model that was made for it, so that its first frames are alike.
+        native = request.task == "animate" and request.task not in self.abilities.emulated
+        if inputs.task.mask is not None and not native:
             from openlumiere.pipelines.inputs import paste_given
 
             feather = getattr(request, "feather", 0)
@@ -106,8 +113,10 @@ class DiffusersBackend(Backend):
         width, height = self._size(request)
         frame = FrameSize((height, width), 1, self.abilities.size_multiple, request.background)
         inputs = read_inputs(request, frame, self._context(request))
-        enough = self.abilities.enough_frames(len(inputs.task.video))
-        return replace(inputs, task=inputs.task.filled_up(enough))
+        task = inputs.task
+        if isinstance(request, ExtendRequest):
+            task = task.with_context_of(self.frames_per_latent)
+        return replace(inputs, task=task.filled_up(self.abilities.enough_frames(len(task.video))))
 
     def _context(self, request: EditRequest) -> int | None:
         """How many frames the model sees of a clip that is to go on: all that its longest clip has room for."""

@@ -17,11 +17,12 @@ def licence_of(source: Source, known: Mapping[str, str] | None = None) -> str:
     """Return the licences of a model's parts, joined by `` + ``, as their model cards name them; "" = not known.
 
     Args:
-        known: of repositories of the hub whose cards are not on this machine.
+        known: of repositories of the hub whose cards are not on this machine, or name none.
     """
-    found = [
-        Source(part.name, part.may_download).licence or (known or {}).get(part.repository, "") for part in source.parts
-    ]
+    found = []
+    for part in source.parts:
+        named = Source(part.name, part.may_download).licence
+        found.append(named if named not in ("", "other") else (known or {}).get(part.repository, named))
     return " + ".join(dict.fromkeys(name for name in found if name))
 
 
