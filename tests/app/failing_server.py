@@ -10,7 +10,40 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from api_tools import clip, clip_file
+
+from openlumiere.app.api.objects import model as model_object
+from openlumiere.generation.abilities import Abilities
+from openlumiere.video import write_clip
+
+LAMP = Abilities(
+    model="lamp", tasks=("generate", "animate", "restyle", "upscale"), width=32, height=32, num_frames=8, fps=8,
+    transparent=True, num_inference_steps=3, guidance_scale=2.0, licence="cc-by-nc-4.0", commercial=False,
+)  # fmt: skip
+
+
+def clear() -> np.ndarray:
+    """A clip with alpha."""
+    frames = clip(8, alpha=True)
+    frames[:, 8:24, 20:28, 3] = 128
+    return frames
+
+
+def ours(folder: Path, *, alpha: bool = False, **options: Any) -> FailingServer:
+    """A server that says what it can do, takes idempotency keys, and gives lossless clips."""
+    frames = clear() if alpha else clip(8)
+    content = write_clip(frames, folder / "theirs.webp", fps=8, lossless=True).read_bytes()
+    told = json.loads(model_object(LAMP, default=True).model_dump_json(exclude={"id", "default"}))
+    return FailingServer((content, "image/webp"), model=told, **{"idempotent": True, **options})
+
+
+def others(folder: Path, **options: Any) -> FailingServer:
+    """A server that says nothing, as vLLM-Omni and SGLang."""
+    return FailingServer((clip_file(folder, frames=8), "video/mp4"), **options)
 
 
 class FailingServer:

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from api_tools import clip, clip_file, line_of, listening, picture, running
-from failing_server import FailingServer
+from api_tools import clip, line_of, listening, picture, running
+from failing_server import LAMP, FailingServer, clear, others, ours
 from serving import Serving, lumiere
 
-from openlumiere.app.api.objects import model as model_object
 from openlumiere.errors import LumiereError
-from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.find import load_backend, read_abilities
 from openlumiere.generation.backends.remote import RemoteBackend
@@ -30,30 +28,6 @@ from openlumiere.generation.requests import AnimateRequest, GenerateRequest, Res
 from openlumiere.video import read_clip, read_metadata, write_clip
 
 QUICK = Patience(connect=1, read=0.6, send=0.6, silence=3, busy=5, poll=0.01, pause=0.02)
-LAMP = Abilities(
-    model="lamp", tasks=("generate", "animate", "restyle", "upscale"), width=32, height=32, num_frames=8, fps=8,
-    transparent=True, num_inference_steps=3, guidance_scale=2.0, licence="cc-by-nc-4.0", commercial=False,
-)  # fmt: skip
-
-
-def clear() -> np.ndarray:
-    """A clip with alpha."""
-    frames = clip(8, alpha=True)
-    frames[:, 8:24, 20:28, 3] = 128
-    return frames
-
-
-def ours(folder: Path, *, alpha: bool = False, **options: Any) -> FailingServer:
-    """A server that says what it can do, takes idempotency keys, and gives lossless clips."""
-    frames = clear() if alpha else clip(8)
-    content = write_clip(frames, folder / "theirs.webp", fps=8, lossless=True).read_bytes()
-    told = json.loads(model_object(LAMP, default=True).model_dump_json(exclude={"id", "default"}))
-    return FailingServer((content, "image/webp"), model=told, **{"idempotent": True, **options})
-
-
-def others(folder: Path, **options: Any) -> FailingServer:
-    """A server that says nothing, as vLLM-Omni and SGLang."""
-    return FailingServer((clip_file(folder, frames=8), "video/mp4"), **options)
 
 
 def backend(server: FailingServer, name: str = "#lamp", patience: Patience = QUICK) -> RemoteBackend:

@@ -7,7 +7,7 @@ export const offers = (model, what) => (what === "sharpen" ? model.scale > 1 : B
 export function lengths(model, most) {
   const { frame_multiple: multiple, frame_offset: offset, num_frames: usual } = model;
   const step = model.window_frames ? multiple * Math.ceil(8 / multiple) : multiple;  // long clips need no finer steps
-  const min = offset + step * Math.max(Math.ceil((Math.min(8, usual) - offset) / step), offset ? 0 : 1);
+  const min = offset + step * Math.max(Math.ceil((Math.min(8, usual / 2) - offset) / step), offset ? 0 : 1);
   return { min, max: Math.max(Math.min(most, model.max_frames ?? most), usual), step };
 }
 
