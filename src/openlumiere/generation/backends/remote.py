@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ASK = Patience(connect=5.0, read=10.0)  # what it can do: short, since commands and the page wait for it
 _FAILED = ("failed", "cancelled", "canceled", "expired", "error")
 # What servers that do not say what they can do take at least. 81 frames suit models that make 4k+1 and 8k+1.
-_ANY = {"tasks": ("generate", "animate"), "last_frame": False, "resizable": True, "num_frames": 81}
+_ANY: dict[str, Any] = {"tasks": ("generate", "animate"), "last_frame": False, "resizable": True, "num_frames": 81}
 _ANYS_FIELDS = (
     "prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "num_frames", "fps", "size"
 )  # fmt: skip
@@ -78,7 +78,7 @@ class RemoteBackend(Backend):
         settled, changes = fitted.request, [*fitted.changes]
         if self.abilities.transparent:
             settled = replace(settled, transparent=_keeps_alpha(settled))
-        if not self.offer.ours and getattr(settled, "feather", 0):
+        if not self.offer.ours and getattr(settled, "feather", None):
             changes.append(f"feather: {self.name} takes none; left out")
         ticket = read_ticket(self.url, self.offer.name, settled)
         if ticket is not None and ticket.seed != settled.seed:
