@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere import extras
 from openlumiere.errors import LumiereError
-from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.options import parse_size
 
-from . import parsing, running
+from . import options, parsing, running
 from .parsing import Commands, Parser, add_command
 
 if TYPE_CHECKING:
@@ -77,12 +76,7 @@ def add_making(parser: Parser) -> None:
         help="what models without a prompt start from: pictures named after the prompts, or one for each in order",
     )  # fmt: skip
     start.add_argument("--picture-from", metavar="NAME", help="the same: the first frames of this one's clips")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    parser.add_argument(
-        "--offload", nargs="?", choices=["frames", "model", "group"], const="frames",
-        help="keep in the CPU's memory what is not computed with, see lumiere generate --help",
-    )  # fmt: skip
+    options.add_loading(parser)
 
 
 def asked_of_all(args: argparse.Namespace) -> dict[str, Any]:
@@ -92,11 +86,6 @@ def asked_of_all(args: argparse.Namespace) -> dict[str, Any]:
         "guidance_scale": args.guidance, "negative_prompt": args.negative, "pictures": args.pictures,
         "picture_from": args.picture_from,
     }  # fmt: skip
-
-
-def loading(args: argparse.Namespace) -> Loading:
-    """Return how models are loaded."""
-    return Loading(device=args.device, dtype=args.dtype, offload=args.offload)
 
 
 def say(line: str) -> None:
@@ -119,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(args.output, entries, shots, pictures=settings.pictures, picture_from=settings.picture_from)
     real = _real(args)
     running.silence_libraries(args)
-    failures = compare(plan, loading(args), ours=settings.study, real=real, command=_command(args), report=say)
+    failures = compare(
+        plan, options.loading(args), ours=settings.study, real=real, command=_command(args), report=say,
+    )  # fmt: skip
     return ended(len(failures), args)
 
 

@@ -36,6 +36,12 @@ def add_sampling(parser: parsing.Parser) -> None:
         help="a bundled model, a folder, a hub id (owner/name, owner/name@revision), parts joined by +, or a server's "
         f"http://HOST:PORT#name; lumiere models NAME says what it can do; default: {DEFAULT_MODEL}",
     )  # fmt: skip
+    add_loading(parser)
+    stickers.add_options(parser)
+
+
+def add_loading(parser: parsing.Parser) -> None:
+    """Add how models are loaded, see `loading`."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument(
@@ -47,7 +53,21 @@ def add_sampling(parser: parsing.Parser) -> None:
         help="keep in the CPU's memory what is not computed with: the frames of long clips (the default), each network "
         "as a whole, or groups of its layers, which is slowest and takes the least",
     )  # fmt: skip
+<<<<<<< HEAD
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4", "float8"],
+        help="store the weights of a large model's networks so, which takes less memory: needs openlumiere[quantize]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks of large networks: slow at first, then faster"
+    )
+    parser.add_argument(
+        "--memory", type=parsing.memory, metavar="12GB",
+        help="that the device may give: --offload and --quantize are then chosen for it",
+    )  # fmt: skip
     stickers.add_options(parser)
+=======
+>>>>>>> w-e
 
 
 def add_transparency(parser: parsing.Parser, kept: str) -> None:
@@ -96,7 +116,10 @@ def add_both_stages(parser: parsing.Parser) -> None:
 
 def loading(args: argparse.Namespace) -> Loading:
     """Return how the model is to be loaded."""
-    return Loading(device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload)
+    return Loading(
+        device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
+        quantize=args.quantize, compile=args.compile, memory=args.memory,
+    )  # fmt: skip
 
 
 def abilities(args: argparse.Namespace) -> Abilities:

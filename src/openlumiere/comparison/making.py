@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import shutil
 import sys
@@ -129,8 +130,8 @@ def _make(
             try:
                 changes = _make_one(plan, entry, shot, backend, bar)
             except Exception as error:
-                if isinstance(error.__cause__, OSError):
-                    raise  # a full disk: no other clip can be written either
+                if _is_disk_full(error):
+                    raise  # no other clip can be written either
                 failures.append(_failed(entry, shot, error, report))
             else:
                 for change in sorted(set(changes) - told):
@@ -185,6 +186,10 @@ def _failed(entry: Entry, shot: Shot, error: BaseException, report: Callable[[st
     if report is not None:
         report(f"failed: {entry.name}, {shot.prompt!r}, seed {shot.seed}: {failure.reason}")
     return failure
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return any(getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for each in (error, error.__cause__))
 
 
 def _release() -> None:
