@@ -83,7 +83,12 @@ def test_our_own_server_in_another_process(tmp_path: Path, monkeypatch: pytest.M
         stop = threading.Event()
         begun = replace(request, num_inference_steps=250, output=str(tmp_path / "long.webp"))
         with pytest.raises(Cancelled):
-            make(begun, load_backend(address), progress=lambda now: "step" in now.note and stop.set(), cancelled=stop.is_set)
+            make(
+                begun,
+                load_backend(address),
+                progress=lambda now: "step" in now.note and stop.set(),
+                cancelled=stop.is_set,
+            )
         id = server.http.get("/v1/videos").json()["data"][0]["id"]
         assert server.until(id, "failed")["error"]["code"] == "cancelled"
         assert server.end(signal.SIGINT)[0] == 130

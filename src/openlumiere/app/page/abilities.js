@@ -15,6 +15,6 @@ export function lengths(model, most) {
 export const terms = ({ licence, commercial }) =>
   [licence, commercial === false && "non-commercial"].filter(Boolean).join(" · ");
 
-/** Whether an example shows what a model of a small vocabulary was never taught. */
-export const isForeign = (model, { subject }) =>
-  Boolean(subject && model.subjects?.length && !model.subjects.includes(subject));
+/** Whether an example shows what a model of a small vocabulary was never taught, or ends as it cannot. */
+export const isForeign = (model, { subject, files }) =>
+  Boolean((subject && model.subjects?.length && !model.subjects.includes(subject)) || (files?.last && !model.last_frame));
