@@ -38,8 +38,8 @@ def test_three_families_side_by_side(
         f"- {{name: Pika, clips: {pika}}}\n- {{name: Wan, model: {families['Wan']}, size: 32x32}}\n"
     )
     words = [
-        "compare", "--config", str(config), "--picture-from", "Wan", "--prompts", str(prompt_file(tmp_path)), "--study", "Ours",
-        "-o", str(tmp_path / "out"), *FAST,
+        "compare", "--config", str(config), "--picture-from", "Wan", "--prompts", str(prompt_file(tmp_path)),
+        "--study", "Ours", "-o", str(tmp_path / "out"), *FAST,
     ]  # fmt: skip
     assert main(words) == 0
     printed = capsys.readouterr().out
