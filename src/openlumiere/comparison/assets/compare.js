@@ -270,8 +270,9 @@ find("play").onclick = toggle;
 find("back").onclick = () => step(-1);
 find("on").onclick = () => step(1);
 find("time").oninput = () => {
+  const wanted = Number(find("time").value);
   stop();
-  go(Number(find("time").value));
+  go(wanted);
 };
 find("speed").onchange = () => {
   clock.speed = Number(find("speed").value);
