@@ -138,7 +138,8 @@ class Abilities:
             ("loop", self.loop, "makes clips that end where they end"),
         ):  # fmt: skip
             if getattr(request, name) and not takes:
-                changes.append(f"{name}: {self.model} {without}; left out")
+                if name != "loop" or (request.task != "cinemagraph" and request.sticker is None):  # loops by default
+                    changes.append(f"{name}: {self.model} {without}; left out")
                 fitted = _with(fitted, **{name: type(getattr(request, name))()})
         if fitted.seed is None:
             fitted = replace(fitted, seed=random_seed())

@@ -22,9 +22,9 @@ from openlumiere.generation.backends.holding import encode_frames
 from openlumiere.generation.backends.stepping import around
 from openlumiere.generation.backends.zeroscope import ZeroScopeBackend
 from openlumiere.generation.inputs import EditInputs
-from openlumiere.generation.requests import ClipRequest, GenerateRequest
+from openlumiere.generation.requests import ClipRequest, GenerateRequest, RestyleRequest
 from openlumiere.pipelines.inputs import as_clips
-from openlumiere.video import read_clip
+from openlumiere.video import read_clip, write_clip
 from tiny_backends import save_zeroscope
 
 pytestmark = pytest.mark.slow
@@ -78,6 +78,15 @@ def test_a_region_is_made_and_the_rest_is_given(model: Backend, sources: Sources
     clip = read_clip(sources.clip).frames
     np.testing.assert_array_equal(result[:, :, 8:], clip[:, :, 8:])
     assert (result[:, :, :8] != clip[:, :, :8]).mean() > 0.9
+
+
+def test_what_is_cut_off_a_long_clip_is_said(model: Backend, tmp_path: Path) -> None:
+    most = model.abilities.max_frames
+    assert most is not None
+    clip = write_clip(np.zeros((most + 5, 16, 16, 3), np.uint8), tmp_path / "long.webp", fps=8)
+    (line,) = model.fit(RestyleRequest(prompt="a", source=str(clip), output="a.webp")).changes
+    assert line.startswith(f"num_frames: the first {most} of the clip's {most + 5}, as many as ")
+    assert model.fit(RestyleRequest(prompt="a", source=str(clip), num_frames=most)).changes == ()
 
 
 def test_feathering_fades_what_is_given(model: Backend, sources: Sources, tmp_path: Path) -> None:

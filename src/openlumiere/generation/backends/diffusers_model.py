@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
-from openlumiere.generation.abilities import Abilities
+from openlumiere.generation.abilities import Abilities, Fitted
 from openlumiere.generation.progress import Watch
 from openlumiere.generation.recipe import ModelIdentity
 from openlumiere.generation.requests import ClipRequest, EditRequest, ExtendRequest, Request, RestyleRequest
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from openlumiere.generation.inputs import EditInputs
 
+_CUT = ("inpaint", "outpaint", "restyle", "interpolate")  # what is longer than the longest clip
 SIZE_MULTIPLE = 8  # what pipelines of U-Nets ask of sides
 
 
@@ -83,6 +84,22 @@ class DiffusersBackend(Backend):
         return 1
 
     # ------------------------------------------------------------------------------------------ making
+
+    def fit(self, request: Request) -> Fitted:
+        """Make every choice that a request leaves to the model, see `Backend.fit`; say what is cut off a long clip."""
+        from openlumiere.video import probe
+        from openlumiere.video.fitting import is_clip
+
+        fitted = super().fit(request)
+        most, source = getattr(fitted.request, "num_frames", None), getattr(request, "source", None)
+        if request.task not in _CUT or source is None or most is None or not is_clip(source):
+            return fitted
+        shape = probe(source)
+        given = round(shape.duration * (getattr(fitted.request, "fps", None) or shape.fps))
+        if given <= most or getattr(request, "num_frames", None) == most:
+            return fitted
+        cut = f"num_frames: the first {most} of the clip's {given}, as many as {self.name} makes at once"
+        return replace(fitted, changes=(*fitted.changes, cut))
 
     def make(self, request: Request, watch: Watch) -> Clip:
         """Make the clip of a request, see `Backend.make`."""
