@@ -93,6 +93,11 @@ def test_sparse_control_sees_the_frames_that_are_given(
     assert seen[0].amax((0, 1, 3, 4)).nonzero().flatten().tolist() == indices
 
 
+def test_interpolating_keeps_the_clips_own_frames(controlled: Backend, sources: Sources, tmp_path: Path) -> None:
+    result = made(controlled, request_for("interpolate", sources, tmp_path / "clip.webp"))
+    np.testing.assert_array_equal(result[::2], read_clip(sources.clip).frames)
+
+
 def test_cancelling_leaves_nothing(controlled: Backend, sources: Sources, tmp_path: Path) -> None:
     for task in ("animate", "extend"):
         check_cancelling(controlled, request_for(task, sources, tmp_path / "clip.webp"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from PIL import Image
 from backend_tools import Sources, check_cancelling, check_fitted_shapes, check_seeds, check_task, made, request_for
 from openlumiere.errors import LumiereError
 from openlumiere.generation.backends.base import Backend
+from openlumiere.generation.backends.diffusers_model import DiffusersBackend
 from openlumiere.generation.backends.find import load_backend, read_abilities
 from openlumiere.generation.backends.holding import encode_frames
 from openlumiere.generation.backends.stepping import around
-from openlumiere.generation.requests import GenerateRequest
+from openlumiere.generation.backends.zeroscope import ZeroScopeBackend
+from openlumiere.generation.inputs import EditInputs
+from openlumiere.generation.requests import ClipRequest, GenerateRequest
 from openlumiere.pipelines.inputs import as_clips
 from openlumiere.video import read_clip
 from tiny_backends import save_zeroscope
@@ -131,6 +136,36 @@ def test_strength(model: Backend, sources: Sources, tmp_path: Path) -> None:
     assert (restyled(0.5) != restyled(1.0)).any()
     with pytest.raises(LumiereError, match=r"strength 0.2 of 4 steps leaves none"):
         restyled(0.2)
+
+
+class _WithoutVideoToVideo(ZeroScopeBackend):
+    """As a family is that has a pipeline of text alone."""
+
+    def pipeline(self, task: str) -> Any:
+        return super().pipeline("generate")
+
+    def arguments(self, request: ClipRequest, inputs: EditInputs | None) -> dict[str, Any]:
+        return DiffusersBackend.arguments(self, request, inputs)
+
+
+def test_a_clip_is_restyled_without_a_pipeline_for_it(model: Backend, sources: Sources, tmp_path: Path) -> None:
+    abilities = replace(model.abilities, emulated=(*model.abilities.emulated, "restyle"))
+    backend = _WithoutVideoToVideo(abilities, model.identity, model.pipe)  # type: ignore[attr-defined]
+
+    def restyled(strength: float) -> np.ndarray:
+        output = tmp_path / "clip.webp"
+        request = request_for("restyle", sources, output, prompt="x", strength=strength, num_inference_steps=4)
+        return made(backend, request).astype(float)
+
+    clip = read_clip(sources.clip).frames
+    with torch.no_grad():
+        vae = model.pipe.vae  # type: ignore[attr-defined]
+        latents = encode_frames(vae, as_clips(clip)) / vae.config.scaling_factor
+        decoded = vae.decode(latents[0].transpose(0, 1)).sample
+    seen = ((decoded.permute(0, 2, 3, 1) + 1) * 127.5).clamp(0, 255).numpy()
+    away = [abs(restyled(strength) - seen).mean() for strength in (0.25, 0.75, 1.0)]
+    assert away[0] < away[1] < away[2]
+    assert away[0] < 0.7 * away[2]
 
 
 def test_no_weights_are_copied_for_another_task(model: Backend) -> None:
