@@ -96,11 +96,13 @@ def loaded(page: Page) -> None:
 def test_clips_play_in_step_and_stop_together(page: Page, address: str) -> None:
     page.open(address)
     loaded(page)
-    for at in (0.3, 0.7):
-        page.until(lambda at=at: page.run("clock.time") > at, f"the clock is at {at}")
-        # Read at one instant, of those that are not over.
-        at_once = page.run("followed().filter(([, p]) => clock.time < p.duration - 0.1).map(([v]) => v.currentTime)")
-        assert max(at_once, default=0) - min(at_once, default=0) < 0.2, at_once
+    # Read at one instant, of those that are not over; a busy machine may run late for a while.
+    unfinished = "followed().filter(([, p]) => clock.time < p.duration - 0.1).map(([v]) => v.currentTime - clock.time)"
+    for at in (0.2, 0.5):
+        in_step = (
+            f"((all) => clock.time > {at} && all.length > 1 && all.every((off) => Math.abs(off) < 0.12))({unfinished})"
+        )
+        page.until(lambda in_step=in_step: page.run(in_step), f"clips are in step after {at} s")
     page.until(lambda: 1.3 < page.run("clock.time") < 1.9, "the shortest clip is over")
     ended = page.run("followed().filter(([, p]) => p.duration < 1.1).map(([v]) => [v.paused, v.currentTime])")
     assert ended
@@ -108,9 +110,9 @@ def test_clips_play_in_step_and_stop_together(page: Page, address: str) -> None:
     page.until(lambda: page.run("clock.time") < 0.5, "all begin again")
     page.click("#play", "Pause")
     assert page.run("document.body.dataset.state") == "paused"
-    before = clocks(page)
-    page.run("new Promise((done) => setTimeout(done, 300))")
-    assert clocks(page) == before
+    page.until(lambda: page.run("followed().every(([v]) => !v.seeking && v.paused)"))
+    off = page.run("followed().map(([v, p]) => v.currentTime - Math.min(clock.time, p.duration - frame / 2))")
+    assert max(map(abs, off)) < 0.005, off  # the same moment of all
     assert page.complaints() == []
     assert page.foreign() == set()
 

@@ -143,8 +143,10 @@ def run_create(args: argparse.Namespace) -> int:
         raise LumiereError(f"two baselines are named {twice!r}; give them different names")
     if (args.ours is None) == (args.model is None):
         raise LumiereError("say which clips are ours: either a folder, or --model")
-    ours, baselines, untold, failures = args.ours, dict(args.baseline), [], 0
-    models = {name: source for name, source in baselines.items() if not is_clip_folder(source)}
+    ours, failures = args.ours, 0
+    baselines: dict[str, Path | str] = dict(args.baseline)
+    untold: list[str] = []
+    models = {name: source for name, source in args.baseline if not is_clip_folder(source)}
     if args.model or (models and args.prompts):
         ours, made, untold, failures = _make_clips(args, models)
         baselines |= made

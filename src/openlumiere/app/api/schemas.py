@@ -217,9 +217,14 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models of this server."""
+    """The models of this server.
+
+    Attributes:
+        idempotency: requests for clips may have an ``Idempotency-Key``: sent twice, they make one clip.
+    """
 
     object: Literal["list"] = "list"
+    idempotency: Literal[True] = True
     data: list[Model]
 
 
