@@ -84,7 +84,10 @@ class Files:
 
 def made_by(model: Backend, request: ClipRequest) -> tuple[Made, np.ndarray, dict[str, Any]]:
     """The finished clip as its file has it: what was made, its pixels in [0, 255] at the model's size, the metadata."""
-    made = make(request, model, lossless=True)
+    told: list[Progress] = []
+    made = make(request, model, progress=told.append, lossless=True)
+    steps = [(each.step, each.total) for each in told if each.stage == "denoise"]
+    assert steps == [(n, len(steps) - 1) for n in range(len(steps))]
     clip = read_clip(request.output)
     assert abs(clip.fps - made.recipe.fps) < 0.5
     fitted = made.recipe.request
@@ -147,7 +150,8 @@ def check_seeds(model: Backend, files: Files, task: str) -> None:
 
 def check_cancelling(model: Backend, files: Files, task: str) -> None:
     """Cancelled between two steps: no file is left, and the model makes the same clip afterwards as before."""
-    request, told = files.request(task), list[tuple[int, int]]()
+    request = files.request(task, **({"num_frames": 8} if task == "extend" else {}))
+    told: list[tuple[int, int]] = []
     before = made_by(model, request)[1]
     Path(request.output).unlink()
 
