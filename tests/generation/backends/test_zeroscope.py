@@ -83,7 +83,8 @@ def test_a_region_is_made_and_the_rest_is_given(model: Backend, sources: Sources
 def test_what_is_cut_off_a_long_clip_is_said(model: Backend, tmp_path: Path) -> None:
     most = model.abilities.max_frames
     assert most is not None
-    clip = write_clip(np.zeros((most + 5, 16, 16, 3), np.uint8), tmp_path / "long.webp", fps=8)
+    frames = np.random.default_rng(0).integers(0, 255, (most + 5, 16, 16, 3), np.uint8)
+    clip = write_clip(frames, tmp_path / "long.webp", fps=8)
     (line,) = model.fit(RestyleRequest(prompt="a", source=str(clip), output="a.webp")).changes
     assert line.startswith(f"num_frames: the first {most} of the clip's {most + 5}, as many as ")
     assert model.fit(RestyleRequest(prompt="a", source=str(clip), num_frames=most)).changes == ()
