@@ -160,7 +160,7 @@ def test_weights_in_few_bits_are_counted():
 @pytest.mark.slow
 def test_what_fits_nowhere_is_refused_with_what_would(folder: Path):
     with pytest.raises(
-        LumiereError, match=r"^--memory 0\.00 GB: .*wan needs 0\.00 GB at least \(.*\) for 64x48, 9 frames"
+        LumiereError, match=r"^--memory 0\.00 GB: .*wan needs 0\.00 GB at least \(.*\) for 64x48, 5 frames"
     ):
         needs.within_memory(Source(str(folder)), TEXT, Loading(device="cpu", memory=1))
     assert needs.within_memory(Source(str(folder)), TEXT, Loading(device="cpu", memory=GB)) == Loading(device="cpu")
