@@ -82,7 +82,8 @@ def carry_motion(
     Raises:
         LumiereError: numbers of modules, heads or channels that do not match.
     """
-    stacks = {"down": temporal.down[-1], "mid": [] if temporal.mid is None else [temporal.mid], "up": temporal.up[0]}
+    mid = [] if temporal.mid is None else [temporal.mid]
+    stacks: dict[str, Any] = {"down": temporal.down[-1], "mid": mid, "up": temporal.up[0]}
     found = []
     for place, modules in _modules(adapter).items():
         if modules and len(modules) != len(stacks[place]):
