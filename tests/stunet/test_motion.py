@@ -39,7 +39,7 @@ def inflated(motion: MotionAdapter, **options: Any) -> STUNet:
 def test_each_self_attention_becomes_a_block():
     motion = adapter()
     net = inflated(motion)
-    found = carry_motion(net.temporal, motion)
+    found = carry_motion(net.temporal, motion, projections=True)
     assert [(module.place, module.carried, module.fresh) for module in found] == [
         ("down.0", 2, 0), ("down.1", 2, 0), ("mid.0", 2, 0), ("up.0", 2, 0), ("up.1", 2, 0), ("up.2", 2, 0),
     ]  # fmt: skip
@@ -57,7 +57,7 @@ def test_attention_without_positions_is_the_adapters(monkeypatch: pytest.MonkeyP
     module.proj_in.weight.copy_(torch.eye(CHANNELS[-1])[torch.randperm(CHANNELS[-1])]), module.proj_in.bias.zero_()
     monkeypatch.setattr(blocks, "_rotate", lambda x: x)
     net = inflated(motion)
-    carry_motion(net.temporal, motion, positions=False)
+    carry_motion(net.temporal, motion, positions=False, projections=True)
 
     frames = 8
     clip = torch.nn.functional.layer_norm(torch.randn(frames, 5, 4, CHANNELS[-1]), CHANNELS[-1:]).permute(0, 3, 1, 2)

@@ -11,6 +11,8 @@ positions: an adapter adds sinusoids to what attention sees, so that it knows th
 queries and keys, and knows distances. What the sinusoids add to the scores on average over the pairs at a distance is
 a function of that distance, which the rotation makes of two constants: they go into the biases of queries and keys, by
 least squares. What they add to values is the same for all frames on average: it goes into the bias of values.
+
+On tiny networks a warm start saves no steps so far, see docs/training-log.md and ``benchmarks/warm_start.py``.
 """
 
 from __future__ import annotations
@@ -70,14 +72,15 @@ def motion_options(adapter: MotionAdapter, unet: UNet2DConditionModel) -> dict[s
 
 
 def carry_motion(
-    temporal: TemporalLayers, adapter: MotionAdapter, *, positions: bool = True, projections: bool = True
+    temporal: TemporalLayers, adapter: MotionAdapter, *, positions: bool = True, projections: bool = False
 ) -> list[CarriedModule]:
     """Initialise the coarsest level's temporal attention from a motion adapter.
 
     Args:
         temporal: of a network with the options of `motion_options`.
         positions: put what the adapter's position embeddings add on average into biases; else they are dropped.
-        projections: carry the projections over too, so that the network is no longer the T2I; else they stay zero.
+        projections: carry the projections over too, so that the network is no longer the T2I; else they stay zero, and
+            it is. Without the feed-forward layers that they were trained beside, they start and stay worse.
 
     Raises:
         LumiereError: numbers of modules, heads or channels that do not match.
