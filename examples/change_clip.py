@@ -24,7 +24,7 @@ left_half[:, : side // 2] = True
 
 def make(name: str, task: Task, **options: float) -> None:
     """Make what a task asks for, whatever the number of frames, and write it."""
-    task = task.filled_up(pipe.unet.frame_multiple, pipe.config.window_frames)
+    task = task.filled_up(pipe.enough_frames(len(task.video)))
     print(write_clip(task.finish(pipe(prompt, **task.given, **options)[0][0]), f"{folder}/{name}.webp"))
 
 

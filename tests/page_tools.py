@@ -28,16 +28,17 @@ PATIENCE = 240  # seconds: machines that also train are slow
 DESKTOP, PHONE = (1600, 1000), (360, 740)
 _SERVE = (
     "import sys; from openlumiere.app.server import serve; from openlumiere.app.settings import Settings; "
-    "serve(Settings(data=sys.argv[1], port=0, keys=sys.argv[2] == 'keys' or None), workers=int(sys.argv[3]))"
+    "models = {'models': tuple(sys.argv[4:])} if sys.argv[4:] else {}; "
+    "serve(Settings(data=sys.argv[1], port=0, keys=sys.argv[2] == 'keys' or None, **models), workers=int(sys.argv[3]))"
 )
 
 
 class Server:
     """The server as a process, with its worker."""
 
-    def __init__(self, data: Path, *, keys: bool = False, workers: int = 1) -> None:
+    def __init__(self, data: Path, *, keys: bool = False, workers: int = 1, models: tuple[str, ...] = ()) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(openlumiere.__file__).parents[1])}
-        command = [sys.executable, "-c", _SERVE, str(data), "keys" if keys else "", str(workers)]
+        command = [sys.executable, "-c", _SERVE, str(data), "keys" if keys else "", str(workers), *models]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         found = re.search(r"http://127\.0\.0\.1:\d+", self.process.stdout.readline())

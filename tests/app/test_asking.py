@@ -67,7 +67,7 @@ def test_fields_become_the_request_that_the_command_would_make() -> None:
         ("generate", None, {"seconds": "soon"}, "seconds: give a number above 0"),
         ("generate", None, {"seconds": 2, "num_frames": 32}, "seconds and num_frames are both given; leave one out"),
         ("generate", None, {"seconds": 60}, "960 frames are asked for; at most 480 are made"),
-        ("generate", None, {"num_frames": 18}, "num_frames 18: choose a multiple of 4, such as 16"),
+        ("animate", PICTURE, {"num_frames": 0}, "num_frames 0: choose 1 or more"),
         ("generate", None, {"fps": 200}, "200 frames a second are asked for; at most 90 are made"),
         ("interpolate", CLIP, {"factor": 4}, "96 frames a second are asked for; at most 90 are made"),
         ("interpolate", CLIP, {"factor": 100}, "4800 frames are asked for; at most 480 are made"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from failing_server import ours
 from job_tools import LIMITS, request
 from PIL import Image
 from sqlalchemy.exc import OperationalError
@@ -245,3 +247,34 @@ def test_a_clip_that_would_not_fit_is_refused_and_one_that_fits_alone_waits(tmp_
     bench.store.request_cancel(third.id)
     assert not bench.maker.make(taken)  # one that waits can be cancelled
     assert bench.store.get(third.id).status == "cancelled"  # type: ignore[union-attr]
+
+
+def test_what_another_server_has_begun_goes_on_with_the_next_worker(tmp_path: Path) -> None:
+    with ours(tmp_path, polls=10**6) as server:
+        bench = Bench(tmp_path / "data", Path("m"))
+        bench.model = f"{server.url}#lamp"
+        job = bench.ask()
+        stopping = threading.Timer(0.2, bench.stop.set)
+
+        def taken() -> None:  # the server has the clip
+            while not server.posts():
+                time.sleep(0.01)
+            stopping.start()
+
+        threading.Thread(target=taken).start()
+        with pytest.raises(Stopped):
+            bench.work(job)
+        assert bench.store.get(job.id).status == "queued"  # type: ignore[union-attr]
+        assert bench.results.names(job.id) == [making.TICKET]
+        bench.check_tidy()
+        bench.stop.clear()
+        server.polls = 1
+        done = bench.work(job)
+        assert (done.status, len(server.jobs), server.posts()) == ("completed", 1, 1)
+        assert "clip.mp4" in done.files
+        assert making.TICKET not in bench.results.names(job.id)
+        server.status = "failed"
+        failed = bench.work(bench.ask())
+        assert (failed.status, failed.error_message) == ("failed", f"{server.url}: out of lamps")
+        assert bench.results.names(failed.id) == []
+        bench.check_tidy()

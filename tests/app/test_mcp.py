@@ -153,7 +153,7 @@ def test_each_tool_makes_what_it_says(tmp_path: Path, model: str) -> None:
         ("make_clip", {"prompt": PROMPT, "seconds": -1}, "seconds: Input should be greater than 0"),
         ("make_clip", {"prompt": PROMPT, "speed": 2}, "speed: Extra inputs"),
         ("make_clip", {}, "prompt: Field required"),
-        ("make_clip", {"prompt": PROMPT, "model": "nothing"}, "nothing is not on this machine"),
+        ("make_clip", {"prompt": PROMPT, "model": "nothing"}, "unknown model 'nothing': give a bundled one"),
         ("make_clip", {"prompt": PROMPT, "transparent": True}, "emoji-nano makes opaque clips"),
         ("make_clip", {"prompt": PROMPT, "style": "baroque", "steps": 1, "seconds": 1}, "baroque"),
         ("animate_picture", {"picture": "/nowhere.png"}, "there is no file /nowhere.png"),

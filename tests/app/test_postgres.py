@@ -74,7 +74,7 @@ def settings(server: str, tmp_path: Path) -> Settings:
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return Settings(
-        data=str(tmp_path / "a"), database_url=f"{server}/{name}", results=str(tmp_path / "results"), model=None, **FAST
+        data=str(tmp_path / "a"), database_url=f"{server}/{name}", results=str(tmp_path / "results"), models=(), **FAST
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openlumiere.app.jobs.store import FINAL, Job, QueueFull, QuotaReached, Store
+from openlumiere.app.jobs.store import FINAL, AskedBefore, Job, QueueFull, QuotaReached, Store
 from openlumiere.app.settings import Limits, Settings, settings_from_json
 from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import GenerateRequest
@@ -337,3 +338,20 @@ def test_a_database_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> Non
         Store(Settings(data=str(tmp_path)).store_url)
     with pytest.raises(LumiereError, match=r"cannot use the database postgresql\+psycopg://user:\*\*\*@"):
         Store("postgresql://user:secret@127.0.0.1:1/none")
+
+
+def test_a_key_is_of_one_job_however_many_ask_at_once(store: Store) -> None:
+    def ask(owner: str) -> str:
+        try:
+            return add(store, owner=owner, idempotency_key="k").id
+        except AskedBefore as before:
+            return before.job.id
+
+    with ThreadPoolExecutor(8) as pool:
+        mine, others = set(pool.map(ask, ["a"] * 8)), set(pool.map(ask, ["b"] * 8))
+    assert (len(mine), len(others), len(mine | others)) == (1, 1, 2)
+    (id,) = mine
+    store.delete(id, "a")
+    assert store.purge(undo_seconds=0) == [id]
+    store.forget(id)
+    assert ask("a") == id  # as long as it counts for the quota, the key makes no second one

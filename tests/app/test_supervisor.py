@@ -24,7 +24,7 @@ def test_a_worker_is_started_again_tells_webhooks_and_removes_what_is_over(tmp_p
     with Receiver() as receiver:
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         settings = Settings(
-            data=str(tmp_path / "data"), model=None, webhooks=(receiver.url(),), webhook_secret=SECRET,
+            data=str(tmp_path / "data"), models=(), webhooks=(receiver.url(),), webhook_secret=SECRET,
             undo_seconds=1, **FAST,
         )  # fmt: skip
         desk, supervisor = Desk(settings, tiny_model), Supervisor(settings, device="cpu")
@@ -50,14 +50,14 @@ def test_a_worker_is_started_again_tells_webhooks_and_removes_what_is_over(tmp_p
 
 
 def test_a_worker_ends_when_its_server_is_killed(tmp_path: Path, tiny_model: Path) -> None:
-    settings = Settings(data=str(tmp_path / "data"), model=None, **FAST)
+    settings = Settings(data=str(tmp_path / "data"), models=(), **FAST)
     desk = Desk(settings, tiny_model)
     job = desk.ask(request(num_inference_steps=500))
     code = f"""
 import time
 from openlumiere.app.settings import Settings
 from openlumiere.app.workers.supervisor import Supervisor
-supervisor = Supervisor(Settings(data={settings.data!r}, model=None), device="cpu")
+supervisor = Supervisor(Settings(data={settings.data!r}, models=()), device="cpu")
 supervisor.start()
 time.sleep(1000)
 """

@@ -28,7 +28,7 @@ DEADLY = [place for place in PLACES if place not in ("", SLOW, "in the tenth cli
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path / "data"), model=None, **FAST)
+    return Settings(data=str(tmp_path / "data"), models=(), **FAST)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def log(tmp_path: Path) -> Path:
 def reference(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> np.ndarray:
     """The frames of `request()`, made without a disturbance."""
     folder = tmp_path_factory.mktemp("reference")
-    desk = Desk(Settings(data=str(folder), model=None, **FAST), tiny_model)
+    desk = Desk(Settings(data=str(folder), models=(), **FAST), tiny_model)
     job = desk.ask(request())
     with Worker(desk.settings, folder / "log"):
         desk.wait([job.id])

@@ -88,7 +88,7 @@ def test_clips_made_before_there_were_paths_can_be_made_again(models: dict[bool,
         (True, "0.1,0.2 0.3,0.4,0.5", "alike"),
         (True, "0.1,1.2", "outside the frame"),
         (True, "0.1,0.2,-1", "size"),
-        (False, "0.1,0.5", "not trained to be told"),
+        (False, "0.1,0.5", "is not told where its subject goes"),
     ],
 )
 def test_paths_that_cannot_be_used_are_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,9 @@ def test_the_bundled_model_and_second_stages_alone(tmp_path: Path) -> None:
 
 
 def test_what_a_model_cannot_do_is_refused_in_one_line() -> None:
-    plain = Abilities(model="m", tasks=("generate",), styles=("flat",), frame_multiple=4, window_frames=80)
+    plain = Abilities(
+        model="m", family="wan", tasks=("generate",), styles=("flat",), frame_multiple=4, window_frames=80
+    )
     for request, line in (
         (AnimateRequest(source="a.png"), f"m cannot animate: it can generate; {models_that('animate')}"),
         (
@@ -70,13 +73,17 @@ def test_what_a_model_cannot_do_is_refused_in_one_line() -> None:
             plain.check(request)
         assert str(told.value) == line
     plain.check(GenerateRequest(prompt="x", num_frames=16, upscale_steps=0, styles=(("flat", 0.5),)))
+    ours = replace(plain, family="lumiere")
+    ours.check(GenerateRequest(prompt="x", styles=(("own/style", 1.0),)))
+    with pytest.raises(LumiereError, match="has none of that name"):
+        ours.check_styles(GenerateRequest(prompt="x", styles=(("own/style", 1.0),)))
     assert [plain.nearest_length(n) for n in (0, 17, 19)] == [4, 16, 20]
 
 
 def test_models_that_are_not_here_are_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(LumiereError, match="is not on this machine"):
         read_abilities("nobody/nothing")
-    with pytest.raises(LumiereError, match="holds no model: model_index.json is missing"):
+    with pytest.raises(LumiereError, match="holds no model: model_index"):
         read_abilities(str(tmp_path))
     (tmp_path / "model_index.json").write_text('{"_class_name": "LumierePipeline"}')
     with pytest.raises(LumiereError, match="is damaged"):

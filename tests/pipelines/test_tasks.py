@@ -71,6 +71,19 @@ def test_extending_sees_the_last_frames_and_keeps_all() -> None:
     assert extend(clip(), 5, context=40).before is None
 
 
+@pytest.mark.parametrize(("frames", "context", "seen"), [(7, 9, 5), (9, 9, 9), (9, 6, 5), (3, 3, 1)])
+def test_of_a_clip_that_goes_on_whole_latents_are_seen(frames: int, context: int, seen: int) -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (frames, 4, 4, 3), np.uint8)
+    task = extend(clip, 3, context=context).with_context_of(4)
+    assert task.mask is not None
+    assert (~task.mask.any((1, 2))).sum() == seen
+    assert len(task.video) == seen + 3
+    np.testing.assert_array_equal(task.video[:seen], clip[frames - seen :])
+    finished = task.finish(task.video / np.float32(255))
+    assert len(finished) == frames + 3
+    np.testing.assert_allclose(finished[:frames], clip / np.float32(255), atol=1e-6)
+
+
 @given(st.integers(2, 9), st.integers(2, 6))
 def test_interpolation_keeps_every_nth_frame(frames: int, factor: int) -> None:
     task = interpolate(clip(frames), factor)

@@ -59,6 +59,7 @@ class RequestLimits:
     Attributes:
         prompt: characters of a prompt, and of a negative one.
         num_frames: of a clip.
+        frame_pixels, video_pixels: of a frame, and of all frames together, where a size is asked for.
         num_inference_steps: of each stage.
         per_minute: requests of one key, or of one address where no key is needed.
         wrong_keys_per_minute: from one address.
@@ -66,6 +67,8 @@ class RequestLimits:
 
     prompt: int = 2000
     num_frames: int = 480
+    frame_pixels: int = 2_100_000
+    video_pixels: int = 160_000_000
     num_inference_steps: int = 250
     per_minute: int = 6000
     wrong_keys_per_minute: int = 20
@@ -80,8 +83,8 @@ class Settings:
         database_url: ``postgresql://...``, for workers on several machines; "" = SQLite in the data folder.
         results: folder or fsspec address of finished clips; "" = in the data folder. Workers on several machines need
             one that all of them reach.
-        model: of requests that name none, and the one that a worker loads first; None = the worker loads none before
-            its first job.
+        models: that requests may name, beside the bundled ones; the first is the one of requests that name none, and
+            the one that a worker loads first. () = the bundled ones alone, loaded with the first job.
         expiry_seconds: after which results are removed, favourites excepted; None = never.
         undo_seconds: for so long what is deleted can be restored.
         heartbeat_seconds: between two signs of life of a worker.
@@ -101,7 +104,7 @@ class Settings:
     database_url: str = ""
     results: str = ""
     limits: Limits = Limits()
-    model: str | None = DEFAULT_MODEL
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
     expiry_seconds: float | None = None
     undo_seconds: float = 60.0
     heartbeat_seconds: float = 2.0

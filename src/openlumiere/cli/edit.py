@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from openlumiere.generation import jobs
-from openlumiere.generation.backends.find import read_abilities
-from openlumiere.generation.models import for_model
 from openlumiere.generation.options import option_of, own_fields, parse_box, parse_proportions
 from openlumiere.generation.requests import TASKS, EditRequest, RegionRequest
 
@@ -175,12 +173,11 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.generation.inputs import check_files
 
     stickers.check_options(args)
-    abilities = read_abilities(args.model, may_download=True)
     own = {name: getattr(args, _OPTIONS[name].get("dest", name)) for name in own_fields(args.request)}
     request: EditRequest = args.request(
         source=args.source, prompt=args.prompt, **options.both_stages_fields(args), **own
     )
-    requests = jobs.from_source(for_model(request, abilities), count=args.num)
+    requests = jobs.from_source(options.fitted(request, options.abilities(args)), count=args.num)
     for each in requests:
         check_files(each)
     running.make_all(requests, args, about=lambda request: f"seed {request.seed}")

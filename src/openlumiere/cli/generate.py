@@ -9,8 +9,6 @@ from typing import Any
 
 from openlumiere.errors import LumiereError
 from openlumiere.generation import jobs
-from openlumiere.generation.backends.find import read_abilities
-from openlumiere.generation.models import for_model
 from openlumiere.generation.requests import GenerateRequest
 
 from . import options, parsing, running, stickers
@@ -72,7 +70,7 @@ def _requests(args: argparse.Namespace) -> list[GenerateRequest]:
     if args.prompts is not None and args.prompt is not None:
         raise LumiereError("give either a prompt or --prompts FILE, not both")
     stickers.check_options(args)
-    args.abilities = read_abilities(args.model, may_download=True)
+    args.abilities = options.abilities(args)
     requests = _from_prompt(args) if args.prompts is None else _from_file(args)
     for request in requests:
         check_files(request)
@@ -98,4 +96,4 @@ def _from_file(args: argparse.Namespace) -> list[GenerateRequest]:
 def _request(args: argparse.Namespace, **own: Any) -> GenerateRequest:
     """A request of the options, and of what a line of prompts says instead."""
     fields = {**options.both_stages_fields(args), **own}
-    return for_model(GenerateRequest(**fields, num_frames=args.frames, fps=args.fps), args.abilities)
+    return options.fitted(GenerateRequest(**fields, num_frames=args.frames, fps=args.fps), args.abilities)

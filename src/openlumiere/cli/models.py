@@ -5,18 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
 from openlumiere.errors import LumiereError
+from openlumiere.generation.abilities import Abilities
 
 from . import parsing
 from .parsing import Commands, add_command
 
 
 def register(commands: Commands) -> None:
-    add_command(
-        commands, "models", run_models, help="list the bundled models", example=["lumiere models"]
-    )  # fmt: skip
+    models = add_command(
+        commands,
+        "models",
+        run_models,
+        help="list the bundled models, or say what a model can do",
+        more="Of a hub's model only small files are fetched for that.",
+        example=[
+            "lumiere models",
+            "lumiere models Wan-AI/Wan2.1-VACE-1.3B-diffusers",
+            "lumiere models guoyww/animatediff-motion-adapter-v1-5-3+stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "lumiere models http://127.0.0.1:8000#emoji-nano --json",
+        ],
+    )
+    models.add_argument("model", nargs="?", help="as --model of lumiere generate")
+    models.add_argument("--json", action="store_true", help="print what it can do as JSON")
 
     inflate = add_command(
         commands,
@@ -50,7 +64,15 @@ def register(commands: Commands) -> None:
     )
 
 
-def run_models(_args: argparse.Namespace) -> None:
+def run_models(args: argparse.Namespace) -> None:
+    if args.model is not None:
+        from openlumiere.generation.backends.find import read_abilities
+
+        abilities = read_abilities(args.model, may_download=True)
+        print(json.dumps(asdict(abilities), indent=2) if args.json else _described(abilities))
+        return
+    if args.json:
+        raise LumiereError("--json: say which model")
     from openlumiere.bundled import bundled_folder, bundled_models, styles_of, weight_files
 
     names = bundled_models()
@@ -64,6 +86,39 @@ def run_models(_args: argparse.Namespace) -> None:
         for title, listed in (("knows", subjects), ("styles", styles_of(folder))):
             if listed:
                 print(textwrap.fill(f"{title}: {', '.join(listed)}", 100, initial_indent="  ", subsequent_indent="  "))
+
+
+def _described(abilities: Abilities) -> str:
+    """What a model can do, a line each."""
+    own = [task for task in abilities.tasks if task not in abilities.emulated]
+    rule = f"a multiple of {abilities.frame_multiple}" if abilities.frame_multiple > 1 else "any number"
+    rule += f" and {abilities.frame_offset}" if abilities.frame_offset else ""
+    longest = "" if abilities.max_frames is None else f", {abilities.max_frames} at most"
+    sides = f", or others whose sides {abilities.size_multiple} divides" if abilities.resizable else ""
+    size = "as large as the source" if abilities.width is None else f"{abilities.width}x{abilities.height}{sides}"
+    also = {
+        "negative prompts": abilities.negative_prompt, "loops": abilities.loop, "transparency": abilities.transparent,
+        "paths": abilities.path, "its own paths": abilities.planner, "a last frame": abilities.last_frame,
+    }  # fmt: skip
+    commerce = {True: "", False: "; no commercial use", None: ""}[abilities.commercial]
+    lines = {
+        "model": f"{abilities.model} ({abilities.family})",
+        "tasks": ", ".join(own),
+        "by its sampler": f"{', '.join(abilities.emulated)}: what is given is put back at every step"
+        if abilities.emulated else "",
+        "takes": ", ".join([*(["prompts"] if abilities.prompt else []), *(name for name, has in also.items() if has)]),
+        "styles": ", ".join(abilities.styles),
+        "frames": f"{abilities.num_frames} at {abilities.fps:g} a second by default; {rule}{longest}",
+        "size": size + (f", by a second stage of {abilities.scale} times the base's" if abilities.scale > 1 else ""),
+        "steps, guidance": f"{abilities.num_inference_steps}, {abilities.guidance_scale}",
+        "subjects": ", ".join(abilities.subjects),
+        "licence": f"{abilities.licence or 'not told'}{commerce}",
+    }  # fmt: skip
+    width = max(map(len, lines))
+    return "\n".join(
+        textwrap.fill(text, 110, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2))
+        for name, text in lines.items() if text
+    )  # fmt: skip
 
 
 def run_inflate(args: argparse.Namespace) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, TypeVar
 
 from openlumiere.errors import LumiereError
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
-from openlumiere.generation.models import DEFAULT_MODEL
+from openlumiere.generation.backends.find import read_abilities
+from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.options import parse_size
+from openlumiere.generation.requests import Request
 
 from . import parsing, stickers
+
+R = TypeVar("R", bound=Request)
+
+# Options of the fields that `Abilities` refuses or changes.
+_OPTIONS = {
+    "num_frames": "--frames", "negative_prompt": "--negative", "upscale_steps": "--upscale-steps",
+    **{name: f"--{name}" for name in ("transparent", "size", "path", "last", "loop")},
+}  # fmt: skip
 
 
 def add_sampling(parser: parsing.Parser) -> None:
@@ -25,6 +36,12 @@ def add_sampling(parser: parsing.Parser) -> None:
         help="a bundled model, a folder, a hub id (owner/name, owner/name@revision), parts joined by +, or a server's "
         f"http://HOST:PORT#name; lumiere models NAME says what it can do; default: {DEFAULT_MODEL}",
     )  # fmt: skip
+    add_loading(parser)
+    stickers.add_options(parser)
+
+
+def add_loading(parser: parsing.Parser) -> None:
+    """Add how models are loaded, see `loading`."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument(
@@ -36,7 +53,17 @@ def add_sampling(parser: parsing.Parser) -> None:
         help="keep in the CPU's memory what is not computed with: the frames of long clips (the default), each network "
         "as a whole, or groups of its layers, which is slowest and takes the least",
     )  # fmt: skip
-    stickers.add_options(parser)
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4", "float8"],
+        help="store the weights of a large model's networks so, which takes less memory: needs openlumiere[quantize]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks of large networks: slow at first, then faster"
+    )
+    parser.add_argument(
+        "--memory", type=parsing.memory, metavar="12GB",
+        help="that the device may give: --offload and --quantize are then chosen for it",
+    )  # fmt: skip
 
 
 def add_transparency(parser: parsing.Parser, kept: str) -> None:
@@ -85,7 +112,29 @@ def add_both_stages(parser: parsing.Parser) -> None:
 
 def loading(args: argparse.Namespace) -> Loading:
     """Return how the model is to be loaded."""
-    return Loading(device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload)
+    return Loading(
+        device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
+        quantize=args.quantize, compile=args.compile, memory=args.memory,
+    )  # fmt: skip
+
+
+def abilities(args: argparse.Namespace) -> Abilities:
+    """Return what the model that `add_sampling` names can do; refuses what is no model."""
+    return read_abilities(args.model, may_download=True)
+
+
+def fitted(request: R, abilities: Abilities) -> R:
+    """Return a request as a model takes it, before it is loaded; see `generation.models.for_model`."""
+    try:
+        return for_model(request, abilities)
+    except LumiereError as error:
+        raise LumiereError(in_options(str(error))) from error
+
+
+def in_options(line: str) -> str:
+    """Return a line about a field of a request, ``field: …``, with the option that sets it instead."""
+    field, colon, rest = line.partition(":")
+    return f"{_OPTIONS.get(field, field)}{colon}{rest}"
 
 
 def sampling_fields(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -126,6 +127,15 @@ def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], 
     if not math.isfinite(value) or not fits(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return value
+
+
+def memory(text: str) -> int:
+    """Read an amount of memory such as ``12GB``, ``12GiB`` or ``800MB``, a number alone in GB; in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B?)?", text.strip(), re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory such as 12GB")
+    unit = (found[2] or "GB").upper()
+    return int(float(found[1]) * (1024 if "I" in unit else 1000) ** " KMGT".index(unit[0]))
 
 
 def of(reader: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -39,7 +39,7 @@ def make_all(
         finally:
             bars.close()
         for change in made.changes:
-            print(change)
+            print(options.in_options(change))
         note = f": {made.note}" if made.note else ""
         print(f"wrote {request.output} (seed {made.recipe.request.seed}){note}", flush=True)
     print(watch.report())
@@ -47,19 +47,23 @@ def make_all(
 
 def _load(args: argparse.Namespace, watch: Stopwatch) -> Backend:
     with watch.stage("load"), bar("loading", 3, "part") as progress:
-        logging.getLogger("diffusers").setLevel(logging.ERROR)
-        if not args.debug:
-            warnings.simplefilter("ignore")  # of libraries, about themselves
         import torch  # noqa: F401
 
         progress.update()
-        from diffusers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # one bar at a time
-
+        silence_libraries(args)
         progress.update()
         model = load_backend(args.model, options.loading(args))
         progress.update()
     for note in model.notes:
         print(note, flush=True)
     return model
+
+
+def silence_libraries(args: argparse.Namespace) -> None:
+    """Keep libraries from telling about themselves, and from bars beside ours."""
+    from diffusers.utils.logging import disable_progress_bar
+
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    if not args.debug:
+        warnings.simplefilter("ignore")
+    disable_progress_bar()

@@ -189,8 +189,10 @@ def _add_shared(parser: Parser) -> None:
         help="folder, or fsspec address such as s3://bucket/clips, of finished clips; default: in --data",
     )  # fmt: skip
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}"
-    )
+        "--model", action="append", default=[], metavar="NAME",
+        help="bundled name, local folder, hub id, or http://HOST:PORT#NAME of another server; may be given several "
+        f"times, the first is that of requests that name none; default: {DEFAULT_MODEL}",
+    )  # fmt: skip
     _add_device(parser)
     parser.add_argument(
         "--memory", type=parsing.positive_float, metavar="GIB", help="of the device that clips may take, default: all"
@@ -279,7 +281,9 @@ def run_mcp(args: argparse.Namespace) -> None:
 def _settings(args: argparse.Namespace, *modules: str) -> Settings:
     """The settings that the options ask for, after a look at what they need."""
     extras.require(*modules, *(["psycopg"] if args.database_url else []))
-    read_abilities(args.model, may_download=True)  # refuses what is no model
+    models = tuple(dict.fromkeys(args.model or [DEFAULT_MODEL]))
+    for model in models:
+        read_abilities(model, may_download=True)  # refuses what is no model
     from openlumiere.app.settings import Limits, RequestLimits, Settings, UploadLimits
 
     _log(args.log_level.upper(), quiet=not args.debug)
@@ -288,7 +292,7 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
         data=str(args.data.expanduser()),
         database_url=args.database_url,
         results=args.results,
-        model=args.model,
+        models=models,
         memory_bytes=None if args.memory is None else int(args.memory * _GIB),
         expiry_seconds=None if args.expire_days is None else args.expire_days * _DAY,
         webhooks=tuple(args.webhook),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openlumiere import extras
 
-from . import parsing
+from . import compare, options, parsing, running
 from .parsing import Commands, add_command
 
 
@@ -29,19 +29,24 @@ def register(commands: Commands) -> None:
         actions,
         "create",
         run_create,
-        help="pair the clips of two or more folders by prompt, and make them alike",
+        help="pair the clips of two or more folders, or models, by prompt, and make them alike",
         more="A clip's prompt is what prompts.csv (file,prompt) in its folder says, or what lumiere generate wrote "
-        "into it, or its name. Clips without a partner are left out, counted and named.",
+        "into it, or its name. Clips without a partner are left out, counted and named. Where a model is named, its "
+        "clips of --prompts are made first, as lumiere compare does, and kept in OUTPUT.clips.",
         example=[
             "lumiere study create clips/ours --baseline Pika=clips/pika --baseline Gen-2=clips/gen2 -o study",
             "lumiere study create clips/ours --baseline SVD=clips/svd --no-text-question SVD -o study",
+            "lumiere study create --model emoji-nano --baseline Few=FOLDER_OR_HUB_ID --baseline Pika=clips/pika "
+            "--prompts prompts.txt -o study",
         ],
     )
-    create.add_argument("ours", type=Path, metavar="FOLDER", help="our clips")
+    create.add_argument("ours", type=Path, nargs="?", metavar="FOLDER", help="our clips; or give --model")
+    create.add_argument("--model", help="ours, instead of a folder of its clips: as lumiere generate takes it")
     create.add_argument(
-        "--baseline", action="append", default=[], type=_baseline, metavar="NAME=FOLDER", required=True,
-        help="another method's clips; may be given several times",
+        "--baseline", action="append", default=[], type=_baseline, metavar="NAME=FOLDER|MODEL", required=True,
+        help="another method's clips, or a model; may be given several times",
     )  # fmt: skip
+    create.add_argument("--prompts", type=Path, metavar="FILE", help="what models are asked for, one prompt a line")
     create.add_argument("-o", "--output", required=True, type=Path, help="the study's folder")
     create.add_argument("--name", default="Ours", help="what reports call our method, default: Ours")
     create.add_argument("--title", default="Which video is better?", help="what raters read first")
@@ -58,7 +63,8 @@ def register(commands: Commands) -> None:
     )
     create.add_argument("--fit", choices=["crop", "pad"], default="crop", help="to one frame, default: crop")
     create.add_argument("--background", default="white", help="behind transparent clips, default: white")
-    create.add_argument("--seed", type=parsing.seed, default=0, help="default: 0")
+    create.add_argument("--seed", type=parsing.seed, default=0, help="also of models' clips; default: 0")
+    compare.add_making(create)
 
     serve = add_command(
         actions,
@@ -109,11 +115,11 @@ def register(commands: Commands) -> None:
     mturk.add_argument("--days", type=parsing.positive_int, default=7, help="the HIT stays open, default: 7")
 
 
-def _baseline(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
-    return name, Path(folder)
+def _baseline(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if not (name and equals and source):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER or NAME=MODEL")
+    return name, source
 
 
 def _rate(text: str) -> float | str:
@@ -126,7 +132,8 @@ def _dollars(text: str) -> str:
     return f"{float(text):.2f}"
 
 
-def run_create(args: argparse.Namespace) -> None:
+def run_create(args: argparse.Namespace) -> int:
+    from openlumiere.comparison.entries import is_clip_folder
     from openlumiere.errors import LumiereError
     from openlumiere.study.pairs import create_study
 
@@ -134,10 +141,20 @@ def run_create(args: argparse.Namespace) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise LumiereError(f"two baselines are named {twice!r}; give them different names")
+    if (args.ours is None) == (args.model is None):
+        raise LumiereError("say which clips are ours: either a folder, or --model")
+    ours, failures = args.ours, 0
+    baselines: dict[str, Path | str] = dict(args.baseline)
+    untold: list[str] = []
+    models = {name: source for name, source in args.baseline if not is_clip_folder(source)}
+    if args.model or (models and args.prompts):
+        ours, made, untold, failures = _make_clips(args, models)
+        baselines |= made
     study = create_study(
-        args.ours, dict(args.baseline), args.output,
-        name=args.name, title=args.title, no_text_question=args.no_text_question, pairs_per_rater=args.pairs_per_rater,
-        checks=args.checks, fps=args.fps, how=args.fit, background=args.background, seed=args.seed,
+        ours, {name: Path(source) for name, source in baselines.items()}, args.output,
+        name=args.name, title=args.title, no_text_question=[*args.no_text_question, *untold],
+        pairs_per_rater=args.pairs_per_rater, checks=args.checks, fps=args.fps, how=args.fit,
+        background=args.background, seed=args.seed,
     )  # fmt: skip
     for label, baseline in study.baselines.items():
         print(f"{label}: {baseline.pairs} pairs, questions: {', '.join(baseline.questions)}")
@@ -149,6 +166,41 @@ def run_create(args: argparse.Namespace) -> None:
         f"{study.raters_for()} raters give about 400 answers to each baseline's question"
     )
     print(f"wrote {args.output}; next: lumiere study serve {args.output}")
+    return compare.ended(failures, args)
+
+
+def _make_clips(args: argparse.Namespace, models: dict[str, str]) -> tuple[Path, dict[str, Path], list[str], int]:
+    """Our folder of clips, the models' by name, those that are not told the prompt, and how many clips failed."""
+    from openlumiere.comparison.compare import list_prompts
+    from openlumiere.comparison.entries import Entry, Options, overridden, with_defaults
+    from openlumiere.comparison.making import make_clips
+    from openlumiere.comparison.plan import make_plan
+    from openlumiere.comparison.prompts import read_shots
+    from openlumiere.errors import LumiereError
+
+    if args.output.exists():
+        raise LumiereError(f"{args.output} exists; choose another name, or delete it if its answers are not needed")
+    if args.prompts is None:
+        raise LumiereError("say what the models are asked for: --prompts FILE, one prompt a line")
+    of_all = overridden(Options(), **compare.asked_of_all(args))
+    own = [] if args.model is None else [Entry(name=args.name, model=args.model)]
+    entries = with_defaults([*own, *(Entry(name=name, model=model) for name, model in models.items())], of_all)
+    plan = make_plan(
+        args.output.with_name(f"{args.output.name}.clips"), entries, read_shots(args.prompts, seed=args.seed),
+        pictures=args.pictures, picture_from=args.picture_from,
+    )  # fmt: skip
+    running.silence_libraries(args)
+    failures = make_clips(plan, options.loading(args), report=compare.say)
+    folders = {}
+    for entry in plan.entries:
+        if not list_prompts(plan, entry):
+            raise LumiereError(f"{entry.name}: no clip could be made: {failures[0].reason}")
+        folders[entry.name] = plan.folder / entry.folder
+    untold = {entry.name for entry in plan.entries if not plan.follows_text(entry)}
+    if args.model and args.name in untold:  # then no comparison is about the text
+        untold = {name for name, _ in args.baseline}
+    ours = folders.pop(args.name) if args.model else args.ours
+    return ours, folders, sorted(untold - set(args.no_text_question)), len(failures)
 
 
 def run_serve(args: argparse.Namespace) -> None:

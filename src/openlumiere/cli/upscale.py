@@ -6,8 +6,6 @@ import argparse
 from dataclasses import replace
 
 from openlumiere.generation import jobs
-from openlumiere.generation.backends.find import read_abilities
-from openlumiere.generation.models import for_model
 from openlumiere.generation.recipe import prompt_of
 from openlumiere.generation.requests import UpscaleRequest
 
@@ -47,11 +45,11 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.video import read_metadata
 
     stickers.check_options(args)
-    abilities = read_abilities(args.model, may_download=True)
     prompt = prompt_of(read_metadata(args.clip)) if args.prompt is None else args.prompt
     fields = options.sampling_fields(args)
-    request = for_model(
-        UpscaleRequest(prompt=prompt, source=args.clip, noise_level=args.noise_level, **fields), abilities
+    request = options.fitted(
+        UpscaleRequest(prompt=prompt, source=args.clip, noise_level=args.noise_level, **fields),
+        options.abilities(args),
     )
     if not request.output:
         request = replace(request, output=jobs.sharp_name(request))

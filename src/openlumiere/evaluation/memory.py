@@ -30,3 +30,30 @@ def _psutil_peak_mib() -> float | None:
         return None
     peak = getattr(psutil.Process().memory_info(), "peak_wset", None)
     return None if peak is None else peak / 2**20
+
+
+def restart_peak(device: str = "cpu") -> bool:
+    """Let the peak of a device's memory start anew from what is in use; return whether that could be done.
+
+    Args:
+        device: a GPU of CUDA, or any other: this process's own memory, whose peak Linux alone can restart.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_mib(device: str = "cpu") -> float | None:
+    """Return the peak of a device's memory in MiB, since `restart_peak`; None where nothing reports it."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return peak_memory_mib()

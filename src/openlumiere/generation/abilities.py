@@ -88,11 +88,13 @@ class Abilities:
         """Refuse what this model cannot make, before it waits in a queue.
 
         Raises:
-            LumiereError: another task or style than the model's, or alpha, a path, a size or a second stage that it
+            LumiereError: another task than the model's, or alpha, a path, a size or a second stage that it
                 lacks.
         """
         if request.task not in self.tasks:
-            raise LumiereError(f"{self.model} cannot {request.task}: {_can(self.tasks)}; {models_that(request.task)}")
+            learn = "; to teach it: lumiere train conditional" if self.family == "lumiere" and self.width else ""
+            can = ", ".join(self.tasks)
+            raise LumiereError(f"{self.model} cannot {request.task}: it can {can}; {models_that(request.task)}{learn}")
         if request.transparent and not self.transparent and not isinstance(request, UpscaleRequest):
             raise LumiereError(f"transparent: {self.model} makes opaque clips; leave it out, or choose another model")
         if getattr(request, "last", None) is not None and not self.last_frame:
@@ -100,11 +102,20 @@ class Abilities:
         if isinstance(request, ClipRequest):
             self._check_clip(request)
 
-    def _check_clip(self, request: ClipRequest) -> None:
-        for name, _ in request.styles:
+    def check_styles(self, request: Request) -> None:
+        """Refuse styles that do not come with the model, such as a folder of whoever asks; `check` lets ours have them.
+
+        Raises:
+            LumiereError: another name.
+        """
+        for name, _ in getattr(request, "styles", ()):
             if name not in self.styles:
                 known = f"choose one of {', '.join(self.styles)}" if self.styles else "leave it out"
                 raise LumiereError(f"style {name!r}: {self.model} has none of that name; {known}")
+
+    def _check_clip(self, request: ClipRequest) -> None:
+        if self.family != "lumiere":
+            self.check_styles(request)
         if request.path and not self.path:
             raise LumiereError(f"path: {self.model} is not told where its subject goes; leave it out")
         if request.upscale_steps and self.scale == 1:
@@ -247,10 +258,6 @@ _MODELS_THAT = {
         ("emoji-nano", "Wan-AI/Wan2.1-VACE-1.3B-diffusers"),
     ),
 }
-
-
-def _can(tasks: tuple[str, ...]) -> str:
-    return f"it can {', '.join(tasks)}"
 
 
 def _filled(request: Any, **defaults: Any) -> Any:

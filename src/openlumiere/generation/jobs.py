@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from openlumiere.errors import LumiereError
 
@@ -128,20 +128,12 @@ def from_file(
     Raises:
         LumiereError: an unreadable file, a bad line (told by number), two clips of one name.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise LumiereError(f"cannot read the prompts from {path}: {reason}") from error
     jobs: list[GenerateRequest] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                jobs += _from_line(line.strip(), number, template, folder=folder, seed=seed, count=count)
-            except LumiereError as error:
-                raise LumiereError(f"{path}, line {number}: {error}") from error
-    if not jobs:
-        raise LumiereError(f"{path} holds no prompts; write one a line")
+    for number, entry in read_prompts(path):
+        try:
+            jobs += _from_entry(entry, number, template, folder=folder, seed=seed, count=count)
+        except LumiereError as error:
+            raise LumiereError(f"{path}, line {number}: {error}") from error
     names = [job.output for job in jobs]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice:
@@ -149,16 +141,39 @@ def from_file(
     return jobs
 
 
-def _from_line(
-    line: str, number: int, template: Callable[..., GenerateRequest], *, folder: Path, seed: int | None, count: int
+def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Read a file of prompts, one prompt or one JSON object a line; each with its line's number, from 1 on.
+
+    Raises:
+        LumiereError: an unreadable or empty file, or a bad line (told by number).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise LumiereError(f"cannot read the prompts from {path}: {reason}") from error
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                entries.append((number, _parse(line.strip())))
+            except LumiereError as error:
+                raise LumiereError(f"{path}, line {number}: {error}") from error
+    if not entries:
+        raise LumiereError(f"{path} holds no prompts; write one a line")
+    return entries
+
+
+def _from_entry(
+    entry: dict[str, Any],
+    number: int,
+    template: Callable[..., GenerateRequest],
+    *,
+    folder: Path,
+    seed: int | None,
+    count: int,
 ) -> list[GenerateRequest]:
-    entry = _parse(line)
-    for key in ("prompt", "negative_prompt", "output"):
-        if not isinstance(entry.get(key, ""), str):
-            raise LumiereError(f"{key} is not text")
     own = entry.pop("seed", None)
-    if own is not None and (isinstance(own, bool) or not isinstance(own, int)):
-        raise LumiereError(f"the seed {own!r} is not a whole number from 0 to 2^63 - 1")
     if own is None and seed is not None:
         own = seed + (number - 1) * count
     job = template(**{"prompt": "", **entry, "seed": own})
@@ -168,7 +183,7 @@ def _from_line(
     return several(replace(job, output=f"{folder}/{output}"), "", count=count)
 
 
-def _parse(line: str) -> dict:
+def _parse(line: str) -> dict[str, Any]:
     if not line.startswith("{"):
         return {"prompt": line}
     try:
@@ -178,6 +193,12 @@ def _parse(line: str) -> dict:
     unknown = sorted(set(entry) - _KEYS)
     if unknown:
         raise LumiereError(f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
+    for key in ("prompt", "negative_prompt", "output"):
+        if not isinstance(entry.get(key, ""), str):
+            raise LumiereError(f"{key} is not text")
+    seed = entry.get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise LumiereError(f"the seed {seed!r} is not a whole number from 0 to 2^63 - 1")
     return entry
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from openlumiere.errors import LumiereError
 
@@ -53,7 +53,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def _value(kind: Any, value: object, where: str) -> Any:
     """Return `value` as the type `kind`."""
     origin, args = get_origin(kind), get_args(kind)
-    if origin is UnionType:
+    if origin in (UnionType, Union):  # the latter of a Literal and None
         if value is None and NoneType in args:
             return None
         (inner,) = (arg for arg in args if arg is not NoneType)

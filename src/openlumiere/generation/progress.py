@@ -52,12 +52,16 @@ class Cancelled(Exception):  # noqa: N818 - no error: the caller asked for it
         self.kept = kept
 
 
+class Paused(Cancelled):
+    """The caller stops for now, and will ask for the same clip again: what another server makes of it goes on there."""
+
+
 class Watch:
     """Whom a clip's steps are told, and who is asked at each whether to stop.
 
     Args:
         progress: called with each step.
-        cancelled: asked before each step; True = stop.
+        cancelled: asked before each step; True = stop. It may raise `Paused` instead.
     """
 
     def __init__(

@@ -128,7 +128,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of that name; for "auto" the one that a device is fast at and weights are good in."""
+    """Return the dtype of that name; for "auto" the one that suits a device."""
     if dtype == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

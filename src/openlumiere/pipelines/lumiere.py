@@ -124,6 +124,13 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         """How many times as wide and high the second stage makes clips; 1 where there is none."""
         return 1 if self.super_resolution is None else int(self.super_resolution.config.scale)
 
+    def enough_frames(self, num_frames: int) -> int:
+        """Return the smallest number of frames that the model makes which is no less than one."""
+        window, multiple = self.config.window_frames, self.unet.frame_multiple
+        if window is not None and num_frames >= window:
+            return num_frames
+        return -(-num_frames // multiple) * multiple
+
     @torch.no_grad()
     def __call__(
         self,

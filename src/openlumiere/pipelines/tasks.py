@@ -49,6 +49,20 @@ class Task:
         mask = None if self.mask is None else np.concatenate([self.mask, np.ones((more, *self.mask.shape[1:]), bool)])
         return replace(self, video=video, mask=mask)
 
+    def with_context_of(self, frames_per_latent: int) -> Task:
+        """The same clip that goes on, of which a network sees whole latents: so many frames each, after the first.
+
+        Args:
+            frames_per_latent: fewer frames than these are left of the context's start; they come back as they are.
+        """
+        assert self.mask is not None  # as of every clip that goes on
+        context = int((~self.mask.any((1, 2))).sum())
+        cut = (context - 1) % frames_per_latent
+        if cut == 0:
+            return self
+        before = self.video[:cut] if self.before is None else np.concatenate([self.before, self.video[:cut]])
+        return Task(self.video[cut:], self.mask[cut:], self.num_frames - cut, before)
+
     def finish(self, made: np.ndarray, *, background: str = "white") -> np.ndarray:
         """The whole result: what was made, (F, H, W, 3 or 4), without what filled it up, after what came before it.
 

@@ -17,9 +17,9 @@ from openlumiere.app.settings import RequestLimits
 from openlumiere.diffusion.way_points import parse_way_points
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
-from openlumiere.generation.abilities import FPS, Abilities
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.options import parse_box, parse_proportions
-from openlumiere.generation.requests import TASKS, GenerateRequest, Request, request_from_json
+from openlumiere.generation.requests import TASKS, ClipRequest, GenerateRequest, Request, request_from_json
 from openlumiere.video import colour
 from openlumiere.video.stickers.targets import target_for
 
@@ -147,9 +147,10 @@ def build_request(
     try:
         return _build(task, given, files, abilities, limits)
     except LumiereError as error:
-        found = re.match(r"(?:\w+: )?(\w+)", str(error))
-        param = found[1] if found and found[1] in CreateVideo.model_fields else None
-        raise ApiError(400, one_line(error), param=param) from error
+        message = re.sub(r"^(\w+)(?=:)", lambda found: _NAMES.get(found[1], found[1]), one_line(error))
+        words = re.findall(r"\w+", message)[:2]  # the field, or, as of "generate: ", the task before it
+        param = next((word for word in words if word in CreateVideo.model_fields), None)
+        raise ApiError(400, message, param=param) from error
 
 
 def _build(
@@ -172,13 +173,17 @@ def _build(
         raise ApiError(400, f"{task}: give what it starts from as input_reference", param="input_reference")
     if "background" in data:
         colour(data["background"])
-    _check_size(given, task, abilities)
+    _check_sticker(given)
+    size = _size(given, kind, abilities)
+    if size is not None:
+        data["size"] = size
     source = files.get("source")
     if source is not None and task in _ON_CLIPS and source.frames == 1:
         raise ApiError(400, f"{task} wants a clip; animate the picture first", param="input_reference")
     request = request_from_json({"task": task, **data, "output": "clip.webp"})
-    _check_limits(request, source, limits)
-    abilities.check(request)
+    _check_steps(request, limits)
+    abilities.check_styles(request)  # a folder of the server's is no style of its users'
+    _check_extent(abilities.fit(request).request, source, abilities, limits)
     return request
 
 
@@ -230,7 +235,7 @@ def _frames(given: CreateVideo, task: str, abilities: Abilities) -> int:
         raise ApiError(400, "seconds and num_frames are both given; leave one out", param="seconds")
     if task == "interpolate":
         raise ApiError(400, "seconds: interpolate takes none; leave it out", param="seconds")
-    frames = seconds * (FPS if given.fps is None else given.fps)
+    frames = seconds * (abilities.fps if given.fps is None else given.fps)
     if not 0 <= frames < 1e9:
         raise ApiError(400, "fps: give a number above 0", param="fps")
     return abilities.nearest_length(frames) if task == "generate" else max(round(frames), 1)
@@ -245,51 +250,72 @@ def _sticker(given: CreateVideo) -> dict[str, Any]:
     return {"target": given.sticker, **shape}
 
 
-def _check_size(given: CreateVideo, task: str, abilities: Abilities) -> None:
+def _check_sticker(given: CreateVideo) -> None:
     if given.sticker is None:
         for name in _STICKER:
             if getattr(given, name) is not None:
                 raise ApiError(400, f"{name}: that shapes stickers; give sticker, too, or leave it out", param=name)
-    width, height = given.width, given.height
+
+
+def _size(given: CreateVideo, kind: type[Request], abilities: Abilities) -> tuple[int, int] | None:
+    """The size that is asked for; None = the model's."""
+    asked = given.width, given.height
     if given.size is not None:
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", given.size)
         if found is None:
             raise ApiError(400, "size: give WIDTHxHEIGHT, or leave it out", param="size")
-        width, height = int(found[1]), int(found[2])
+        asked = int(found[1]), int(found[2])
     own = abilities.width, abilities.height
-    if width in (None, own[0]) and height in (None, own[1]):
-        return
-    if task in ("outpaint", "upscale"):
-        raise ApiError(400, f"size: that of {task} follows from its source; leave it out", param="size")
-    raise ApiError(400, f"size: {abilities.model} makes clips of {own[0]}x{own[1]}; leave it out", param="size")
+    if asked[0] in (None, own[0]) and asked[1] in (None, own[1]):
+        return None
+    if kind.task == "outpaint" or not issubclass(kind, ClipRequest):
+        raise ApiError(400, f"size: that of {kind.task} follows from its source; leave it out", param="size")
+    width, height = (own[i] if side is None else side for i, side in enumerate(asked))
+    if width is None or height is None:
+        raise ApiError(400, "size: give width and height, or leave both out", param="size")
+    return width, height
 
 
-def _check_limits(request: Request, source: Taken | None, limits: RequestLimits) -> None:
+def _check_steps(request: Request, limits: RequestLimits) -> None:
     for name in ("prompt", "negative_prompt"):
         if len(getattr(request, name)) > limits.prompt:
             raise ApiError(400, f"{name}: give at most {limits.prompt} characters", param=name)
     for name in ("num_inference_steps", "upscale_steps"):
         if (getattr(request, name, None) or 0) > limits.num_inference_steps:
             raise ApiError(400, f"{name}: give at most {limits.num_inference_steps}", param=name)
-    frames, fps = _length(request, source)
+
+
+def _check_extent(fitted: Request, source: Taken | None, abilities: Abilities, limits: RequestLimits) -> None:
+    """Refuse a clip, as a model would make it, that is too long, or too large."""
+    frames, fps = _length(fitted, source)
     if frames > limits.num_frames:
         raise ApiError(400, f"{frames} frames are asked for; at most {limits.num_frames} are made", param="num_frames")
     if fps > _MAX_FPS:
         raise ApiError(400, f"{fps:.4g} frames a second are asked for; at most {_MAX_FPS} are made", param="fps")
+    size = getattr(fitted, "size", None)
+    if size in (None, (abilities.width, abilities.height)):
+        return
+    pixels = size[0] * size[1]
+    if pixels > limits.frame_pixels:
+        message = f"size: {size[0]}x{size[1]} are {pixels} pixels; at most {limits.frame_pixels} are made"
+        raise ApiError(400, message, param="size")
+    if pixels * frames > limits.video_pixels:
+        message = f"size: {frames} frames of {size[0]}x{size[1]} are too many; ask for a smaller or a shorter clip"
+        raise ApiError(400, message, param="size")
 
 
-def _length(request: Request, source: Taken | None) -> tuple[int, float]:
-    """Frames and rate of the clip that is asked for; 0 frames where the model chooses."""
-    frames: int = getattr(request, "num_frames", None) or 0
-    fps: float = getattr(request, "fps", FPS)
+def _length(fitted: Request, source: Taken | None) -> tuple[int, float]:
+    """Frames and rate of the clip that is asked for."""
+    frames: int = getattr(fitted, "num_frames", None) or 0
+    fps: float = getattr(fitted, "fps", None) or 0.0
     if source is None or source.fps is None:
         return frames, fps
     at_rate = max(round(source.frames / source.fps * fps), 1)
-    match request.task:
+    match fitted.task:
         case "extend":
             return at_rate + frames, fps
         case "interpolate":
-            factor: int = getattr(request, "factor", 1)
+            factor: int = getattr(fitted, "factor", 1)
             return min(frames or source.frames, source.frames) * factor, source.fps * factor
         case "upscale":
             return source.frames, source.fps

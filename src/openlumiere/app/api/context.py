@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
@@ -15,12 +16,15 @@ from openlumiere.app.sandbox.uploads import Uploads
 from openlumiere.app.settings import Settings
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.find import read_abilities
 
 from .errors import ApiError, missing
 from .events import Changes
 from .security import Gate
+
+_LOG = logging.getLogger("openlumiere.app")
 
 
 @dataclass
@@ -39,14 +43,24 @@ class Context:
     @cached_property
     def default_model(self) -> str:
         """Name of the model of requests that name none."""
-        names = [*filter(None, [self.settings.model]), *bundled_models()]
+        names = self.models()
         if not names:
             raise LumiereError("there is no model here; name one with --model")
         return names[0]
 
     def models(self) -> list[str]:
-        """Names of the models that requests may ask for: never a path of a user's."""
-        return list(dict.fromkeys([self.default_model, *bundled_models()]))
+        """Names of the models that requests may ask for, as the operator gave them: never a path of a user's."""
+        return list(dict.fromkeys([*self.settings.models, *bundled_models()]))
+
+    def every_abilities(self) -> list[Abilities]:
+        """Return what each model can do; one that cannot be read now, as of a server that is down, is left out."""
+        found = []
+        for name in self.models():
+            try:
+                found.append(self.abilities(name))
+            except LumiereError as error:
+                _LOG.warning("%s is not offered: %s", name, one_line(error))
+        return found
 
     def abilities(self, model: str | None) -> Abilities:
         """Return what a model can do; None = the server's own.

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from openlumiere.app.jobs.store import Job
-from openlumiere.generation.abilities import FPS, NUM_FRAMES, Abilities
+from openlumiere.errors import LumiereError
+from openlumiere.generation.abilities import Abilities, Fitted
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
-from openlumiere.generation.requests import Sticker
+from openlumiere.generation.requests import Sticker, request_from_json
 from openlumiere.video.stickers.targets import TARGETS, target_for
 
 from .schemas import ErrorDetail, Model, Video
@@ -46,12 +47,13 @@ def video(job: Job, abilities: Abilities | None, position: int | None) -> Video:
         position: how many are to be made before it.
     """
     asked, recipe = job.request, recipe_of(job)
-    width, height = job.width, job.height
-    if width is None and abilities is not None and asked["task"] not in ("outpaint", "upscale"):
-        width, height = abilities.width, abilities.height
-    frames, fps = job.num_frames, job.fps
-    if frames is None and asked["task"] in ("generate", "animate", "cinemagraph"):
-        frames, fps = asked.get("num_frames") or NUM_FRAMES, asked.get("fps", FPS)
+    fitted = None if abilities is None else _fitted(asked, abilities)
+    width, height, frames, fps = job.width, job.height, job.num_frames, job.fps
+    if fitted is not None and abilities is not None:
+        if width is None and asked["task"] not in ("outpaint", "upscale"):
+            width, height = getattr(fitted.request, "size", None) or (abilities.width, abilities.height)
+        if frames is None and asked["task"] in ("generate", "animate", "cinemagraph"):
+            frames, fps = getattr(fitted.request, "num_frames", None), getattr(fitted.request, "fps", None)
     error = ErrorDetail(code=job.error_code or "failed", message=job.error_message or "it failed")
     if job.status == "cancelled":
         error = ErrorDetail(code="cancelled", message="it was cancelled")
@@ -80,6 +82,7 @@ def video(job: Job, abilities: Abilities | None, position: int | None) -> Video:
         height=height,
         num_frames=frames,
         fps=fps,
+        changes=[] if fitted is None else list(fitted.changes),
         loop=bool(asked.get("loop")),
         transparent=asked.get("transparent") if job.transparent is None else job.transparent,
         favourite=job.favourite,
@@ -93,9 +96,15 @@ def video(job: Job, abilities: Abilities | None, position: int | None) -> Video:
     )
 
 
+def _fitted(asked: dict[str, Any], abilities: Abilities) -> Fitted | None:
+    """What a request comes to with a model; None where the model is no longer what it was when it was asked."""
+    try:
+        return abilities.fit(request_from_json(asked))
+    except LumiereError:
+        return None
+
+
 def model(abilities: Abilities, *, default: bool) -> Model:
     """Return what a model can do as a model object."""
     plain: dict[str, Any] = dict(vars(abilities))
-    return Model(
-        id=plain.pop("model"), default=default, num_frames=NUM_FRAMES, fps=FPS, stickers=list(TARGETS), **plain
-    )
+    return Model(id=plain.pop("model"), default=default, stickers=list(TARGETS), **plain)

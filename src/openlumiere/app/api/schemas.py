@@ -25,7 +25,9 @@ class CreateVideo(BaseModel):
     model: Text = Field(None, description="One of GET /v1/videos/models; default: the server's.")
     task: Text = Field(None, description="generate, or animate if there is an input_reference, restyle if a video.")
     seconds: str | float | None = Field(None, description="Length, rounded to what the model can make.")
-    size: Text = Field(None, description="WIDTHxHEIGHT of the model's clips.", examples=["128x128"])
+    size: Text = Field(
+        None, description="WIDTHxHEIGHT; another than the model's where it is resizable.", examples=["128x128"]
+    )
     width: Whole = None
     height: Whole = None
     num_frames: Whole = None
@@ -99,6 +101,7 @@ class Video(BaseModel):
         seconds: length; "0" as long as it is not known.
         size: "0x0" as long as it is not known.
         position: how many are to be made before it; None = it is not waiting.
+        changes: what is not as it was asked for, a line each, ``field: what instead, and why``.
         preview: version of the preview; 0 = there is none.
         request: what was asked for; with all that was chosen, once it is finished.
         source: whether there is a picture or clip that it was made from.
@@ -131,6 +134,7 @@ class Video(BaseModel):
     height: int | None
     num_frames: int | None
     fps: float | None
+    changes: list[str]
     loop: bool
     transparent: bool | None
     favourite: bool
@@ -163,34 +167,64 @@ class Deleted(BaseModel):
 
 
 class Model(BaseModel):
-    """What a model can do."""
+    """What a model can do.
+
+    Attributes:
+        family: what drives it.
+        emulated: those of its tasks that it was not made for: what is given is put back at every step.
+        prompt, negative_prompt: whether it is told what to show, and what not.
+        last_frame: whether an animated picture may be told how it ends.
+        resizable: whether `size` may be others, whose sides `size_multiple` divides; others are rounded.
+        num_frames, fps: of a clip of which nothing else is said.
+        frame_multiple, frame_offset: clips of text have a multiple of the first, plus the second, of frames.
+        max_frames: of the longest clip; null = there is no end.
+        licence: of the weights; "" = not known.
+        commercial: whether the licence allows commercial use; null = not known.
+    """
 
     id: str
     object: Literal["model"] = "model"
     default: bool
+    family: str
     tasks: list[str]
+    emulated: list[str]
+    prompt: bool
+    negative_prompt: bool
+    last_frame: bool
+    loop: bool
     styles: list[str]
     transparent: bool
     path: bool
     planner: bool
     width: int | None
     height: int | None
+    resizable: bool
+    size_multiple: int
     scale: int
-    frame_multiple: int
-    window_frames: int | None
     num_frames: int
     fps: float
+    max_frames: int | None
+    frame_multiple: int
+    frame_offset: int
+    window_frames: int | None
     num_inference_steps: int | None
     guidance_scale: float | None
     upscale_steps: int
     subjects: list[str]
+    licence: str
+    commercial: bool | None
     stickers: list[str]
 
 
 class ModelList(BaseModel):
-    """The models of this server."""
+    """The models of this server.
+
+    Attributes:
+        idempotency: requests for clips may have an ``Idempotency-Key``: sent twice, they make one clip.
+    """
 
     object: Literal["list"] = "list"
+    idempotency: Literal[True] = True
     data: list[Model]
 
 
@@ -214,6 +248,7 @@ class SessionLimits(BaseModel):
     seconds: float
     prompt: int
     num_frames: int
+    frame_pixels: int
     num_inference_steps: int
 
 

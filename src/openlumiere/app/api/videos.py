@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from openlumiere.app.jobs.store import Job
+from openlumiere.app.jobs.store import AskedBefore, Job
 from openlumiere.app.sandbox.uploads import Taken
 from openlumiere.errors import LumiereError
-from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
 
@@ -53,21 +52,28 @@ _INSPECT: dict[str, Any] = {
         "content": {"multipart/form-data": {"schema": {**_FILE, "examples": [{"file": "tiger.webp"}]}}},
     }
 }
+_Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key", min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$",
+        description="Unguessable: whoever sends the same request again with it gets the same video.",
+    ),
+]  # fmt: skip
 _CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame"))
 
 
 @router.post("/v1/videos", response_model=Video, openapi_extra=_CREATE)
-async def create(http: Request, parts: Parts, owner: Owner) -> Video:
+async def create(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Video:
     """Ask for a clip."""
     asked = await read_request(http)
-    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked)))
+    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked), key=key))
 
 
 @router.post("/v1/videos/sync", response_class=FileResponse, openapi_extra=_CREATE)
-async def create_and_wait(http: Request, parts: Parts, owner: Owner) -> Response:
+async def create_and_wait(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Response:
     """Ask for a clip, wait for it, and get its MP4; who hangs up cancels it."""
     asked = await read_request(http)
-    job = await _ask(parts, owner, asked, task_of(asked))
+    job = await _ask(parts, owner, asked, task_of(asked), key=key)
     async for state in parts.changes.follow(owner, job):
         if await http.is_disconnected():
             await run_in_threadpool(parts.queue.cancel, job.id)
@@ -79,19 +85,19 @@ async def create_and_wait(http: Request, parts: Parts, owner: Owner) -> Response
 
 
 @router.post("/v1/videos/edits", response_model=Video, openapi_extra=_CREATE)
-async def edit(http: Request, parts: Parts, owner: Owner) -> Video:
+async def edit(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Video:
     """Change a clip, a file or the id of one as `video`: restyle, or inpaint where a mask or box is given."""
     asked = await read_request(http, video="video_reference")
     region = "mask" in asked.files or asked.fields.mask is not None or asked.fields.box is not None
     task = "inpaint" if region else "restyle" if asked.fields.to is None else "outpaint"
-    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, task)))
+    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, task), key=key))
 
 
 @router.post("/v1/videos/extensions", response_model=Video, openapi_extra=_CREATE)
-async def extend(http: Request, parts: Parts, owner: Owner) -> Video:
+async def extend(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Video:
     """Let a clip, a file or the id of one as `video`, go on for `seconds`."""
     asked = await read_request(http, video="video_reference")
-    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, "extend")))
+    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, "extend"), key=key))
 
 
 @router.post("/v1/videos/inspect", openapi_extra=_INSPECT)
@@ -113,7 +119,7 @@ async def inspect(http: Request, parts: Parts, owner: Owner) -> Inspected:
     )  # fmt: skip
 
 
-async def _ask(parts: Context, owner: str, asked: Asked, task: str, *, remixed_from: str | None = None) -> Job:
+async def _ask(parts: Context, owner: str, asked: Asked, task: str, *, key: str | None = None) -> Job:
     """Read the files of a request, and queue it."""
     try:
         abilities = await run_in_threadpool(parts.abilities, asked.fields.model)
@@ -124,7 +130,7 @@ async def _ask(parts: Context, owner: str, asked: Asked, task: str, *, remixed_f
             )
             return await run_in_threadpool(
                 _queue, parts, owner, request.to_json(), abilities.model, {t.path.name: t.path for t in files.values()},
-                callback_url=asked.fields.callback_url, remixed_from=remixed_from,
+                callback_url=asked.fields.callback_url, idempotency_key=key,
             )  # fmt: skip
     finally:
         for file in asked.files.values():
@@ -134,8 +140,18 @@ async def _ask(parts: Context, owner: str, asked: Asked, task: str, *, remixed_f
 def _queue(
     parts: Context, owner: str, request: dict[str, Any], model: str, files: dict[str, Path], **more: str | None
 ) -> Job:
-    """Keep a job with its files, and queue it; where that fails it is told so."""
-    job = parts.store.add(owner=owner, request=request, model=model, limits=parts.settings.limits, **more)
+    """Keep a job with its files, and queue it; where that fails it is told so.
+
+    What was asked for before, with the same key, is that job; one that still waits is queued again, in case that a
+    server died before it had.
+    """
+    try:
+        job = parts.store.add(owner=owner, request=request, model=model, limits=parts.settings.limits, **more)
+    except AskedBefore as before:
+        job = before.job
+        _check_same(job, request, model)
+        if job.status != "queued":
+            return job
     try:
         for name, path in files.items():
             parts.results.put(job.id, name, path)
@@ -146,6 +162,16 @@ def _queue(
     about = repr(job.request["prompt"]) if parts.settings.log_prompts else job.request["task"]
     _LOG.info("%s: %s", job.id, about)
     return job
+
+
+def _check_same(job: Job, request: dict[str, Any], model: str) -> None:
+    """Refuse a key that was used for another request, or whose video is gone."""
+    if job.deleted_at is not None or not job.request:
+        raise ApiError(409, "Idempotency-Key: the video of that key was deleted; use another", code="video_deleted")
+    seed = job.request["seed"] if request.get("seed") is None else request["seed"]
+    if (job.request, job.model) != ({**request, "seed": seed}, model):
+        message = "Idempotency-Key: it was used for another request; use another"
+        raise ApiError(409, message, code="idempotency_key_reused")
 
 
 async def _files(parts: Context, owner: str, asked: Asked, folder: Path) -> dict[str, Taken]:
@@ -210,11 +236,7 @@ async def list_videos(
 @router.get("/v1/videos/models")
 async def models(parts: Parts, owner: Owner) -> ModelList:
     """Say what each model can do."""
-
-    def found() -> list[Abilities]:
-        return [parts.abilities(name) for name in parts.models()]
-
-    every = await run_in_threadpool(found)
+    every = await run_in_threadpool(parts.every_abilities)
     return ModelList(data=[objects.model(one, default=one.model == parts.default_model) for one in every])
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from openlumiere.app.settings import DAY
 
-from .database import clock, deliveries, jobs, open_database, workers, writing
+from .database import clock, deliveries, idempotency, jobs, open_database, workers, writing
 from .job import ACTIVE, FINAL, Job, WorkerRow, job_of
 
 
@@ -145,6 +145,8 @@ class Attempts:
             due = sa.update(jobs).where(jobs.c.id == id, jobs.c.removal == "due")
             connection.execute(due.values(removal="done", callback_url=None, **bare))
             past = jobs.c.created_at < time.time() - DAY
+            over = sa.select(jobs.c.id).where(jobs.c.removal == "done", past)
+            connection.execute(sa.delete(idempotency).where(idempotency.c.job.in_(over)))
             connection.execute(sa.delete(jobs).where(jobs.c.removal == "done", past))
 
     # ------------------------------------------------------------------------------------------ workers

@@ -61,6 +61,14 @@ jobs = sa.Table(
     sa.Index("jobs_of_owner", "owner", "number"),
 )  # fmt: skip
 
+# A table of its own: databases of older versions lack it, and get it when they are opened.
+idempotency = sa.Table(
+    "idempotency", metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("job", sa.Text, nullable=False, index=True),
+)  # fmt: skip
+
 workers = sa.Table(
     "workers", metadata,
     sa.Column("id", sa.Text, primary_key=True),

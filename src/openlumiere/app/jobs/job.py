@@ -89,6 +89,14 @@ class QueueFull(LumiereError):  # noqa: N818 - what the API calls it
         self.retry_after = max(1, math.ceil(retry_after))
 
 
+class AskedBefore(LumiereError):  # noqa: N818 - a state, not an error
+    """The request of an idempotency key is kept already, as `job`."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"that was asked for before, as {job.id}")
+        self.job = job
+
+
 class QuotaReached(QueueFull):
     """One owner has asked for as much as they may; `retry_after` seconds from now they may ask again."""
 

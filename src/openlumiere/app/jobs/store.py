@@ -18,10 +18,10 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.requests import random_seed, request_from_json
 
 from .attempts import Attempts
-from .database import jobs, writing
-from .job import ACTIVE, FINAL, Job, QueueFull, QuotaReached, Status, job_of
+from .database import idempotency, jobs, writing
+from .job import ACTIVE, FINAL, AskedBefore, Job, QueueFull, QuotaReached, Status, job_of
 
-__all__ = ["FINAL", "Job", "QueueFull", "QuotaReached", "Status", "Store"]
+__all__ = ["FINAL", "AskedBefore", "Job", "QueueFull", "QuotaReached", "Status", "Store"]
 
 _LOCAL_OWNER = "local"
 _USUAL_SECONDS = 30.0  # of a job, as long as none was finished
@@ -42,10 +42,15 @@ class Store(Attempts):
         limits: Limits,
         callback_url: str | None = None,
         remixed_from: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Keep a request. A seed is drawn here if it has none, so that a clip begun again is the same clip.
 
+        Args:
+            idempotency_key: of the request, unique with the owner.
+
         Raises:
+            AskedBefore: the owner's request of that key is kept already.
             QueueFull, QuotaReached: not now.
             LumiereError: a request that cannot be read, or an address that is not on the operator's list.
         """
@@ -59,6 +64,13 @@ class Store(Attempts):
             "callback_url": callback_url, "remixed_from": remixed_from,
         }  # fmt: skip
         with writing(self._engine, alone=True) as connection:
+            if idempotency_key is not None:
+                same = (idempotency.c.owner == owner) & (idempotency.c.key == idempotency_key)
+                before = connection.scalar(sa.select(idempotency.c.job).where(same))
+                if before is not None:
+                    raise AskedBefore(self._row(connection, before))
+                named = {"owner": owner, "key": idempotency_key, "job": row["id"]}
+                connection.execute(idempotency.insert().values(named))
             self._check_limits(connection, owner, limits)
             connection.execute(jobs.insert().values(row))
             return self._row(connection, row["id"])

@@ -114,8 +114,12 @@ class Maker(Protocol):
         """
         ...
 
-    def frame_multiple(self, model: str) -> int:
-        """Return what the numbers of frames of a model's clips are multiples of; "" = the maker's own model."""
+    def abilities(self, model: str) -> Abilities:
+        """Return what a model can do; "" = the maker's own.
+
+        Raises:
+            LumiereError: there is none of that name.
+        """
         ...
 
     def models(self) -> list[dict[str, Any]]:
@@ -195,9 +199,9 @@ class LocalMaker:
             return local_file(source, self.folder)
         return self.state(source).file
 
-    def frame_multiple(self, model: str) -> int:
-        """Return a model's, see `Maker.frame_multiple`."""
-        return read_abilities(model or self._model).frame_multiple
+    def abilities(self, model: str) -> Abilities:
+        """Return what a model can do, see `Maker.abilities`."""
+        return read_abilities(model or self._model, may_download=True)
 
     def models(self) -> list[dict[str, Any]]:
         """Return what each model can do, see `Maker.models`."""

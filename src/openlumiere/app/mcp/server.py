@@ -156,7 +156,7 @@ class _Session:
         suffix = f".{tool.format}" if isinstance(tool, MakesFile) and tool.format else ""
 
         def begin() -> str:
-            request = tool.request(self._maker.frame_multiple(tool.model))
+            request = tool.request(self._maker.abilities(tool.model))
             return self._maker.submit(request, model=tool.model, suffix=suffix)
 
         id = await run_sync(begin)

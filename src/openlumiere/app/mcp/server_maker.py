@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,17 +14,12 @@ import httpx
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, replacing
 from openlumiere.generation import jobs
-from openlumiere.generation.options import box_text
-from openlumiere.generation.requests import AnimateRequest, CinemagraphRequest, Request, Sticker
+from openlumiere.generation.abilities import Abilities
+from openlumiere.generation.backends.wire import FILES, abilities_of, file_field, form_of
+from openlumiere.generation.requests import Request
 
 from .makers import ClipState, Status, local_file
 
-_FILES = {
-    "source": "video_reference",
-    "mask": "mask",
-    "last": "last_frame",
-}  # by a request's fields
-_ON_PICTURES = (AnimateRequest, CinemagraphRequest)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -61,21 +54,19 @@ class ServerMaker:
         self._suffixes: dict[str, str] = {}  # that were asked for, by the clip's id
         self._paths: dict[str, Path] = {}  # of files that were fetched
         self._naming = threading.Lock()
-        self._multiples = {str(each["id"]): int(each.get("frame_multiple") or 1) for each in self.models()}
+        self._abilities = {str(each["id"]): abilities_of(each, str(each["id"])) for each in self.models()}
 
     def submit(self, request: Request, *, model: str = "", suffix: str = "") -> str:
         """Take a request, see `Maker.submit`."""
-        form = dict(_form(request))
+        form = dict(form_of(request))
         if model or self._model:
             form["model"] = model or self._model
         with ExitStack() as opened:
             files = {}
-            for name, part in _FILES.items():
-                given = getattr(request, name, None)
+            for name in FILES:
+                given, part = getattr(request, name, None), file_field(request, name)
                 if given is None:
                     continue
-                if name == "source" and isinstance(request, _ON_PICTURES):
-                    part = "input_reference"
                 if name == "source" and given.startswith("video_"):
                     form[part] = given
                 else:
@@ -112,12 +103,12 @@ class ServerMaker:
             return local_file(source, self.folder)
         return self.state(source).file
 
-    def frame_multiple(self, model: str) -> int:
-        """Return a model's, see `Maker.frame_multiple`."""
-        name = model or self._model or next(iter(self._multiples), "")
-        if name not in self._multiples:
-            raise LumiereError(f"the server has no model {name!r}; it has {', '.join(self._multiples)}")
-        return self._multiples[name]
+    def abilities(self, model: str) -> Abilities:
+        """Return what a model can do, see `Maker.abilities`."""
+        name = model or self._model or next(iter(self._abilities), "")
+        if name not in self._abilities:
+            raise LumiereError(f"the server has no model {name!r}; it has {', '.join(self._abilities)}")
+        return self._abilities[name]
 
     def models(self) -> list[dict[str, Any]]:
         """Return what each model can do, see `Maker.models`."""
@@ -180,34 +171,3 @@ class ServerMaker:
         except (ValueError, KeyError, TypeError):
             message = f"no Lumiere server answers there: HTTP {response.status_code}"
         return LumiereError(f"{self._url}: {message}")
-
-
-def _form(request: Request) -> Iterator[tuple[str, str]]:
-    """Yield what a request says beyond its defaults, as the fields of the API's form; files aside."""
-    yield "task", request.task
-    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(request)}
-    for name, value in vars(request).items():
-        if value in (None, defaults[name]) or name in (*_FILES, "output"):
-            continue
-        match name:
-            case "styles":
-                yield "style", json.dumps(dict(value))
-            case "path":
-                yield name, " ".join(",".join(map(str, point)) for point in value)
-            case "box":
-                yield name, box_text(value)
-            case "to":
-                yield name, f"{value[0]}:{value[1]}"
-            case "sticker":
-                yield from _sticker_form(value)
-            case _:
-                yield name, json.dumps(value) if isinstance(value, bool) else str(value)
-
-
-def _sticker_form(sticker: Sticker) -> Iterator[tuple[str, str]]:
-    yield "sticker", sticker.target
-    for name in ("crop", "speed_up"):
-        if getattr(sticker, name):
-            yield name, "true"
-    if sticker.outline:
-        yield from (("outline", str(sticker.outline)), ("outline_colour", sticker.outline_colour))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from openlumiere.errors import LumiereError
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.options import parse_box
 from openlumiere.generation.requests import (
     AnimateRequest,
@@ -22,7 +23,6 @@ from openlumiere.generation.requests import (
     Sticker,
 )
 
-FPS = 16.0  # of all clips that are made here
 Target = Literal["telegram", "telegram-emoji", "whatsapp", "discord", "discord-emoji", "slack"]  # as video.stickers'
 Format = Literal["mp4", "webp", "gif", "apng", "webm", "mov"]
 
@@ -66,11 +66,11 @@ class Makes(Waits):
     )
     model: str = Field("", description="one of list_models; default: the first of them")
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request, whose `output` is left open.
 
         Args:
-            frame_multiple: what the model's numbers of frames are multiples of.
+            model: what the one can do that will make it.
         """
         raise NotImplementedError
 
@@ -97,14 +97,12 @@ class MakeClip(MakesFile):
     name = "make_clip"
 
     prompt: str = Field(description='what to show, and how it moves, such as "a tiger walking to the left"')
-    seconds: float | None = Field(None, gt=0, le=60, description="length of the clip; default: 5")
+    seconds: float | None = Field(None, gt=0, le=60, description="length of the clip; default: the model's")
     loop: bool = Field(False, description="make the end flow into the start")
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request, see `Makes.request`."""
-        return GenerateRequest(
-            prompt=self.prompt, loop=self.loop, fps=FPS, **_frames(self.seconds, frame_multiple), **self._shared()
-        )
+        return GenerateRequest(prompt=self.prompt, loop=self.loop, **_frames(self.seconds, model), **self._shared())
 
 
 class AnimatePicture(MakesFile):
@@ -117,14 +115,14 @@ class AnimatePicture(MakesFile):
     last_picture: str | None = Field(None, description=f"{_PICTURE}, which the clip ends with")
     box: str | None = Field(None, description=f"{_BOX}: only this moves, in a loop")
     mask: str | None = Field(None, description=f"{_MASK} move, instead of a box")
-    seconds: float | None = Field(None, gt=0, le=60, description="length of the clip; default: 5")
+    seconds: float | None = Field(None, gt=0, le=60, description="length of the clip; default: the model's")
     loop: bool | None = Field(None, description="make the end flow into the start; default: if only a region moves")
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request, see `Makes.request`."""
         shared = {
-            **self._shared(), **_frames(self.seconds, frame_multiple),
-            "source": self.picture, "prompt": self.prompt, "fps": FPS,
+            **self._shared(), **_frames(self.seconds, model),
+            "source": self.picture, "prompt": self.prompt,
         }  # fmt: skip
         if self.loop is not None:
             shared["loop"] = self.loop
@@ -146,7 +144,7 @@ class ChangeRegion(MakesFile):
     mask: str | None = Field(None, description=f"{_MASK} change, instead of a box")
     loop: bool = Field(False, description="make the end flow into the start")
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request, see `Makes.request`."""
         return InpaintRequest(
             source=self.clip, prompt=self.prompt, mask=self.mask, box=_box(self.box), loop=self.loop, **self._shared()
@@ -163,7 +161,7 @@ class Restyle(MakesFile):
     strength: float = Field(0.7, ge=0, le=1, description="0 keeps the clip, 1 keeps nothing of it")
     loop: bool = Field(False, description="make the end flow into the start")
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request, see `Makes.request`."""
         return RestyleRequest(
             source=self.clip, prompt=self.prompt, strength=self.strength, loop=self.loop, **self._shared()
@@ -179,10 +177,10 @@ class Extend(MakesFile):
     prompt: str = Field("", description="what it shows")
     seconds: float = Field(2.5, gt=0, le=60, description="how much longer it gets")
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request, see `Makes.request`."""
-        frames = _frames(self.seconds, frame_multiple)
-        return ExtendRequest(source=self.clip, prompt=self.prompt, fps=FPS, **frames, **self._shared())
+        frames = _frames(self.seconds, model)
+        return ExtendRequest(source=self.clip, prompt=self.prompt, **frames, **self._shared())
 
 
 class MakeSticker(Makes):
@@ -210,7 +208,7 @@ class MakeSticker(Makes):
             speed_up=self.speed_up,
         )  # fmt: skip
 
-    def request(self, frame_multiple: int) -> ClipRequest:
+    def request(self, model: Abilities) -> ClipRequest:
         """Return the request for a sticker of a text, a loop; see `Makes.request`."""
         return GenerateRequest(prompt=self.prompt or "", loop=True, sticker=self.sticker, **self._shared())
 
@@ -247,9 +245,9 @@ TOOLS: dict[str, type[Tool]] = {
 }  # fmt: skip
 
 
-def _frames(seconds: float | None, multiple: int) -> dict[str, Any]:
+def _frames(seconds: float | None, model: Abilities) -> dict[str, Any]:
     """The field of a request that sets its length: as many frames as the model can make that come nearest."""
-    return {} if seconds is None else {"num_frames": max(round(seconds * FPS / multiple), 1) * multiple}
+    return {} if seconds is None else {"num_frames": model.nearest_length(seconds * model.fps)}
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

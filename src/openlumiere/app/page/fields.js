@@ -46,9 +46,9 @@ export function promptField(name, label, { rows = 1, placeholder = "" } = {}) {
   };
 }
 
-/** A number on a slider that says its value in words; `start` is a function of the task where it differs. */
-export function rangeField(name, label, { min, max, step, start, say = String, params = [name] }) {
-  const control = h("input", { type: "range", min, max, step });
+/** A number on a slider that says its value in words; `start()` and `range()`, `{min, max, step}`, may change. */
+export function rangeField(name, label, { range, start, say = String, params = [name] }) {
+  const control = h("input", { type: "range", ...range() });
   const value = h("output.value");
   const field = labelled(params, label, control, { beside: value });
   value.setAttribute("for", control.id);
@@ -60,9 +60,9 @@ export function rangeField(name, label, { min, max, step, start, say = String, p
   control.addEventListener("input", () => { touched = true; told(); });
   return {
     ...field,
-    limit(most) { control.max = most; told(); },
     read: () => (touched ? { [name]: Number(control.value) } : {}),
     fill(request) {
+      Object.assign(control, range());
       touched = request[name] !== undefined && request[name] !== null;
       const value = touched ? request[name] : start();
       if (value > Number(control.max)) control.max = value;
@@ -79,6 +79,25 @@ export function numberField(name, label, { min, max, step = 1, placeholder = "au
     ...labelled([name], label, control),
     read: () => (control.value === "" ? {} : { [name]: Number(control.value) }),
     fill: (request) => { control.value = request[name] ?? ""; },
+  };
+}
+
+/** Width and height; what is left empty is the model's. */
+export function sizeField() {
+  const side = (label) => h("input", { type: "number", min: 1, inputMode: "numeric", "aria-label": label });
+  const [width, height] = [side("Width"), side("Height")];
+  const field = labelled(["size", "width", "height"], "Size, pixels", h("span.size", {}, width, "×", height), { group: true });
+  return {
+    ...field,
+    offer({ width: usual, height: usualHeight, size_multiple: step }) {
+      Object.assign(width, { step, min: step, placeholder: usual ?? "automatic" });
+      Object.assign(height, { step, min: step, placeholder: usualHeight ?? "automatic" });
+    },
+    read() {
+      const sides = [width, height].map((input) => Number(input.value || input.placeholder) || 0);
+      return (width.value || height.value) && sides.every(Boolean) ? { size: sides } : {};
+    },
+    fill({ size }) { [width.value, height.value] = size ?? ["", ""]; },
   };
 }
 

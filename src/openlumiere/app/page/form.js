@@ -47,14 +47,24 @@ export class Composer extends EventTarget {
 
   /** Change to another model, where there is such a one. */
   chooseModel(id) {
-    this.#model = this.#models.find((model) => model.id === id) ?? this.#model;
-    if (!this.#model.tasks.includes(serverTask(this.#task))) this.#task = TASKS[0];
+    const found = this.#models.find((model) => model.id === id) ?? this.#model;
+    if (found === this.#model) return;
+    const kept = { ...this.#read(), num_frames: undefined, size: undefined };
+    this.#model = found;
+    this.#task = this.#able(this.#task);
+    for (const field of Object.values(this.#fields)) field.fill?.(kept);
     this.#draw();
+  }
+
+  /** A task, or, where the model cannot do it, the first that it can. */
+  #able(task) {
+    const can = (one) => this.#model.tasks.includes(serverTask(one));
+    return can(task) ? task : TASKS.find(can);
   }
 
   /** Show a request's settings. `files`: `{source, last}` as the fields take them, and `mask`, a Blob. */
   fill(request, files = {}, task = taskOfRequest(request)) {
-    this.#task = task;
+    this.#task = this.#able(task);
     this.#complainNot();
     for (const field of Object.values(this.#fields)) field.fill?.(request);
     this.#fields.last.set(files.last ?? null);
@@ -161,7 +171,8 @@ export class Composer extends EventTarget {
     if (this.#task.source && !source.get()) return this.#point(source, `Choose a ${this.#task.source} first.`);
     if (this.#task.region && region.control.empty) return this.#point(region, `Paint what should ${this.#task.region}.`);
     if (this.#task.id === "outpaint" && to.control.unchanged) return this.#point(to, "Choose a frame that is larger than the clip.");
-    if (this.#task.prompt === "needed" && !prompt.control.value.trim()) return this.#point(prompt, "Say what to show.");
+    const shown = shownFields(this.#task, this.#model);
+    if (shown.prompt && this.#task.prompt === "needed" && !prompt.control.value.trim()) return this.#point(prompt, "Say what to show.");
     if (!/^\d{0,19}$/.test(seed.control.value.trim())) return this.#point(seed, "A whole number, please.");
     return false;
   }

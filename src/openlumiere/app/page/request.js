@@ -6,6 +6,7 @@ const OTHERWISE = new Set(["source", "mask", "last", "output"]);  // files go by
 const TEXTS = {
   box: (box) => ["box", box.join(",")],
   to: (to) => ["to", to.join(":")],
+  size: (size) => ["size", size.join("x")],
   path: (path) => ["path", path.map((point) => point.join(",")).join(" ")],
   styles: (styles) => ["style", JSON.stringify(Object.fromEntries(styles))],
 };

@@ -56,7 +56,7 @@ export class Result extends EventTarget {
       words.textContent = doing(now);
       bar.value = now.progress ?? 0;
     };
-    return [h("div.player", {}, picture), h("div.side", {}, ...heading(video), words, bar, h("div.actions", {}, end))];
+    return [h("div.player", {}, picture), h("div.side", {}, ...heading(video), changes(video), words, bar, h("div.actions", {}, end))];
   }
 
   #makeFailed(video) {
@@ -66,7 +66,7 @@ export class Result extends EventTarget {
     const kept = video.formats?.length > 0;  // what the first stage had finished
     return [
       h("div.player", {}, kept ? player(video) : h("div.screen.waiting", {}, icon(stopped ? "stop" : "alert"))),
-      h("div.side", {}, ...heading(video), h("p", {}, words), this.#again(video), kept && downloads(video), this.#keep(video)),
+      h("div.side", {}, ...heading(video), changes(video), h("p", {}, words), this.#again(video), kept && downloads(video), this.#keep(video)),
     ];
   }
 
@@ -75,7 +75,7 @@ export class Result extends EventTarget {
     this.#update = (now) => favourite.update(now);
     return [
       h("div.player", {}, player(video)),
-      h("div.side", {}, ...heading(video), h("p.soft", {}, about(video)), this.#again(video), downloads(video),
+      h("div.side", {}, ...heading(video), h("p.soft", {}, about(video)), changes(video), this.#again(video), downloads(video),
         this.#onward(video), recipe(video), favourite),
     ];
   }
@@ -132,6 +132,12 @@ function heading(video) {
     h("h2.title", { tabIndex: -1 }, titleOf(video)),
     h("p.soft", {}, [nameOf(video), ...styles, ...seed, ago(when)].join(" · ")),
   ];
+}
+
+/** What is not as it was asked for, and why. */
+function changes(video) {
+  if (!video.changes?.length) return null;
+  return h("ul.changes", { "aria-label": "Changed" }, video.changes.map((change) => h("li", {}, change)));
 }
 
 function player(video) {

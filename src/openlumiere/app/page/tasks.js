@@ -82,7 +82,7 @@ export const TASKS = [
   },
   {
     id: "extend", name: "Extend", icon: "extend", source: "clip", prompt: "wanted",
-    hint: "The clip goes on from its last frame.", fields: ["length"], frames: 40,
+    hint: "The clip goes on from its last frame.", fields: ["length"],
     examples: [{ request: { prompt: "a big cat swaying on a blue background" }, name: "a cat sways on", files: CAT }],
   },
   {

@@ -26,9 +26,10 @@ from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
+from openlumiere.generation.backends.remote_ticket import ticket_path
 from openlumiere.generation.backends.stunet import base_clip_path
 from openlumiere.generation.make import make
-from openlumiere.generation.progress import Cancelled, Progress
+from openlumiere.generation.progress import Cancelled, Paused, Progress
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import request_from_json
 from openlumiere.generation.stickers import sticker_from_file
@@ -40,8 +41,9 @@ from .planning import MASTER, clip_values, master_request, sampling_steps
 from .resident import Resident
 
 BASE, PREVIEW = "base.webp", "preview.webp"
+TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote`
 _FILM, _THUMBNAIL, _SHEET = "clip.mp4", "thumbnail.webp", "spritesheet.png"
-_INPUTS = ("source.", "mask.", "last.")
+_INPUTS = ("source.", "mask.", "last.", TICKET)
 _TELL_SECONDS = 0.5  # between two notes of progress
 _PREVIEW_SECONDS, _PREVIEW_SHARE = 2.0, 0.1  # between two previews, and of the time that they may take
 _PREVIEW_SIDE, _PREVIEW_FRAMES = 128, 12
@@ -134,7 +136,7 @@ class Maker:
                 raise Cancelled
             for name in names:
                 self._results.put(job.id, name, folder / name)
-            for name in (BASE, PREVIEW):
+            for name in (BASE, PREVIEW, TICKET):
                 self._results.remove(job.id, name)
             expiry = self._settings.expiry_seconds
             height, width, channels = clip.frames.shape[1:]
@@ -166,7 +168,7 @@ class Maker:
             with self._resident.room(values, lambda: self._check(job)):
                 pace = Pace(sampling_steps(request, model.abilities), f"{job.model} {values}", self._known)
                 watch = _Watch(self, job, pace, folder)
-                make(request, model, progress=watch, cancelled=lambda: self._asked_to_stop(job), lossless=True)
+                make(request, model, progress=watch, cancelled=lambda: self._is_to_stop(job), lossless=True)
         if not self._holds(job):
             raise Cancelled
         self._results.put(job.id, MASTER, folder / MASTER)
@@ -214,7 +216,8 @@ class Maker:
         self._store.fail(job.id, code, message, files=self._leftover_files(job), attempt=job.attempts)
 
     def _leftover_files(self, job: Job) -> list[str]:
-        self._results.remove(job.id, PREVIEW)
+        for name in (PREVIEW, TICKET):
+            self._results.remove(job.id, name)
         return self._results.names(job.id)
 
     # ------------------------------------------------------------------------------------------ progress
@@ -227,6 +230,12 @@ class Maker:
         except SQLAlchemyError as error:  # a database that restarts stops no clip
             _LOG.warning("%s: %s", job.id, one_line(error))
             return False
+
+    def _is_to_stop(self, job: Job) -> bool:
+        """Whether a clip is not wanted any more; where it goes back to the queue, `Paused` says so."""
+        if self._stop.is_set():
+            raise Paused
+        return self._asked_to_stop(job)
 
     def _check(self, job: Job) -> None:
         if self._asked_to_stop(job):
@@ -253,8 +262,10 @@ class _Watch:
         self._maker, self._job, self._pace, self._folder = maker, job, pace, folder
         self._told_at = self._previewed_at = time.monotonic() - _TELL_SECONDS
         self._cost, self._preview = 0.0, 0
+        self._ticket = b""
 
     def __call__(self, told: Progress) -> None:
+        self._keep_ticket()
         self._pace.tell(told.stage, told.step, told.total)
         now = time.monotonic()
         if told.preview is not None and 0 < told.step < told.total:
@@ -270,6 +281,13 @@ class _Watch:
             self._job, told.stage, step=told.step, total=told.total, progress=self._pace.progress,
             seconds_left=self._pace.seconds_left, preview=self._preview,
         )  # fmt: skip
+
+    def _keep_ticket(self) -> None:
+        """Keep where whoever takes the job over finds it what another server has begun: it is told of before that."""
+        path = self._folder / TICKET
+        if path.exists() and (ticket := path.read_bytes()) != self._ticket:
+            self._maker._results.put(self._job.id, TICKET, path)
+            self._ticket = ticket
 
     def _keep_preview(self, decode: Callable[[int], np.ndarray]) -> None:
         frames = decode(_PREVIEW_FRAMES)

@@ -44,12 +44,12 @@ def clip_values(request: Request, abilities: Abilities) -> int:
         source = probe(request.source)
         return round(source.duration * source.fps) * source.height * source.width * abilities.scale**2 * 4
     assert isinstance(request, ClipRequest)
-    width, height = request.size or (abilities.width or 0, abilities.height or 0)
+    fitted = abilities.fit(request).request
+    width, height = getattr(fitted, "size", None) or (abilities.width or 0, abilities.height or 0)
     if request.upscale_steps == 0:
         width, height = width // abilities.scale, height // abilities.scale
     across, down = getattr(request, "to", (width, height))
     aspect = (across / down) / (width / height) if width and height else 1.0  # the shorter side is the model's
-    fitted = abilities.fit(request).request
     return round(_frames(fitted, abilities) * height * width * max(aspect, 1 / aspect)) * 4
 
 

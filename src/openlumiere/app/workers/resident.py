@@ -94,6 +94,9 @@ class Resident:
             LumiereError: the clip would not fit alone.
         """
         assert self._model is not None
+        if not self._model.device:  # another server's memory, which it minds itself
+            yield
+            return
         model, clip = self._model.name, 4 * _COPIES * values
         needed = self._model.weight_bytes + self._network.get(model, 0) + clip
         if needed > self._capacity:

@@ -49,7 +49,7 @@ def run(
     """Take jobs until told to stop, by SIGTERM, SIGINT or `stop`; a job under way then goes back to the queue.
 
     Args:
-        model: loaded first; None = the settings'.
+        model: loaded first; None = the first of the settings'.
         device, dtype: as `load_pipeline`'s.
 
     Raises:
@@ -58,7 +58,7 @@ def run(
     settings = replace(settings, data=str(settings.folder.resolve()))  # jobs are made in folders of their own
     stop = stop or threading.Event()
     with _stopped_by_signals(stop), _slot(settings) as worker:
-        _Worker(settings, worker, device=device, dtype=dtype, stop=stop).run(model or settings.model)
+        _Worker(settings, worker, device=device, dtype=dtype, stop=stop).run(model or next(iter(settings.models), None))
 
 
 class _Worker:

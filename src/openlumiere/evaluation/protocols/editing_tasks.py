@@ -190,8 +190,8 @@ def measures_of(make: TaskMaker, judges: Judges) -> dict[str, Callable[[Item], d
     def interpolation(item: Item) -> dict[str, float]:
         known = item.clip[::_EVERY]
         task = interpolate(known, _EVERY)
-        count, multiple = task.num_frames, make.pipe.unet.frame_multiple
-        full = task.filled_up(-(-count // multiple) * multiple)
+        full = task.filled_up(make.pipe.enough_frames(len(task.video)))
+        count = task.num_frames
         new = np.ones(item.alpha[:count].shape, bool)
         new[::_EVERY] = False
         share = (np.arange(count) % _EVERY / _EVERY)[:, None, None, None]

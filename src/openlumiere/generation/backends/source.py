@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,14 +85,13 @@ class Part:
             raise LumiereError(
                 f"{self.name} is not on this machine; load it once, or give a folder or a bundled model's name"
             )
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of each of its tries
         try:
             return Path(hf_hub_download(self.repository, path, revision=self.revision))
         except EntryNotFoundError as error:
             if not isinstance(error, LocalEntryNotFoundError):
                 return None
-            raise LumiereError(
-                f"cannot reach the hub for {self.name}: check the network ({one_line(error)})"
-            ) from error
+            raise LumiereError(f"cannot reach the hub for {self.name}: check the name and the network") from error
         except Exception as error:  # repositories that do not exist, are gated, networks that fail
             raise LumiereError(
                 f"cannot load {self.name!r} from the hub: check the name and the network ({one_line(error)})"
