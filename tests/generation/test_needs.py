@@ -19,6 +19,8 @@ from safetensors import safe_open
 from torch.profiler import ProfilerActivity, profile
 
 import tiny
+import tiny_backends
+import tiny_transformers
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends import find, needs, tracing
@@ -172,3 +174,28 @@ def test_needs_print_as_a_table(folder: Path):
     assert "64x48, 5 frames, bfloat16, computed" in printed
     assert [line.split()[0] for line in printed.splitlines() if "Wan" in line] == ["transformer", "vae"]
     assert "--offload group --quantize int4" in printed
+
+
+FAMILIES = {
+    "animatediff": lambda folder: tiny_backends.save_animatediff(folder),
+    "zeroscope": lambda folder: tiny_backends.save_zeroscope(folder),
+    "svd": lambda folder: tiny_backends.save_svd(folder),
+    "wan-i2v": lambda folder: tiny_transformers.save_wan(folder, "i2v"),
+    "wan-vace": lambda folder: tiny_transformers.save_wan(folder, "vace"),
+    "ltx": lambda folder: tiny_transformers.save_ltx(folder),
+    "cogvideox": lambda folder: tiny_transformers.save_cogvideox(folder),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_is_computed(tmp_path: Path, family: str):
+    source = Source(str(FAMILIES[family](tmp_path / "model")))
+    abilities = find.read_abilities(source.name)
+    frames = abilities.nearest_length(5)
+    found = needs.needs(source, abilities, size=(64, 64), num_frames=frames, dtype=torch.float32)
+    sizes = {part.name: part for part in found.components}
+    denoiser = sizes.get("unet") or sizes["transformer"]
+    assert denoiser.activations > 0
+    assert sizes["vae"].activations >= sizes["vae"].tiled > 0
+    assert found.total(Loading(offload="group")) < found.total(Loading())

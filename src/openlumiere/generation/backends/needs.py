@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _GB = 1e9
 # Of a linear layer's weight, by torchao a byte and a scale a row, by bitsandbytes half a byte and a float32 for 64.
 _STORED = {"int8": 1.0, "float8": 1.0, "int4": 0.5 + 4 / 64}
-_ALWAYS_FLOAT32 = ("AutoencoderKLWan",)
+_ALWAYS_FLOAT32 = ("AutoencoderKLWan", "CLIPVisionModel")  # of Wan
 # What a GPU's driver and libraries take, and an allocator loses between tensors. Not measured here: there is no GPU.
 _GPU_BYTES, _FRAGMENTED = 500_000_000, 1.1
 
@@ -252,7 +252,7 @@ def _networks(source: Source, dtype: torch.dtype) -> dict[str, nn.Module]:
             found["controlnet"] = _build("diffusers", config["_class_name"], config)
     for net in found.values():
         if type(net).__name__ not in _ALWAYS_FLOAT32:
-            torch.nn.Module.to(net, dtype)
+            torch.nn.Module.to(net, dtype)  # diffusers' own warns of float32 where there is none to keep
     return found
 
 
@@ -272,7 +272,8 @@ def _without_weights(build: Callable[[], Any]) -> Any:
     import torch
 
     with torch.device("meta"):
-        return build().eval()
+        net = build().eval()
+    return torch.nn.Module.to(net, "meta")  # old constructors of tensors know no default device
 
 
 def _latent_shape(
