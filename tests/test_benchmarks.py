@@ -241,3 +241,16 @@ def test_real_esrgan_itself_sharpens_an_edge_where_it_is_installed(monkeypatch: 
     assert made.shape == (128, 128, 3)
     np.testing.assert_allclose(made[32:96, 8:48], 40 / 255, atol=0.05)
     np.testing.assert_allclose(made[32:96, 80:120], 210 / 255, atol=0.05)
+
+
+def test_warm_starts_are_compared(run: Run, tmp_path: Path):
+    from tiny_data import make_data
+
+    make_data(tmp_path / "emoji")
+    found, printed = results(
+        run, tmp_path, "warm_start.py", "--data", str(tmp_path / "emoji"), "--loops", "2", "--steps", "2", "2", "3",
+        "--seeds", "1",
+    )  # fmt: skip
+    starts = {name: runs[0][0] for name, runs in found.items()}
+    assert starts["attention"] == starts["fresh"] != starts["attention, projections"]  # whose projections are not zero
+    assert "mean    attention, positions " in printed

@@ -19,8 +19,11 @@ from openlumiere.generation.backends.base import Loading
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Wan pipeline, saved."""
-    folder = tmp_path_factory.mktemp("memory")
+    return save_wan(tmp_path_factory.mktemp("memory"))
+
+
+def save_wan(folder: Path) -> Path:
+    """Save a tiny Wan pipeline."""
     torch.manual_seed(0)
     tokenizer = tiny.t5_tokenizer(folder / "words")
     pipe = WanPipeline(

@@ -41,11 +41,17 @@ def register(commands: Commands) -> None:
         example=[
             "lumiere inflate stable-diffusion-v1-5/stable-diffusion-v1-5 -o sd15-clips",
             "lumiere inflate ./my-t2i -o my-clips --frames 64",
+            "lumiere inflate stable-diffusion-v1-5/stable-diffusion-v1-5 -o sd15-clips "
+            "--motion guoyww/animatediff-motion-adapter-v1-5-2",
         ],
     )
     inflate.add_argument("source", help="hub id or folder of a text-to-image pipeline")
     inflate.add_argument("-o", "--output", required=True, type=Path, help="new folder for the model")
     inflate.add_argument("--frames", type=parsing.positive_int, default=80, help="length costed in the table: 80")
+    inflate.add_argument(
+        "--motion", metavar="ADAPTER",
+        help="hub id or folder of an AnimateDiff motion adapter of the same shape, to start temporal attention from",
+    )  # fmt: skip
     inflate.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options of STUNet.from_unet")
 
     add_command(
@@ -120,7 +126,7 @@ def run_inflate(args: argparse.Namespace) -> None:
     from openlumiere.pipelines.inflate import inflate
 
     try:
-        table = inflate(args.source, args.output, num_frames=args.frames, **options)
+        table = inflate(args.source, args.output, num_frames=args.frames, motion=args.motion, **options)
     except TypeError as error:
         if options and "unexpected keyword" in str(error):
             raise LumiereError(f"{error}; see STUNet.from_unet for the options") from error

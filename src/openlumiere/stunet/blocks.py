@@ -170,12 +170,18 @@ def _rotate(x: torch.Tensor) -> torch.Tensor:
     """Apply rotary position embedding over the last but one dimension, (..., F, head_dim)."""
     num_frames, dim = x.shape[-2:]
     half = dim // 2
-    # Clips are short: a base of 100 spreads the wavelengths over 6 to some hundreds of frames.
-    rates = 100.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    rates = rotation_rates(dim, x.device)
     angles = torch.arange(num_frames, device=x.device, dtype=torch.float32)[:, None] * rates
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
+
+
+def rotation_rates(dim: int, device: torch.device) -> torch.Tensor:
+    """Return the angles by which the pairs of a head's channels turn from frame to frame, (dim // 2,) radians."""
+    half = dim // 2
+    # Clips are short: a base of 100 spreads the wavelengths over 6 to some hundreds of frames.
+    return 100.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> None:

@@ -73,7 +73,12 @@ def load_backend(model: str = "emoji-nano", loading: Loading | None = None) -> B
         LumiereError: an unknown, damaged or unreachable model, no such device, or too little memory.
     """
     family, source = _found(model, may_download=True)
-    backend: Backend = family.load(source, loading or Loading())
+    loading = loading or Loading()
+    if loading.memory is not None and not is_address(model):
+        from .needs import within_memory
+
+        loading = within_memory(source, family.read_abilities(source), loading)
+    backend: Backend = family.load(source, loading)
     return backend
 
 

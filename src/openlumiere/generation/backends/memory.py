@@ -116,7 +116,7 @@ def prepare(pipe: Any, loading: Loading) -> tuple[str, ...]:
         raise LumiereError(
             f"--offload {loading.offload} saves a GPU's memory, and clips are made on the CPU here; leave it out"
         )
-    notes = _tile(pipe) if loading.offload or loading.quantize or loading.memory else []
+    notes = _tiled(pipe) if loading.offload or loading.quantize or loading.memory else []
     if loading.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
         notes.append("offload model: one network at a time is in the device's memory; a little slower")
@@ -132,9 +132,14 @@ def prepare(pipe: Any, loading: Loading) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _tile(pipe: Any) -> list[str]:
-    """Let the VAE decode one frame or clip, and one part of it, at a time."""
-    vae = getattr(pipe, "vae", None)
+def _tiled(pipe: Any) -> list[str]:
+    """Tile the VAE; say so."""
+    enabled = tile(getattr(pipe, "vae", None))
+    return [f"VAE {' and '.join(enabled)}: frames are decoded in parts; a little slower"] if enabled else []
+
+
+def tile(vae: Any) -> list[str]:
+    """Let a VAE decode one frame or clip, and one part of it, at a time; return what of both it can."""
     enabled = []
     for name in ("tiling", "slicing"):
         try:
@@ -142,7 +147,7 @@ def _tile(pipe: Any) -> list[str]:
         except (AttributeError, NotImplementedError):  # diffusers' common class refuses for those that cannot
             continue
         enabled.append(name)
-    return [f"VAE {' and '.join(enabled)}: frames are decoded in parts; a little slower"] if enabled else []
+    return enabled
 
 
 def offload_groups(pipe: Any, device: torch.device) -> None:
