@@ -10,6 +10,8 @@ from pathlib import Path
 
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
+from openlumiere.generation.backends.base import Loading
+from openlumiere.generation.options import parse_size
 
 from . import parsing
 from .parsing import Commands, add_command
@@ -30,6 +32,12 @@ def register(commands: Commands) -> None:
         ],
     )
     models.add_argument("model", nargs="?", help="as --model of lumiere generate")
+    models.add_argument(
+        "--memory", nargs="?", const=0, type=parsing.memory, metavar="12GB",
+        help="say what a clip needs of a device's memory, and how it is made to fit",
+    )  # fmt: skip
+    models.add_argument("--size", type=parsing.of(parse_size), metavar="WxH", help="of that clip, default: the model's")
+    models.add_argument("--frames", type=parsing.positive_int, help="of that clip, default: the model's")
     models.add_argument("--json", action="store_true", help="print what it can do as JSON")
 
     inflate = add_command(
@@ -70,9 +78,11 @@ def run_models(args: argparse.Namespace) -> None:
 
         abilities = read_abilities(args.model, may_download=True)
         print(json.dumps(asdict(abilities), indent=2) if args.json else _described(abilities))
+        if args.memory is not None:
+            print(f"\n{_memory(args, abilities)}")
         return
-    if args.json:
-        raise LumiereError("--json: say which model")
+    if args.json or args.memory is not None:
+        raise LumiereError("say which model: lumiere models NAME")
     from openlumiere.bundled import bundled_folder, bundled_models, styles_of, weight_files
 
     names = bundled_models()
@@ -86,6 +96,22 @@ def run_models(args: argparse.Namespace) -> None:
         for title, listed in (("knows", subjects), ("styles", styles_of(folder))):
             if listed:
                 print(textwrap.fill(f"{title}: {', '.join(listed)}", 100, initial_indent="  ", subsequent_indent="  "))
+
+
+def _memory(args: argparse.Namespace, abilities: Abilities) -> str:
+    """What a clip needs of a device's memory, and, of a device that has so much, how it is made to fit."""
+    from openlumiere.generation.backends.find import is_address
+    from openlumiere.generation.backends.needs import needs
+    from openlumiere.generation.backends.source import Source
+
+    if is_address(args.model):
+        raise LumiereError("--memory: that model is on another machine; leave it out")
+    found = needs(Source(args.model, may_download=True), abilities, size=args.size, num_frames=args.frames)
+    if not args.memory:
+        return str(found)
+    fits = [name for name, way in found.ways(Loading(memory=args.memory)) if found.total(way) <= args.memory]
+    said = f"{args.memory / 1e9:g} GB"
+    return f"{found}\n\n" + (f"fits into {said}: {fits[0]}" if fits else f"nothing fits into {said}")
 
 
 def _described(abilities: Abilities) -> str:

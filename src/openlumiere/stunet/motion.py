@@ -12,7 +12,7 @@ queries and keys, and knows distances. What the sinusoids add to the scores on a
 a function of that distance, which the rotation makes of two constants: they go into the biases of queries and keys, by
 least squares. What they add to values is the same for all frames on average: it goes into the bias of values.
 
-On tiny networks a warm start saves no steps so far, see docs/training-log.md and ``benchmarks/warm_start.py``.
+Whether training gets nearer by it is not known: docs/training-log.md has what ``benchmarks/warm_start.py`` measured.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def carry_motion(
         temporal: of a network with the options of `motion_options`.
         positions: put what the adapter's position embeddings add on average into biases; else they are dropped.
         projections: carry the projections over too, so that the network is no longer the T2I; else they stay zero, and
-            it is. Without the feed-forward layers that they were trained beside, they start and stay worse.
+            it is. Without the feed-forward layers that they were trained beside, they start worse.
 
     Raises:
         LumiereError: numbers of modules, heads or channels that do not match.
