@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -44,7 +43,9 @@ class Resident:
         self._origin = Path.cwd()  # models' folders may be relative to it; jobs are made elsewhere
         self._place = f"{platform.node()}/{self._device}"
         self._capacity = capacity or self._memory()
-        self._loading = Loading(device=str(self._device), dtype=dtype)
+        # On the CPU what is too much is swapped out, not refused: how a model is loaded hangs on memory if told so.
+        chosen = capacity if self._device.type == "cpu" else self._capacity
+        self._loading = Loading(device=str(self._device), dtype=dtype, memory=chosen)
         self._model: Backend | None = None
         self._network: dict[str, int] = {}  # bytes that a window takes within a network, measured, by model
         self.name: str | None = None  # of the model that is loaded, as it was asked for
@@ -64,7 +65,7 @@ class Resident:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of libraries, about themselves
-                model = load_backend(source, replace(self._loading, memory=self._capacity))
+                model = load_backend(source, self._loading)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise LumiereError(f"{name} is larger than the memory of {self._place}; choose another model") from error
         _LOG.info("%s loaded in %.1f s%s", name, time.monotonic() - began, "".join(f"; {note}" for note in model.notes))
