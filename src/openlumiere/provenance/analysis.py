@@ -24,7 +24,7 @@ class Geometry:
 
     Attributes:
         scale: pixels of the plane now, for one then; above 1 where the clip was cropped.
-        angle: of its rotation, radians.
+        angle: of its rotation, radians, counter-clockwise.
         mirrored: left for right.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import shake_256
 
 import numpy as np
@@ -51,7 +51,7 @@ class Pattern:
         return self.phases * (PILOT + 1j * DATA * signs[self.order])
 
 
-@cache
+@lru_cache(maxsize=64)
 def patterns(key: bytes) -> tuple[Pattern, ...]:
     """Return a key's patterns."""
     return tuple(_pattern(key, number) for number in range(PATTERNS))

@@ -7,8 +7,8 @@ patterns at all shifts at once (as Kalker and Janssen's spatial tiles, "Analysis
 
 **The chance of a false alarm** needs no model of pictures. Whatever a clip without a mark looks like, its waves met
 with phases that are uniform and independent give a sum of c cos(phase): z, that sum over its standard deviation,
-exceeds t with a probability of at most exp(-t^2 / 2), as the moments of a cosine, I_0(l) <= exp(l^2 / 4), are those of a
-sub-Gaussian variable (Chernoff's bound). All that is tried is counted (Bonferroni): keys, patterns, shifts and
+exceeds t with a probability of at most exp(-t^2 / 2), as the moments of a cosine, I_0(l) <= exp(l^2 / 4), are those of
+a sub-Gaussian variable (Chernoff's bound). All that is tried is counted (Bonferroni): keys, patterns, shifts and
 geometries; and, where a payload was decoded and the whole codeword is correlated, all 2^48 payloads.
 """
 
@@ -72,7 +72,7 @@ class Mark:
 
     def chance_in(self, image: np.ndarray) -> float:
         """Return the chance of a part's evidence, (h, w), did it not hold this mark."""
-        return _chance(_correlation(waves_at(image, self.geometry), self.expected))
+        return chance(_correlation(waves_at(image, self.geometry), self.expected))
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def look(plane: Plane, key: bytes) -> Mark:
     """Return the likeliest mark under a key."""
     phases = np.stack([pattern.phases for pattern in patterns(key)])
     candidates = _best(plane.upright, _UPRIGHT, phases, _MIDDLE)
-    chance = _chance(candidates[0].score, len(_UPRIGHT) * PATTERNS * _MIDDLE**2)
-    if chance > _SURE:
+    least = chance(candidates[0].score, len(_UPRIGHT) * PATTERNS * _MIDDLE**2)
+    if least > _SURE:
         geometries = searched()[0]
         further = _best(plane.everywhere, geometries, phases, _COARSE)
-        chance = min(chance, _chance(further[0].score, len(geometries) * PATTERNS * _COARSE**2))
+        least = min(least, chance(further[0].score, len(geometries) * PATTERNS * _COARSE**2))
         candidates = sorted(candidates + further, key=lambda one: one.score, reverse=True)
     first = None
     for candidate in candidates[:_CANDIDATES]:
@@ -100,10 +100,10 @@ def look(plane: Plane, key: bytes) -> Mark:
             first = read
             break
     assert first is not None
-    return Mark(min(1.0, _TESTS * min(chance, first.p_value)), first.payload, first.geometry, first.expected)
+    return Mark(min(1.0, _TESTS * min(least, first.p_value)), first.payload, first.geometry, first.expected)
 
 
-def _chance(score: float, tries: float = 1) -> float:
+def chance(score: float, tries: float = 1) -> float:
     """Return Chernoff's bound on the chance of a score among so many."""
     return min(1.0, tries * float(np.exp(-(max(score, 0.0) ** 2) / 2)))
 
@@ -150,7 +150,7 @@ def _read(image: np.ndarray, candidate: _Candidate, key: bytes) -> Mark:
         return Mark(1.0, None, geometry, pattern.phases * there)
     expected = pattern.amplitudes(encode(bits)) * there
     tries = len(searched()[0]) * _REACHED * PATTERNS * _FINE**2 * 2.0**BITS
-    return Mark(_chance(_correlation(waves, expected), tries), Payload.from_bits(bits), geometry, expected)
+    return Mark(chance(_correlation(waves, expected), tries), Payload.from_bits(bits), geometry, expected)
 
 
 def _refine(image: np.ndarray, geometry: Geometry, phases: np.ndarray) -> tuple[Geometry, np.ndarray, np.ndarray]:

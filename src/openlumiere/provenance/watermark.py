@@ -7,7 +7,7 @@ whose lesson is to put it where a picture can't lose it. Here that is 0.06 to 0.
 enough to outlive quantisation, and sizes down to a third; fast enough to stand out from shading. Since the plane
 follows the clip's size, scaling changes nothing.
 
-**How much it can hold.** 42.3 dB are a root mean square of 2.0 levels of 255. On 128 x 128 pixels that is an energy of
+**How much it can hold.** 42.1 dB are a root mean square of 2.0 levels of 255. On 128 x 128 pixels that is an energy of
 64 000 squared levels in each frame, 150 for each of the tile's 432 real dimensions. A frame of photographs holds about
 1000 in each of them, but most of it in a few busy places, which the detector weighs down; drawn clips hold far less,
 and in clips that move the mark adds up while the picture doesn't. The code reads its 48 bits and checksum down to about
@@ -17,9 +17,10 @@ and in clips that move the mark adds up while the picture doesn't. The code read
 may be enough, and nothing flickers. The price: who averages a moving clip's own frames sees it.
 
 **One mark for each clip.** A key has eight patterns; the clip's identity chooses one of them, where its tile begins,
-and whether it is mirrored. The detector looks for all of these anyway, and the average over many clips tends to nothing.
+and whether it is mirrored. The detector looks for all of these anyway, and the average over many clips tends to
+nothing.
 
-**What an eye sees.** Busy places get up to twice as much as still ones (a simple form of the masking in Podilchuk and
+**What an eye sees.** Busy places get up to a third more than still ones (a simple form of the masking in Podilchuk and
 Zeng, "Image-Adaptive Watermarking Using Visual Models", 1998). The strength is set so that the clip, rounded and
 clipped to 8 bits, reaches the PSNR.
 """
@@ -37,12 +38,12 @@ from .analysis import chosen_frames, details
 from .coding import encode
 from .payload import Payload
 
-PSNR = 42.3  # dB, over what is visible
+PSNR = 42.1  # dB, over what is visible
 SMALLEST_SIDE = 32  # pixels
 SHORTEST_KEY = 16  # bytes
 _MEASURED_FRAMES = 8
 _STRONGEST = 2.0  # times the strength that would do if nothing were clipped
-_STILL, _BUSY, _ACTIVE = 0.8, 1.6, 8.0  # strength at rest and at most, and the activity (levels) between
+_STILL, _BUSY, _ACTIVE = 1.0, 1.3, 8.0  # strength at rest and at most, and the activity (levels) between
 
 
 def embed(frames: np.ndarray, payload: Payload, key: bytes, *, clip_id: str, psnr: float = PSNR) -> np.ndarray:
@@ -98,7 +99,7 @@ def check_keys(keys: Sequence[bytes]) -> None:
 
 
 def _masking(frames: np.ndarray) -> np.ndarray:
-    """Return how much a place hides, from 0.8 to 1.6: the same in all frames, so that nothing flickers; (H, W)."""
+    """Return how much a place hides, from 1 to 1.3: the same in all frames, so that nothing flickers; (H, W)."""
     activity = np.sqrt(np.maximum(details(frames)[1].mean(axis=0, keepdims=True), 0))
     return carriers.resize(_BUSY - (_BUSY - _STILL) * np.exp(-activity / _ACTIVE), *frames.shape[1:3])[0]
 
