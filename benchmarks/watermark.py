@@ -215,8 +215,8 @@ def _null(args: argparse.Namespace) -> dict[str, Any]:
     text = (
         f"{len(scores)} unmarked pairs of {len(clips)} clips and {keys} keys each: highest score upright "
         f"{upright.max():.2f} (limit {limits['upright']:.2f}), at one in {_SHARE} of {geometries} geometries "
-        f"{turned.max():.2f} (limit {limits['everywhere']:.2f}); 99.9 % lie below {np.quantile(upright, 0.999):.2f} and "
-        f"{np.quantile(turned, 0.999):.2f}; false alarms: {alarms}"
+        f"{turned.max():.2f} (limit {limits['everywhere']:.2f}); 99.9 % lie below {np.quantile(upright, 0.999):.2f} "
+        f"and {np.quantile(turned, 0.999):.2f}; false alarms: {alarms}"
     )
     (args.output / "unmarked.json").write_text(json.dumps({"upright": upright.tolist(), "turned": turned.tolist()}))
     return {"text": text, "pairs": len(scores), "least_p": least, "limits": limits,

@@ -8,10 +8,10 @@ enough to outlive quantisation, and sizes down to a third; fast enough to stand 
 follows the clip's size, scaling changes nothing.
 
 **How much it can hold.** 42.1 dB are a root mean square of 2.0 levels of 255. On 128 x 128 pixels that is an energy of
-64 000 squared levels in each frame, 150 for each of the tile's 432 real dimensions. A frame of photographs holds about
-1000 in each of them, but most of it in a few busy places, which the detector weighs down; drawn clips hold far less,
-and in clips that move the mark adds up while the picture doesn't. The code reads its 48 bits and checksum down to about
-0.35 squared levels for each of noise, a convolutional code's usual 1 dB for each bit.
+65 000 squared levels in each frame, 150 for each of the tile's 432 real dimensions. A photograph holds about 1000 in
+each of them, but most of it in a few busy places, which the detector weighs down; drawn clips hold far less, and in
+clips that move the mark adds up while the picture doesn't. A third of the energy is a pilot that finds the place, the
+rest the code, which reads its 48 bits and checksum from a third of the noise's energy in each dimension.
 
 **Time.** The wave pattern rests while a clip plays: frames may be dropped, repeated or shown at another rate, one frame
 may be enough, and nothing flickers. The price: who averages a moving clip's own frames sees it.
