@@ -223,6 +223,7 @@ def test_what_the_key_chooses_never_changes() -> None:
         (np.zeros((2, 64, 64), np.uint8), [KEY], "shape"),
         (np.zeros((0, 64, 64, 3), np.uint8), [KEY], "shape"),
         (np.zeros((2, 64, 64, 3), np.int32), [KEY], "int32"),
+        (np.full((2, 64, 64, 3), np.nan, np.float32), [KEY], "not finite"),
         (np.zeros((2, 31, 64, 3), np.uint8), [KEY], "64 x 31"),
         (np.zeros((2, 64, 64, 3), np.uint8), [b"short"], "16 bytes"),
         (np.zeros((2, 64, 64, 3), np.uint8), [], "no key"),
@@ -234,3 +235,8 @@ def test_bad_input_is_refused(frames: np.ndarray, keys: list[bytes], message: st
     if keys:
         with pytest.raises(LumiereError, match=message):
             embed(frames, PAYLOAD, keys[0], clip_id="bad")
+
+
+def test_a_rate_of_nothing_is_refused(clip: np.ndarray) -> None:
+    with pytest.raises(LumiereError, match="frames per second"):
+        detect(clip, [KEY], fps=0)

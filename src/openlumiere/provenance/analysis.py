@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -44,32 +45,37 @@ def chosen_frames(count: int, most: int = MOST_FRAMES) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def details(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def details(frames: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return what stands out from the shading around it, on the plane, in levels of 8 bits.
 
     Args:
-        frames: (F, H, W, 3 or 4), uint8 or float in [0, 1].
+        frames: (H, W, 3 or 4) each, uint8 or float in [0, 1].
 
     Returns:
         The details and their mean squares around each pixel, float32 (F, h, w) each; and the alpha, or None.
     """
-    size = plane_size(*frames.shape[1:3])
-    unit = np.float32(1 if frames.dtype == np.uint8 else 255)
-    red, green, blue = (unit * np.float32(part) * frames[..., channel] for channel, part in enumerate(_LUMA))
+    luma, alpha = (np.stack(planes) for planes in zip(*map(_on_plane, frames), strict=True))
+    if frames[0].shape[-1] == 3:
+        found = luma - blur(luma, _NEAR)
+        return found, blur(found * found, _AROUND), None
+    found = np.where(alpha > 0.5, luma - blur(luma, _NEAR, alpha), 0)
+    return found, blur(found * found, _AROUND, alpha), alpha
+
+
+def _on_plane(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a frame's luma (levels) and alpha on the plane, (h, w) each."""
+    size = plane_size(*frame.shape[:2])
+    unit = np.float32(1 if frame.dtype == np.uint8 else 255)
+    red, green, blue = (unit * np.float32(part) * frame[..., channel] for channel, part in enumerate(_LUMA))
     luma = red + green + blue
-    if frames.shape[-1] == 3:
-        planes = resize(luma, *size)
-        seen = None
-        found = planes - blur(planes, _NEAR)
-    else:
-        alpha = frames[..., 3] * (unit / np.float32(255))
-        seen = resize(alpha, *size)
-        planes = resize(luma * alpha, *size) / np.maximum(seen, 1e-3)
-        found = np.where(seen > 0.5, planes - blur(planes, _NEAR, seen), 0)
-    return found, blur(found * found, _AROUND, seen), seen
+    if frame.shape[-1] == 3:
+        return resize(luma, *size), np.ones(size, np.float32)
+    alpha = frame[..., 3] * (unit / np.float32(255))
+    seen = resize(alpha, *size)
+    return resize(luma * alpha, *size) / np.maximum(seen, 1e-3), seen
 
 
-def evidence(frames: np.ndarray) -> np.ndarray:
+def evidence(frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Return each frame's details, weighted by how still the place is: float32 (F, h, w).
 
     Where a picture is busy, it says little of a faint mark; weights by the inverse of the variance are those of

@@ -91,8 +91,8 @@ def draw(amplitudes: np.ndarray, height: int, width: int, shift: np.ndarray, mir
 
 
 def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize float32 (F, H, W), averaging over what becomes one pixel."""
-    down, across = _resizing(frames.shape[1], height), _resizing(frames.shape[2], width)
+    """Resize float32 (..., H, W), averaging over what becomes one pixel."""
+    down, across = _resizing(frames.shape[-2], height), _resizing(frames.shape[-1], width)
     return down @ (frames @ across.T)
 
 

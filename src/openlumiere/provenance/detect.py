@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from openlumiere.errors import LumiereError
+
 from .analysis import MOST_FRAMES, Geometry, chosen_frames, evidence
 from .payload import Payload
 from .search import Mark, Plane, look
@@ -55,13 +57,15 @@ def detect(
         false_positives: chance that a clip without a mark is told as marked, for all keys together.
 
     Raises:
-        LumiereError: frames of another shape or kind, or smaller than 32 pixels; no key, or a short one.
+        LumiereError: frames of another shape or kind, or smaller than 32 pixels; no key, or a short one; no rate.
     """
     check_frames(frames)
     check_keys(keys)
+    if not fps > 0:
+        raise LumiereError(f"{fps} frames per second; give more than 0")
     second_of = (np.arange(len(frames)) / fps).astype(int)
     chosen = chosen_frames(len(frames), max(MOST_FRAMES, math.ceil(len(frames) / fps) * _FRAMES_A_SECOND))
-    seen = evidence(frames[chosen])
+    seen = evidence([frames[index] for index in chosen])
     plane = Plane(seen.sum(axis=0))
     least = 1.0
     for index, key in enumerate(keys):

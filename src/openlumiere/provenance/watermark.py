@@ -82,6 +82,8 @@ def check_frames(frames: np.ndarray) -> None:
         raise LumiereError(f"frames of shape {frames.shape}; give (frames, height, width, 3 or 4)")
     if frames.dtype != np.uint8 and frames.dtype.kind != "f":
         raise LumiereError(f"frames of {frames.dtype}; give uint8, or floats in [0, 1]")
+    if frames.dtype != np.uint8 and not np.isfinite(frames).all():
+        raise LumiereError("frames that are not finite (NaN) hold no watermark; make them anew")
     if min(frames.shape[1:3]) < SMALLEST_SIDE:
         raise LumiereError(
             f"{frames.shape[2]} x {frames.shape[1]} pixels hold no watermark; give {SMALLEST_SIDE} or more"
