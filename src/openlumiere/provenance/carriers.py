@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import shake_256
 
 import numpy as np
@@ -96,7 +96,7 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return down @ (frames @ across.T)
 
 
-@cache
+@lru_cache(maxsize=32)
 def _resizing(before: int, after: int) -> np.ndarray:
     """Return the matrix of resizing by a triangular filter, as wide as a pixel of the coarser grid."""
     centres = (np.arange(after) + 0.5) * before / after - 0.5
@@ -104,7 +104,7 @@ def _resizing(before: int, after: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@cache
+@lru_cache(maxsize=32)
 def _blurring(size: int, sigma: float) -> np.ndarray:
     places = np.arange(size)
     return np.exp(-((places[:, None] - places) ** 2) / (2 * sigma**2)).astype(np.float32)
