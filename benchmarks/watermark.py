@@ -1,0 +1,240 @@
+"""How well a watermark holds: found and read after each attack, its cost, and what is found in unmarked clips.
+
+Clips: of the bundled model (docs/images), drawn animations over a plain colour and transparent ones (`lumiere data
+emoji`), and a camera's pan over photographs that packages carry. Results are kept in the folder clip by clip: what is
+there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from importlib.resources import files as package_files
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import report
+from attacks import ATTACKS, FPS
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when PyTorch loads, as `lumiere` sets it
+
+from openlumiere import provenance
+from openlumiere.data.artwork import is_test_artwork
+from openlumiere.errors import LumiereError
+from openlumiere.evaluation.metrics.temporal import flicker
+from openlumiere.evaluation.real_pictures import (
+    PLAIN,
+    TRANSPARENT,
+    draw_test_animations,
+    list_test_keys,
+)
+from openlumiere.provenance import analysis, carriers, search
+from openlumiere.tables import wilson
+from openlumiere.video import read_clip
+
+_IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+_KEY = b"key of benchmarks/watermark.py"
+_PAYLOAD = provenance.Payload(model=4711, version=10, month=82, key_id=3)
+_PHOTOGRAPHS = {
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+_SHARE = 10  # of the search's geometries, one in so many is tried on each unmarked pair
+
+
+def main() -> int:
+    """Measure, print, write."""
+    args = _arguments()
+    args.output.mkdir(parents=True, exist_ok=True)
+    found = report.machine(args.threads)
+    print(report.describe(found), flush=True)
+    try:
+        rows = _measure(args)
+        null = _null(args) if args.pairs else None
+    except LumiereError as error:
+        print(f"watermark.py: error: {error}", file=sys.stderr)
+        return 2
+    print(_table(rows))
+    print(_costs(rows))
+    if null:
+        print(null["text"])
+    if args.json:
+        report.write_json(args.json, {"machine": found, "clips": rows, "unmarked": null})
+    return 0
+
+
+def _clips(args: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield kind, name and frames of clips, the kinds in turn."""
+    kinds = {
+        "bundled model": _bundled(args.size), "drawn": _drawn(args, PLAIN), "transparent": _drawn(args, TRANSPARENT),
+        "photographs": _photographs(args.size, args.frames),
+    }  # fmt: skip
+    for together in zip_longest(*(islice(clips, args.clips) for clips in kinds.values())):
+        for kind, clip in zip(kinds, together, strict=True):
+            if clip is not None:
+                yield kind, *clip
+
+
+def _bundled(size: int) -> Iterator[tuple[str, np.ndarray]]:
+    for path in sorted([*_IMAGES.glob("*.webp"), *(_IMAGES / "gallery").glob("*.webp")]):
+        if path.name.startswith("serve-"):
+            continue  # pictures of the page
+        frames = read_clip(path).frames
+        if frames.shape[1:3] == (128, 128) and len(frames) > 1:
+            yield path.stem, frames if size == 128 else _enlarged(frames, size)
+
+
+def _enlarged(frames: np.ndarray, size: int) -> np.ndarray:
+    """Enlarge a clip, bicubic."""
+    return np.stack([np.asarray(Image.fromarray(frame).resize((size, size))) for frame in frames])
+
+
+def _drawn(args: argparse.Namespace, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    keys = [key for key in list_test_keys(args.data) if is_test_artwork(key)]
+    for key, both in draw_test_animations(args.data, keys[:: 2 if kind == PLAIN else -2], size=args.size,
+                                          num_frames=args.frames):  # fmt: skip
+        rgba = both[kind][0].transpose(0, 2, 3, 1)
+        alpha = rgba[..., 3:].astype(np.float32) / 255
+        colours = np.rint((rgba[..., :3] / np.maximum(alpha, 1 / 255)).clip(0, 255)).astype(np.uint8)
+        yield key, colours if kind == PLAIN else np.concatenate([colours, rgba[..., 3:]], axis=-1)
+
+
+def _photographs(size: int, num_frames: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Pan over photographs: slowly and fast, near and far, and not at all."""
+    for number, (zoom, travel) in enumerate([(0.8, 0.15), (0.5, 0.4), (0.7, 0), (0.35, 0.2), (0.6, 0.3), (0.9, 0.08)]):
+        for name, (package, path) in _PHOTOGRAPHS.items():
+            with package_files(package).joinpath(path).open("rb") as file:
+                picture = Image.open(file).convert("RGB")
+            side, frames = min(picture.size) * zoom, []
+            for part in np.linspace(-0.5, 0.5, num_frames) * travel:
+                left, top = ((n - side) * (0.5 + part * sign) for n, sign in zip(picture.size, (1, -1), strict=True))
+                box = (left, top, left + side, top + side)
+                frames.append(np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)))
+            yield f"{name}-{number}", np.stack(frames)
+
+
+def _measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for kind, name, frames in _clips(args):
+        path = args.output / f"{kind}-{name}-{args.size}.json".replace(" ", "-")
+        if not path.exists():
+            path.write_text(json.dumps(_measured(kind, name, frames)), encoding="utf-8")
+            print(path.name, flush=True)
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
+    return rows
+
+
+def _measured(kind: str, name: str, frames: np.ndarray) -> dict[str, Any]:
+    started = time.process_time()
+    marked = provenance.embed(frames, _PAYLOAD, _KEY, clip_id=name)
+    embedding = time.process_time() - started
+    visible = frames[..., 3] > 0 if frames.shape[-1] == 4 else np.ones(frames.shape[:-1], bool)
+    errors = np.square(marked[..., :3].astype(np.float32) - frames[..., :3])[visible].mean()
+    seconds, attacked = {}, {}
+    for attack, change in ATTACKS.items():
+        shown = change(marked)
+        started = time.process_time()
+        got = provenance.detect(shown, [_KEY], fps=FPS)
+        seconds[attack] = time.process_time() - started
+        attacked[attack] = {"p": got.p_value, "present": got.present, "exact": got.payload == _PAYLOAD,
+                            "wrong": got.payload not in (None, _PAYLOAD)}  # fmt: skip
+    before, after = (flicker(part[..., :3] * visible[..., None] / 255) for part in (frames, marked))
+    return {
+        "kind": kind, "name": name, "frames": len(frames), "psnr": float(10 * np.log10(255**2 / errors)),
+        "alpha_kept": bool((marked[..., 3:] == frames[..., 3:]).all()), "flicker": [before, after],
+        "embed_s": embedding, "detect_s": seconds, "attacks": attacked,
+    }  # fmt: skip
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    lines = [
+        "| attack | found | exact payload | " + " | ".join(kinds) + " | worst clip |",
+        "| --- " * (4 + len(kinds)) + "|",
+    ]
+    for attack in ATTACKS:
+        each = [row["attacks"][attack] for row in rows]
+        worst = max(rows, key=lambda row: row["attacks"][attack]["p"])
+        cells = [_rate([one["present"] for one in each]), _rate([one["exact"] for one in each])]
+        for kind in kinds:
+            own = [row["attacks"][attack] for row in rows if row["kind"] == kind]
+            cells.append(f"{sum(one['present'] for one in own)}, {sum(one['exact'] for one in own)} of {len(own)}")
+        cells.append(f"{worst['kind']}, {worst['name']}: {worst['attacks'][attack]['p']:.0e}")
+        lines.append(f"| {attack} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rate(found: list[bool]) -> str:
+    low, high = wilson(sum(found), len(found))
+    return f"{np.mean(found):.0%} ({low:.0%} to {high:.0%})"
+
+
+def _costs(rows: list[dict[str, Any]]) -> str:
+    psnr = [row["psnr"] for row in rows]
+    ratios = [after / before for row in rows for before, after in [row["flicker"]] if before > 0]
+    wrong = sum(one["wrong"] for row in rows for one in row["attacks"].values())
+    seconds = [np.median([row["embed_s"] for row in rows]), np.median([row["detect_s"]["none"] for row in rows])]
+    return (
+        f"{len(rows)} clips; PSNR {np.mean(psnr):.2f} dB, lowest {min(psnr):.2f}; flicker x {np.mean(ratios):.4f}, "
+        f"highest x {max(ratios):.4f}; alpha kept in {sum(row['alpha_kept'] for row in rows)}; wrong payloads {wrong}; "
+        f"embedding {seconds[0]:.2f} s, detection {seconds[1]:.2f} s (median, processor time)"
+    )
+
+
+def _null(args: argparse.Namespace) -> dict[str, Any]:
+    """Try many keys on unmarked clips: upright, and at a share of the search's geometries, others for each key."""
+    clips = list(_clips(args))
+    keys = -(-args.pairs // len(clips))
+    rng, scores, least = np.random.default_rng(0), [], 1.0
+    geometries = len(analysis.searched()[0])
+    some = geometries // _SHARE
+    for _, name, frames in clips:
+        plane = search.Plane(analysis.evidence(frames[analysis.chosen_frames(len(frames))]).sum(axis=0))
+        for number in range(keys):
+            phases = np.stack([pattern.phases for pattern in carriers.patterns(f"{name} {number} of no mark".encode())])
+            upright = float(search.correlations(plane.upright, phases, 64).max())
+            waves = plane.everywhere[rng.choice(geometries, some, replace=False)]
+            turned = float(search.correlations(waves, phases, 32).max())
+            least = min(least, search.chance(upright, 2 * carriers.PATTERNS * 64**2),
+                        search.chance(turned, some * carriers.PATTERNS * 32**2))  # fmt: skip
+            scores.append([upright, turned])
+        carriers.patterns.cache_clear()
+    upright, turned = np.array(scores).T
+    tries = {"upright": 2 * carriers.PATTERNS * 64**2, "everywhere": geometries * carriers.PATTERNS * 32**2}
+    limits = {name: float(np.sqrt(2 * np.log(3e6 * count))) for name, count in tries.items()}
+    alarms = int(((upright > limits["upright"]) | (turned > limits["everywhere"])).sum())
+    text = (
+        f"{len(scores)} unmarked pairs of {len(clips)} clips and {keys} keys each: highest score upright "
+        f"{upright.max():.2f} (limit {limits['upright']:.2f}), at one in {_SHARE} of {geometries} geometries "
+        f"{turned.max():.2f} (limit {limits['everywhere']:.2f}); 99.9 % lie below {np.quantile(upright, 0.999):.2f} "
+        f"and {np.quantile(turned, 0.999):.2f}; false alarms: {alarms}"
+    )
+    (args.output / "unmarked.json").write_text(json.dumps({"upright": upright.tolist(), "turned": turned.tolist()}))
+    return {"text": text, "pairs": len(scores), "least_p": least, "limits": limits,
+            "highest": [float(upright.max()), float(turned.max())]}  # fmt: skip
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="folder of `lumiere data emoji`")
+    parser.add_argument("--clips", type=int, default=15, help="of each kind, at most")
+    parser.add_argument("--size", type=int, default=128, help="pixels of a side")
+    parser.add_argument("--frames", type=int, default=80, help="of the clips drawn here")
+    parser.add_argument("--pairs", type=int, default=10_000, help="unmarked clips x keys; 0 = none")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder that keeps each clip's results")
+    parser.add_argument("--json", type=Path, help="write everything there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
