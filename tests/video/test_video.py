@@ -424,3 +424,12 @@ def test_contact_sheet_shows_frames_in_order(count: int, height: int, width: int
     # Frames begin 8 pixels from the left, and a row's frames lie 4 apart.
     found = [sheet[8 + cell[1] // 2, 8 + k * (cell[0] + 4) + cell[0] // 2, 0] for k in range(min(shown, columns))]
     np.testing.assert_allclose(found, [levels[k * count // shown] for k in range(len(found))], atol=1)
+
+
+def test_webp_keeps_the_alpha_of_an_opaque_rectangle_on_nothing(tmp_path: Path) -> None:
+    """Frames that libwebp cuts to what is opaque, and would take for a clip without alpha."""
+    frames = np.zeros((4, 32, 32, 4), np.uint8)
+    frames[:, :, 16:] = 255
+    frames[:, :, 16:, 0] = np.array([40, 90, 140, 190])[:, None, None]
+    read = read_clip(write_clip(frames, tmp_path / "a.webp", fps=8, lossless=True)).frames
+    assert np.array_equal(read, frames)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities
 from openlumiere.tables import plain_table
 
@@ -139,7 +140,12 @@ def within_memory(source: Source, abilities: Abilities, loading: Loading) -> Loa
     from openlumiere.pipelines.load import resolve_device, resolve_dtype
 
     device = resolve_device(loading.device)
-    found = needs(source, abilities, dtype=resolve_dtype(loading.dtype, device), gpu=device.type != "cpu")
+    try:
+        found = needs(source, abilities, dtype=resolve_dtype(loading.dtype, device), gpu=device.type != "cpu")
+    except RuntimeError as error:  # of networks that cannot run at that size
+        raise LumiereError(
+            f"--memory: what {source.name} needs cannot be computed ({one_line(error)}); leave it out"
+        ) from error
     ways = found.ways(loading)
     for _, way in ways:
         if found.total(way) <= loading.memory:

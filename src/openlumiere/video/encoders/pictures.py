@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +13,8 @@ from openlumiere.video.alpha import bleed, one_bit, opaque
 from openlumiere.video.metadata import picture_options
 
 from .timing import delays
+
+_WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10  # where the header of an extended WebP has its flags, and which says alpha
 
 
 def write_webp(
@@ -26,11 +29,19 @@ def write_webp(
     """
     if pixels.shape[-1] == 4 and not lossless:
         pixels = bleed(pixels)
-    images = [Image.fromarray(frame) for frame in pixels]
+    images, encoded = [Image.fromarray(frame) for frame in pixels], io.BytesIO()
     images[0].save(
-        file, "WEBP", save_all=True, append_images=images[1:], duration=delays(len(pixels), fps, 1000), loop=0,
+        encoded, "WEBP", save_all=True, append_images=images[1:], duration=delays(len(pixels), fps, 1000), loop=0,
         lossless=lossless, quality=quality, alpha_quality=alpha_quality, method=method, **picture_options("WEBP", note),
     )  # fmt: skip
+    data = bytearray(encoded.getvalue())
+    if pixels.shape[-1] == 4 and data[12:16] == b"VP8X":
+        # libwebp cuts frames to what is not transparent, and takes clips for opaque of which that is a rectangle.
+        data[_WEBP_FLAGS] |= _WEBP_ALPHA
+    if isinstance(file, Path):
+        file.write_bytes(data)
+    else:
+        file.write(data)
 
 
 def write_apng(pixels: np.ndarray, file: Path | BinaryIO, fps: float, note: str) -> None:
