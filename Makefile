@@ -57,7 +57,7 @@ format: dev ## rewrite the code as ruff wants it
 lock: | $(VENV)/.torch ## choose the newest versions allowed anew
 	$(BIN)/pip install --quiet uv
 	echo torch==$(TORCH_VERSION) | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--no-header --no-annotate --extra dev pyproject.toml - --output-file $(VENV)/lock.txt
+		--no-header --no-annotate --extra dev --extra quantize pyproject.toml - --output-file $(VENV)/lock.txt
 	{ echo '# All versions that `make` installs, PyTorch aside: see the Makefile. Made by `make lock`; not to be edited.'; \
 		grep -vE '^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' $(VENV)/lock.txt; } > requirements.lock
 

