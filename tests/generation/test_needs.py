@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +103,6 @@ def stored(folder: Path) -> int:
     return count
 
 
-@pytest.mark.skipif(
-    version("transformers") < "5", reason="transformers 4 saves other weights of T5"
-)
 def test_weights_are_those_of_the_files(folder: Path):
     found = needs.needs(Source(str(folder)), TEXT, dtype=torch.float32, gpu=False)
     assert {part.name: part.weights for part in found.components} == {

@@ -266,7 +266,9 @@ def _build(library: str, class_name: str, config: dict[str, Any]) -> Any:
     """A network of its configuration, with neither memory nor weights."""
     kind: Any = getattr(importlib.import_module(library), class_name)
     if hasattr(kind, "config_class") and library == "transformers":
-        return _without_weights(lambda: kind(kind.config_class.from_dict(config)))
+        net = _without_weights(lambda: kind(kind.config_class.from_dict(config)))
+        net.tie_weights()  # transformers 5.0 leaves that to loading
+        return net
     return _without_weights(lambda: kind.from_config(config))
 
 
