@@ -12,7 +12,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, choose_device, pictures, pretrained, ready
+from .diffusers_model import DiffusersBackend, load_whole, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 
@@ -116,9 +116,4 @@ def read_abilities(source: Source) -> Abilities:
 
 def load(source: Source, loading: Loading) -> DiffusersBackend:
     """Load a CogVideoX, see `find.load_backend`."""
-    from diffusers import DiffusionPipeline
-
-    abilities = read_abilities(source)
-    _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
-    return ready(CogVideoXBackend, pipe, source=source, abilities=abilities, loading=loading)
+    return load_whole(CogVideoXBackend, source, loading, abilities=read_abilities(source))

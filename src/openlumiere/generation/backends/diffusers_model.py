@@ -353,3 +353,21 @@ def ready(
         licence=abilities.licence,
     )  # fmt: skip
     return kind(abilities, identity, pipe, notes=notes)
+
+
+def load_whole(
+    kind: type[DiffusersBackend], source: Source, loading: Loading, *, abilities: Abilities
+) -> DiffusersBackend:
+    """Load the backend of a model that is one pipeline, all of one dtype.
+
+    Args:
+        kind: of its family.
+
+    Raises:
+        LumiereError: as `choose_device`, `pretrained` and `memory.prepare`.
+    """
+    from diffusers import DiffusionPipeline
+
+    _, dtype = choose_device(loading)
+    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
+    return ready(kind, pipe, source=source, abilities=abilities, loading=loading)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, choose_device, given_frames, pictures, pretrained, ready
+from .diffusers_model import DiffusersBackend, given_frames, load_whole, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 
@@ -120,9 +120,4 @@ def read_abilities(source: Source) -> Abilities:
 
 def load(source: Source, loading: Loading) -> DiffusersBackend:
     """Load an LTX-Video, see `find.load_backend`."""
-    from diffusers import DiffusionPipeline
-
-    abilities = read_abilities(source)
-    _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
-    return ready(LTXBackend, pipe, source=source, abilities=abilities, loading=loading)
+    return load_whole(LTXBackend, source, loading, abilities=read_abilities(source))

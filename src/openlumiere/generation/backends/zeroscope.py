@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import SIZE_MULTIPLE, DiffusersBackend, choose_device, pictures, pretrained, ready
+from .diffusers_model import SIZE_MULTIPLE, DiffusersBackend, load_whole, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 
@@ -85,9 +85,4 @@ def read_abilities(source: Source) -> Abilities:
 
 def load(source: Source, loading: Loading) -> DiffusersBackend:
     """Load ZeroScope, see `find.load_backend`."""
-    from diffusers import DiffusionPipeline
-
-    abilities = read_abilities(source)
-    _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
-    return ready(ZeroScopeBackend, pipe, source=source, abilities=abilities, loading=loading)
+    return load_whole(ZeroScopeBackend, source, loading, abilities=read_abilities(source))
