@@ -322,6 +322,10 @@ def test_long_clips_of_any_length_are_made_in_windows(pipe: LumierePipeline) -> 
     assert set(seen) == {8}
     same = make(pipe, num_frames=21, window_batch_size=3, devices=["cpu", "cpu"], offload_frames=True)
     np.testing.assert_allclose(same, frames, atol=1e-4)
+    # One window's guidance, and several windows, on one device and on two.
+    for length in (8, 21):
+        alone, shared = (make(pipe, num_frames=length, devices=["cpu"] * count) for count in (1, 2))
+        assert np.array_equal(alone, shared)
     assert np.abs(make(pipe, num_frames=21, window_overlap=1) - frames).max() > 1e-3
     with pytest.raises(LumiereError, match="7 frames: choose a multiple of 4"):
         make(pipe, num_frames=7)

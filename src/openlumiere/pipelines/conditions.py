@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -55,3 +55,8 @@ class Conditions:
     concat: ConcatCondition | None = None
     loop: bool = False
     layout: torch.Tensor | None = None
+
+    def halves(self, clips: int) -> list[Conditions]:
+        """Return those of B clips with their prompts, and those of what they are guided away from if they are."""
+        count = len(self.text.hidden_states) // clips
+        return [replace(self, text=self.text.select(slice(i * clips, (i + 1) * clips))) for i in range(count)]

@@ -213,7 +213,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
                 many, merged at each step (temporal MultiDiffusion); the model's own, and half a window, when None.
             window_batch_size: windows denoised at once.
-            devices: share the windows between these; the pipeline's own device when None.
+            devices: share the windows between these, and of each window what is predicted with and without the prompt;
+                the clip is the same, to the bit, whichever and however many they are. The pipeline's own when None,
+                both predicted at once.
             offload_frames: keep the clip on the CPU, so that memory on the device does not grow with its length.
             transparent: keep the clips' alpha, as a fourth channel, where the model has it (`has_alpha`); a video's
                 transparency is then kept too.
