@@ -155,6 +155,15 @@ def test_without_guidance_the_unconditional_half_is_not_run(pipe: LumierePipelin
     assert batches == [1, 1]
     make(pipe, guidance_scale=2.0)
     assert batches == [1, 1, 2, 2]
+    # Outside of an interval neither, such as one from between the two steps.
+    between = float(pipe.scheduler.timesteps[[0, -1]].float().mean()) / pipe.scheduler.config.num_train_timesteps
+    batches.clear()
+    at_high_noise = make(pipe, guidance_scale=2.0, guidance_interval=(between, 1))
+    assert batches == [2, 1]
+    pipe.register_to_config(guidance_interval=[between, 1])
+    assert np.array_equal(at_high_noise, make(pipe, guidance_scale=2.0))
+    with pytest.raises(LumiereError, match=r"guidance_interval 0\.7, 0\.2: give two shares from 0 to 1"):
+        make(pipe, guidance_interval=(0.7, 0.2))
 
 
 @pytest.mark.slow

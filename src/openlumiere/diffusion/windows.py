@@ -122,7 +122,7 @@ class Denoiser:
         return (self.predict,) if callable(self.predict) else self.predict
 
     def make(self, part: int, clip: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Predict a part for some windows of a clip, (B, C, F, H, W) -> (B * w, C', L, H', W'), on the clip's device."""
+        """Predict a part for windows of a clip, (B, C, F, H, W) -> (B * w, C', L, H', W'), on the clip's device."""
         windows = clip[:, :, frames.to(clip.device)].transpose(1, 2).flatten(0, 1)
         return self.parts[part](windows if self.device is None else windows.to(self.device), frames).to(clip.device)
 

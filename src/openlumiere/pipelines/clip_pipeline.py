@@ -182,10 +182,10 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         latents, timesteps = start_from(self.scheduler, noise, start)
         self._num_timesteps = len(timesteps)
 
-        apart = [conditions] if devices is None else conditions.halves(len(noise))
-        merge = partial(self._guided, conditions, noise.shape[:2])
-
         def denoisers_at(t: torch.Tensor) -> list[Denoiser]:
+            now = conditions.at(float(t) / self.scheduler.config.num_train_timesteps, len(noise))
+            apart = [now] if devices is None else now.halves(len(noise))
+            merge = partial(self._guided, now, noise.shape[:2])
             return [
                 Denoiser([partial(self._predict, net, part, t.to(device)) for part in apart], device, merge)
                 for net, device in zip(nets, on, strict=True)
