@@ -14,6 +14,7 @@ from fastapi.responses import Response
 import openlumiere
 from openlumiere import web
 from openlumiere.errors import LumiereError
+from openlumiere.provenance.marking import Marker
 
 from .api import contents, health, pages, security, videos
 from .api.context import Context
@@ -57,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         gate=Gate(settings, Keys(settings.store_url)),
         uploads=Uploads(settings.folder / "uploads", settings.uploads, ProcessLimits()),
         changes=Changes(store),
+        marker=Marker.load() if settings.mark else None,
     )
     metrics = app.state.metrics = health.Metrics(store)
     # Videos before contents: `/v1/videos/{id}` comes after what has a name of its own.

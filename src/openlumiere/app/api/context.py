@@ -19,6 +19,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.find import read_abilities
+from openlumiere.provenance.marking import Marker
 
 from .errors import ApiError, missing
 from .events import Changes
@@ -38,6 +39,7 @@ class Context:
     gate: Gate
     uploads: Uploads
     changes: Changes
+    marker: Marker | None
     _models: dict[str, Abilities] = field(default_factory=dict)
 
     @cached_property
