@@ -17,7 +17,7 @@ from .identity import Identity, anchors_folder
 from .manifest import Credentials, Ingredient, created, credentials_of, sources_of
 from .manifest_store import MIME, DamagedManifestError, can_hold
 
-__all__ = ["Credentials", "Ingredient", "can_hold", "check", "room", "sign"]
+__all__ = ["Credentials", "Ingredient", "can_hold", "certificates_in", "check", "room", "sign"]
 
 
 def sign(
@@ -109,8 +109,8 @@ def check(
         LumiereError: the file or an anchor is missing or can't be read.
     """
     path = Path(path)
-    trusted = _certificates([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
-    own = _certificates([identity.root]) if identity is not None else ""
+    trusted = certificates_in([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
+    own = certificates_in([identity.root]) if identity is not None else ""
     if not path.exists():
         raise LumiereError(f"{path} does not exist; check the name")
     if not can_hold(path):
@@ -129,8 +129,12 @@ def check(
     return found
 
 
-def _certificates(paths: Sequence[str | Path]) -> str:
-    """Return all certificates of PEM files and of folders of them, as one text."""
+def certificates_in(paths: Sequence[str | Path]) -> str:
+    """Return all certificates of PEM files, and of folders of .pem and .crt files, as one text.
+
+    Raises:
+        LumiereError: one of them is missing or damaged, or a folder holds none.
+    """
     files: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(each for each in path.iterdir() if each.suffix in (".pem", ".crt")) if path.is_dir() else [path]
