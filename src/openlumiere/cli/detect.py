@@ -55,11 +55,16 @@ def register(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from openlumiere.provenance.identity import Identity
+    from openlumiere.provenance.identity import Identity, default_folder
     from openlumiere.provenance.in_files import detect_in_file, files_in, to_json
 
-    names = [_OWN, *map(str, args.key)]
-    keys = [Identity.load().watermark_key, *map(_read_key, args.key)]
+    own = Identity.find()
+    names = [*([] if own is None else [_OWN]), *map(str, args.key)]
+    keys = [*([] if own is None else [own.watermark_key]), *map(_read_key, args.key)]
+    if not keys:
+        raise LumiereError(
+            f"no key to look with: nothing was marked here yet ({default_folder()} is missing); give --key FILE"
+        )
     files: list[Path] = []
     unreadable: list[str] = []
     for path in args.files:

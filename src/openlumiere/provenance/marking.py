@@ -74,7 +74,7 @@ class Mark:
         """Sign a finished file in place; return whether its format has room for credentials."""
         return credentials.sign(
             path, self.identity, model=self.model, edited=self.edited, placed=self.placed,
-            soft_binding=to_hexadecimal(self.payload),
+            soft_binding=self.payload,
         )  # fmt: skip
 
 
