@@ -13,13 +13,14 @@ from PIL import Image
 import openlumiere
 from certificate_tools import Authority
 from openlumiere.errors import LumiereError
+from openlumiere.provenance import Payload
 from openlumiere.provenance.credentials import Ingredient, check, room, sign
 from openlumiere.provenance.identity import Identity
 from openlumiere.video import read_clip, read_metadata, write_clip
 
 _FORMATS = (".mp4", ".mov", ".webp", ".gif", ".apng", ".png")  # .png: a contact sheet
 _RECIPE = {"prompt": "a tiger", "seed": 7}
-_PAYLOAD = "0123456789ab"
+_PAYLOAD = Payload(model=300, version=10, month=82, key_id=171)
 _NOISE = np.random.default_rng(0).random((6, 48, 64, 3), dtype=np.float32)
 
 

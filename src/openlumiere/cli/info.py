@@ -15,7 +15,7 @@ from openlumiere.generation.recipe import STICKER_KEY, Recipe
 from .parsing import Commands, add_command
 
 if TYPE_CHECKING:
-    from openlumiere.provenance import Detection
+    from openlumiere.provenance import Detection, Payload
     from openlumiere.provenance.credentials import Credentials
 
 _RELATIONS = {"parentOf": "edited", "componentOf": "placed", "inputTo": "used"}
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     _tell_credentials(credentials)
     if not args.no_watermark and not sheet:
         print("watermark: ", end="", flush=True)  # the rest takes a while
-        print(_watermark_in_words(_look(args.file), getattr(credentials, "soft_binding", "")))
+        print(_watermark_in_words(_look(args.file), getattr(credentials, "soft_binding", None)))
 
 
 # ------------------------------------------------------------------------------------------------ looking
@@ -154,9 +154,9 @@ def _tell_credentials(found: Credentials | str | None) -> None:
             print(f"  {key:<20} {value}")
 
 
-def _watermark_in_words(found: Detection | str, said: str) -> str:
-    """Return what was found, beside what the credentials say of it, hexadecimal."""
-    from openlumiere.provenance.marking import in_words, to_hexadecimal
+def _watermark_in_words(found: Detection | str, said: Payload | None) -> str:
+    """Return what was found, beside what the credentials say of it."""
+    from openlumiere.provenance.marking import in_words
 
     if isinstance(found, str):
         return found
@@ -164,7 +164,7 @@ def _watermark_in_words(found: Detection | str, said: str) -> str:
         return f"none of this installation's key{', though the credentials name one' if said else ''}"
     if found.payload is None:
         return f"there (false alarm {found.p_value:.0e}), but what it says can't be read any more"
-    agrees = "" if not said else ", as the credentials say"
-    if said and said != to_hexadecimal(found.payload):
+    agrees = "" if said is None else ", as the credentials say"
+    if said not in (None, found.payload):
         agrees = ", which is NOT what the credentials say"
     return f"{in_words(found.payload)} (false alarm {found.p_value:.0e}){agrees}"

@@ -16,6 +16,7 @@ from . import certificates, manifest_store
 from .identity import Identity, anchors_folder
 from .manifest import Credentials, Ingredient, created, credentials_of, sources_of
 from .manifest_store import MIME, DamagedManifestError, can_hold
+from .payload import Payload
 
 __all__ = ["Credentials", "Ingredient", "can_hold", "certificates_in", "check", "room", "sign"]
 
@@ -28,7 +29,7 @@ def sign(
     model: str = "",
     edited: str | Path | None = None,
     placed: Sequence[str | Path] = (),
-    soft_binding: str = "",
+    soft_binding: Payload | None = None,
 ) -> bool:
     """Sign a finished file in place: it is replaced when the signed one is whole. Pixels and recipe stay.
 
@@ -38,7 +39,7 @@ def sign(
         model: that made the clip, as users name it.
         edited: the file that this one is an edit of.
         placed: files of which pictures were put into it: first frames, keyframes.
-        soft_binding: payload of the watermark in its frames, hexadecimal; "" = it has none.
+        soft_binding: what the watermark in its frames says; None = it has none.
 
     Returns:
         Whether it was signed; see `can_hold`.
@@ -75,7 +76,7 @@ def room(
     model: str = "",
     edited: str | Path | None = None,
     placed: Sequence[str | Path] = (),
-    soft_binding: str = "",
+    soft_binding: Payload | None = None,
 ) -> int:
     """Return how many bytes these credentials add to a picture file at most: what a size limit must leave free.
 
