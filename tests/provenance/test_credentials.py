@@ -219,7 +219,7 @@ def test_room_is_what_credentials_take(write: Write, identity: Identity, suffix:
     source, path = write("source.webp"), write(f"clip{suffix}")
     sign(source, identity, model="emoji-nano", soft_binding=_PAYLOAD)
     before = path.stat().st_size
-    needed = room(identity, title=path.name, model="emoji-nano", edited=source, soft_binding=_PAYLOAD)
+    needed = room(path, identity, model="emoji-nano", edited=source, soft_binding=_PAYLOAD)
     sign(path, identity, model="emoji-nano", edited=source, soft_binding=_PAYLOAD)
     assert needed - 400 < path.stat().st_size - before <= needed
 
@@ -232,6 +232,7 @@ def test_formats_without_a_place_stay_as_they_are(write: Write, identity: Identi
     before = film.read_bytes()
     assert not sign(film, identity)
     assert not sign(frames, identity)
+    assert room(film, identity) == room(frames, identity) == 0
     assert film.read_bytes() == before
     assert check(film, identity=identity) is None
     assert check(frames, identity=identity) is None

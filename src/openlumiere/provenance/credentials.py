@@ -70,6 +70,7 @@ def sign(
 
 
 def room(
+    path: str | Path,
     identity: Identity,
     *,
     title: str = "",
@@ -78,17 +79,24 @@ def room(
     placed: Sequence[str | Path] = (),
     soft_binding: Payload | None = None,
 ) -> int:
-    """Return how many bytes these credentials add to a picture file at most: what a size limit must leave free.
+    """Return how many bytes `sign` would add to a file at most: what a limit on its size must leave free.
 
-    What a file was made from brings its own credentials along, so a clip that was edited often needs more.
+    What a file was made from brings its own credentials along, so an edit needs more: about 5 kB a generation.
 
-    Args: as of `sign`.
+    Args:
+        path: need not be there yet; others as of `sign`.
+
+    Returns:
+        0 where its format has no place for credentials.
 
     Raises:
-        LumiereError: they can't be signed.
+        LumiereError: it can't be signed.
     """
+    path = Path(path)
+    if not can_hold(path):
+        return 0
     sources = sources_of(edited, placed)
-    manifest = created(title, model=model, sources=sources, soft_binding=soft_binding)
+    manifest = created(title or path.name, model=model, sources=sources, soft_binding=soft_binding)
     size = manifest_store.size(manifest, identity.certificate, identity.private_key, sources)
     return size + size // 200 + 256  # a GIF counts every 255 bytes; headers differ
 
