@@ -5,7 +5,6 @@ Sign last: a byte that changes afterwards breaks the signature, and a program th
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,8 @@ from . import certificates, manifest_store
 from .identity import Identity, anchors_folder
 from .manifest import Credentials, Ingredient, created, credentials_of, sources_of
 from .manifest_store import MIME, DamagedManifestError, can_hold
-from .payload import Payload
 
-__all__ = ["Credentials", "Ingredient", "can_hold", "check", "sign", "signed"]
+__all__ = ["Credentials", "Ingredient", "can_hold", "certificates_in", "check", "room", "sign"]
 
 
 def sign(
@@ -30,7 +28,7 @@ def sign(
     model: str = "",
     edited: str | Path | None = None,
     placed: Sequence[str | Path] = (),
-    soft_binding: Payload | None = None,
+    soft_binding: str = "",
 ) -> bool:
     """Sign a finished file in place: it is replaced when the signed one is whole. Pixels and recipe stay.
 
@@ -40,7 +38,7 @@ def sign(
         model: that made the clip, as users name it.
         edited: the file that this one is an edit of.
         placed: files of which pictures were put into it: first frames, keyframes.
-        soft_binding: what the watermark in its frames says; None = it has none.
+        soft_binding: payload of the watermark in its frames, hexadecimal; "" = it has none.
 
     Returns:
         Whether it was signed; see `can_hold`.
@@ -70,39 +68,28 @@ def sign(
     return True
 
 
-def signed(
-    data: bytes,
-    suffix: str,
+def room(
     identity: Identity,
     *,
     title: str = "",
     model: str = "",
     edited: str | Path | None = None,
     placed: Sequence[str | Path] = (),
-    soft_binding: Payload | None = None,
-) -> bytes:
-    """Return a file's bytes with credentials, see `sign`; unchanged where its format has no place for them.
+    soft_binding: str = "",
+) -> int:
+    """Return how many bytes these credentials add to a picture file at most: what a size limit must leave free.
 
-    Args:
-        suffix: of the file, such as ``.webp``.
+    What a file was made from brings its own credentials along, so a clip that was edited often needs more.
+
+    Args: as of `sign`.
 
     Raises:
-        LumiereError: it can't be signed.
+        LumiereError: they can't be signed.
     """
-    mime = MIME.get(suffix.lower())
-    if mime is None:
-        return data
-    sources, target = sources_of(edited, placed), io.BytesIO()
-    manifest_store.write(
-        io.BytesIO(data),
-        target,
-        mime,
-        created(title, model=model, sources=sources, soft_binding=soft_binding),
-        certificate=identity.certificate,
-        private_key=identity.private_key,
-        ingredients=sources,
-    )
-    return target.getvalue()
+    sources = sources_of(edited, placed)
+    manifest = created(title, model=model, sources=sources, soft_binding=soft_binding)
+    size = manifest_store.size(manifest, identity.certificate, identity.private_key, sources)
+    return size + size // 200 + 256  # a GIF counts every 255 bytes; headers differ
 
 
 def check(
@@ -122,8 +109,8 @@ def check(
         LumiereError: the file or an anchor is missing or can't be read.
     """
     path = Path(path)
-    trusted = _certificates([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
-    own = _certificates([identity.root]) if identity is not None else ""
+    trusted = certificates_in([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
+    own = certificates_in([identity.root]) if identity is not None else ""
     if not path.exists():
         raise LumiereError(f"{path} does not exist; check the name")
     if not can_hold(path):
@@ -142,8 +129,12 @@ def check(
     return found
 
 
-def _certificates(paths: Sequence[str | Path]) -> str:
-    """Return all certificates of PEM files and of folders of them, as one text."""
+def certificates_in(paths: Sequence[str | Path]) -> str:
+    """Return all certificates of PEM files, and of folders of .pem and .crt files, as one text.
+
+    Raises:
+        LumiereError: one of them is missing or damaged, or a folder holds none.
+    """
     files: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(each for each in path.iterdir() if each.suffix in (".pem", ".crt")) if path.is_dir() else [path]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 import openlumiere
 
-from .payload import BITS, Payload
-
 WATERMARK = "openlumiere.watermark.1"  # our watermark among C2PA's names of soft binding algorithms
+_HEXADECIMAL = re.compile("[0-9a-f]{2,64}")
 _ACTIONS, _SOFT_BINDING = "c2pa.actions", "c2pa.soft-binding"
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _GENERATED, _PARTLY_GENERATED = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
@@ -50,7 +48,7 @@ class Credentials:
         actions: what was done, as C2PA names it, such as ``c2pa.created``.
         ai_generated: whether an action says that a model made the media, or a part of it.
         ingredients: what it was made from.
-        soft_binding: what the watermark in its frames should say; None where none of ours is named.
+        soft_binding: what the watermark in its frames should say, hexadecimal; "" where none of ours is named.
     """
 
     state: Literal["trusted", "untrusted", "changed", "invalid"]
@@ -63,7 +61,7 @@ class Credentials:
     actions: tuple[str, ...] = ()
     ai_generated: bool = False
     ingredients: tuple[Ingredient, ...] = ()
-    soft_binding: Payload | None = None
+    soft_binding: str = ""
 
 
 class Source(NamedTuple):
@@ -86,9 +84,7 @@ def _source(path: Path, relation: str, label: str) -> Source:
     return Source({"title": path.name, "relationship": relation, "label": label}, path)
 
 
-def created(
-    title: str, *, model: str = "", sources: Sequence[Source] = (), soft_binding: Payload | None = None
-) -> dict[str, Any]:
+def created(title: str, *, model: str = "", sources: Sequence[Source] = (), soft_binding: str = "") -> dict[str, Any]:
     """Return the manifest of a clip that a model made, or edited: as c2pa's `Builder` takes it.
 
     Args:
@@ -107,9 +103,9 @@ def created(
     else:
         actions.insert(0, {"action": "c2pa.created", "digitalSourceType": _SOURCE_TYPES + _GENERATED, **made})
     assertions = []
-    if soft_binding is not None:
+    if soft_binding:
         actions.append({"action": "c2pa.watermarked.bound"})
-        block = {"scope": {}, "value": _hexadecimal(soft_binding)}  # an empty scope: the whole clip
+        block = {"scope": {}, "value": soft_binding}  # an empty scope: the whole clip
         assertions = [_assertion(_SOFT_BINDING, {"alg": WATERMARK, "blocks": [block]})]
     return {
         "title": title,
@@ -121,10 +117,6 @@ def created(
 def _assertion(label: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return an assertion that the signer stands for ("created"), unlike what is passed on ("gathered")."""
     return {"label": label, "created": True, "data": data}
-
-
-def _hexadecimal(payload: Payload) -> str:
-    return np.packbits(payload.to_bits()).tobytes().hex()
 
 
 # ------------------------------------------------------------------------------------------------ read
@@ -156,7 +148,7 @@ def credentials_of(report: Mapping[str, Any]) -> Credentials:
             Ingredient(title=str(found.get("title", "")), relation=str(found.get("relationship", "")))
             for found in _dicts(manifest.get("ingredients"))
         ),
-        soft_binding=_first(map(_payload, _dicts(manifest.get("assertions")))),
+        soft_binding=_first(map(_watermark, _dicts(manifest.get("assertions")))) or "",
     )
 
 
@@ -179,16 +171,12 @@ def _failures(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _dicts(_dict(ingredient.get("validationDeltas")).get("failure"))
 
 
-def _payload(assertion: Mapping[str, Any]) -> Payload | None:
+def _watermark(assertion: Mapping[str, Any]) -> str:
     data = _dict(assertion.get("data"))
     if str(assertion.get("label")).partition("__")[0] != _SOFT_BINDING or data.get("alg") != WATERMARK:
-        return None
-    try:
-        value = bytes.fromhex(str(next(_dicts(data.get("blocks")), {}).get("value")))
-    except ValueError:
-        return None
-    bits = np.unpackbits(np.frombuffer(value, np.uint8))
-    return Payload.from_bits(bits) if len(bits) == BITS else None
+        return ""
+    value = next(_dicts(data.get("blocks")), {}).get("value")
+    return value if isinstance(value, str) and _HEXADECIMAL.fullmatch(value) else ""
 
 
 def _agent(value: object) -> str:
