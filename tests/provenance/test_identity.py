@@ -145,6 +145,17 @@ def test_where_keys_are_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert identities.default_folder() == Path.home() / ".config" / "openlumiere" / "identity"
 
 
+def test_a_user_without_a_home_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("LUMIERE_HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(LumiereError, match="set LUMIERE_HOME"):
+        Identity.load()
+
+
 # ------------------------------------------------------------------------------------------------ an operator's own
 
 

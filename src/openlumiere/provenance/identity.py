@@ -98,11 +98,19 @@ class Identity:
 
 
 def default_folder() -> Path:
-    """Return the folder of the keys that are used where none is named."""
+    """Return the folder of the keys that are used where none is named.
+
+    Raises:
+        LumiereError: the user has no home folder.
+    """
     home = os.environ.get(HOME_VARIABLE)
     if home:
         return Path(home) / "identity"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "openlumiere" / "identity"
+    try:
+        configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    except RuntimeError as error:  # a user without a home
+        raise LumiereError(f"this user has no home folder for keys; set {HOME_VARIABLE} to one") from error
+    return configuration / "openlumiere" / "identity"
 
 
 def anchors_folder() -> Path:
