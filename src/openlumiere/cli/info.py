@@ -82,12 +82,13 @@ def run(args: argparse.Namespace) -> None:
         for key, value in recipe.metadata().items():
             if key != STICKER_KEY:
                 print(f"  {key:<20} {value}")
-        print(f"make it again with:\n  {recipe.command()}")
     credentials = _check(args)
     _tell_credentials(credentials)
     if not args.no_watermark and not sheet:
         print("watermark: ", end="", flush=True)  # the rest takes a while
         print(_watermark_in_words(_look(args.file), getattr(credentials, "soft_binding", None)))
+    if recipe is not None:
+        print(f"make it again with:\n  {recipe.command()}")
 
 
 # ------------------------------------------------------------------------------------------------ looking
