@@ -138,7 +138,9 @@ class Maker:
                     below = None if request.background == "white" else request.background
                     sticker_from_file(str(master), request.sticker, names[-1], background=below, marker=self._marker)
                 edited, placed = sources_of(request)
-                mark = self._marker and self._marker.carried(recipe, edited=edited, placed=placed)
+                mark = None
+                if self._marker is not None:
+                    mark = self._marker.carried(recipe, edited=edited, placed=placed)
                 if mark is not None:
                     for name in names[:3]:
                         mark.sign(name)
