@@ -25,6 +25,7 @@ from .jobs.keys import Keys
 from .jobs.queue import Queue
 from .jobs.results import Results
 from .jobs.store import Store
+from .moderation.moderator import Moderator
 from .sandbox.limited import ProcessLimits
 from .sandbox.uploads import Uploads
 from .settings import Settings
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the page and the API on a data folder.
 
     Raises:
-        LumiereError: the database or the results cannot be used.
+        LumiereError: the database, the results or the block list cannot be used.
     """
     app = FastAPI(
         title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None,
@@ -56,9 +57,10 @@ def create_app(settings: Settings) -> FastAPI:
         queue=Queue(settings),
         gate=Gate(settings, Keys(settings.store_url)),
         uploads=Uploads(settings.folder / "uploads", settings.uploads, ProcessLimits()),
+        moderator=Moderator(settings.moderation),
         changes=Changes(store),
     )
-    metrics = app.state.metrics = health.Metrics(store)
+    metrics = app.state.metrics = health.Metrics(store, parts.moderator)
     # Videos before contents: `/v1/videos/{id}` comes after what has a name of its own.
     for room in (videos, contents, pages, health):
         app.include_router(room.router, responses=_ERRORS)

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from openlumiere.app.jobs.queue import Queue
 from openlumiere.app.jobs.results import Results
 from openlumiere.app.jobs.store import Job, Store
+from openlumiere.app.moderation.moderator import Moderator
 from openlumiere.app.sandbox.uploads import Uploads
 from openlumiere.app.settings import Settings
 from openlumiere.bundled import bundled_models
@@ -37,6 +38,7 @@ class Context:
     queue: Queue
     gate: Gate
     uploads: Uploads
+    moderator: Moderator
     changes: Changes
     _models: dict[str, Abilities] = field(default_factory=dict)
 
