@@ -33,7 +33,7 @@ def words_of(text: str) -> list[str]:
 def _plain(text: str) -> str:
     # Line ends and tabs are controls, too, but keep words apart.
     apart = unicodedata.normalize("NFKD", " ".join(text.split()))
-    bare = "".join(letter for letter in apart if unicodedata.category(letter) not in _LEFT_OUT and letter not in _FILLERS)
+    bare = "".join(x for x in apart if unicodedata.category(x) not in _LEFT_OUT and x not in _FILLERS)
     return unicodedata.normalize("NFKC", bare.casefold())
 
 

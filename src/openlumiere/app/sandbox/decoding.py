@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from openlumiere.app.moderation.stills import stills as moderation_stills
 from openlumiere.errors import LumiereError
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import Sticker
@@ -110,6 +111,15 @@ def _checked_header(path: Path, most: _Most) -> bool:
         count = getattr(picture, "n_frames", 1)
         most.check(*picture.size, count, 0)
         return count > 1 and path.suffix in PICTURE_SUFFIXES
+
+
+def stills(name: str, to: str) -> dict[str, Any]:
+    """Write some frames of a picture or clip as small JPEG files; their names begin with `to`.
+
+    Raises:
+        LumiereError: it cannot be read.
+    """
+    return {"names": [path.name for path in moderation_stills(name, to)]}
 
 
 def inspect(name: str) -> dict[str, Any]:

@@ -88,6 +88,13 @@ class Uploads:
         path = folder / found.pop("name")
         return Taken(path=path.rename(folder / f"{to}{path.suffix}"), **found)
 
+    async def stills(self, path: Path, folder: Path) -> list[Path]:
+        """Write some frames of a picture or clip into a `workspace`, as small JPEG files; errors as `take`'s."""
+        if path.parent != folder:
+            await run_in_threadpool(shutil.copyfile, path, folder / path.name)
+        found = await self.run("stills", path.name, folder, to=f"{path.stem}-still")
+        return [folder / still for still in found["names"]]
+
     async def inspect(self, file: BinaryIO, param: str, folder: Path) -> dict[str, Any]:
         """Return the metadata of a clip of ours; args and errors as `take`'s."""
         found = await self.run("inspect", await self._store(file, param, folder), folder)
