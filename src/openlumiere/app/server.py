@@ -14,8 +14,9 @@ from fastapi.responses import Response
 import openlumiere
 from openlumiere import web
 from openlumiere.errors import LumiereError
+from openlumiere.provenance.identity import Identity
 
-from .api import contents, health, pages, security, videos
+from .api import contents, detecting, health, pages, security, videos
 from .api.context import Context
 from .api.errors import add_handlers, error_response
 from .api.events import Changes
@@ -33,7 +34,9 @@ from .workers.supervisor import Supervisor
 
 _SMALL_BODY = 64 * 1024  # bytes, of what carries no files
 _FORM = 256 * 1024  # bytes of a form around its files
-_TAKES_FILES = ("/v1/videos", "/v1/videos/sync", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/inspect")
+_TAKES_FILES = (
+    "/v1/videos", "/v1/videos/sync", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/inspect", "/v1/detect",
+)  # fmt: skip
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error} for status in (400, 401, 403, 404, 409, 411, 413, 415, 429, 503)
 }
@@ -43,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the page and the API on a data folder.
 
     Raises:
-        LumiereError: the database, the results or the block list cannot be used.
+        LumiereError: the database, the results, the keys or the block list cannot be used.
     """
     app = FastAPI(
         title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None,
@@ -58,11 +61,12 @@ def create_app(settings: Settings) -> FastAPI:
         gate=Gate(settings, Keys(settings.store_url)),
         uploads=Uploads(settings.folder / "uploads", settings.uploads, ProcessLimits()),
         moderator=Moderator(settings.moderation),
+        identity=Identity.load(),
         changes=Changes(store),
     )
     metrics = app.state.metrics = health.Metrics(store, parts.moderator)
     # Videos before contents: `/v1/videos/{id}` comes after what has a name of its own.
-    for room in (videos, contents, pages, health):
+    for room in (videos, contents, detecting, pages, health):
         app.include_router(room.router, responses=_ERRORS)
     add_handlers(app)
 

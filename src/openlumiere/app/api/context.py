@@ -20,6 +20,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.find import read_abilities
+from openlumiere.provenance.identity import Identity
 
 from .errors import ApiError, missing
 from .events import Changes
@@ -39,6 +40,7 @@ class Context:
     gate: Gate
     uploads: Uploads
     moderator: Moderator
+    identity: Identity
     changes: Changes
     _models: dict[str, Abilities] = field(default_factory=dict)
 

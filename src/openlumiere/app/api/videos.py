@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
-from starlette.datastructures import UploadFile
 
 from openlumiere.app.jobs.store import Job
 from openlumiere.errors import LumiereError
@@ -20,6 +19,7 @@ from .asking import read_request, task_of
 from .contents import content_of
 from .context import Context, Owner, Parts
 from .errors import ApiError, missing
+from .files import one_file, uploaded
 from .schemas import CreateVideo, Deleted, Favourite, Inspected, ModelList, Remix, Video, VideoList
 from .submitting import submit, submit_again
 
@@ -41,13 +41,6 @@ def _body(model: type, *, files: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
-_FILE = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
-_INSPECT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": {"schema": {**_FILE, "examples": [{"file": "tiger.webp"}]}}},
-    }
-}
 _Key = Annotated[
     str | None,
     Header(
@@ -96,17 +89,12 @@ async def extend(http: Request, parts: Parts, owner: Owner, key: _Key = None) ->
     return await _shown(parts, await submit(parts, owner, asked, task_of(asked, "extend"), key=key))
 
 
-@router.post("/v1/videos/inspect", openapi_extra=_INSPECT)
+@router.post("/v1/videos/inspect", openapi_extra=one_file("tiger.webp"))
 async def inspect(http: Request, parts: Parts, owner: Owner) -> Inspected:
     """Read the settings inside a clip of ours."""
-    if not http.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ApiError(415, "send multipart/form-data with a file")
-    async with http.form(max_files=1, max_fields=1) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise ApiError(400, "file: give a clip", param="file")
+    async with uploaded(http, "a clip") as file:
         with parts.uploads.workspace() as folder:
-            metadata = await parts.uploads.inspect(file.file, "file", folder)
+            metadata = await parts.uploads.inspect(file, "file", folder)
     recipe = Recipe.from_metadata(metadata, output="clip.webp")
     assert recipe is not None  # as the limited process found
     return Inspected(
