@@ -15,6 +15,7 @@ import openlumiere
 from openlumiere import web
 from openlumiere.errors import LumiereError
 from openlumiere.provenance.identity import Identity
+from openlumiere.provenance.marking import Marker
 
 from .api import contents, detecting, health, pages, security, videos
 from .api.context import Context
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None,
         lifespan=_until_stopped,
     )  # fmt: skip
-    store = Store(settings.store_url, webhooks=settings.webhooks)
+    store, identity = Store(settings.store_url, webhooks=settings.webhooks), Identity.load()
     parts = app.state.context = Context(
         settings=settings,
         store=store,
@@ -61,8 +62,9 @@ def create_app(settings: Settings) -> FastAPI:
         gate=Gate(settings, Keys(settings.store_url)),
         uploads=Uploads(settings.folder / "uploads", settings.uploads, ProcessLimits()),
         moderator=Moderator(settings.moderation),
-        identity=Identity.load(),
         changes=Changes(store),
+        identity=identity,
+        marker=Marker(identity) if settings.mark else None,
     )
     metrics = app.state.metrics = health.Metrics(store, parts.moderator)
     # Videos before contents: `/v1/videos/{id}` comes after what has a name of its own.

@@ -111,6 +111,7 @@ class Settings:
         webhooks: addresses that are told of finished and failed jobs: all of them, or the one that a request names.
         webhook_secret: ``whsec_`` and base64, signs the calls.
         log_prompts: write prompts into the log.
+        mark: put watermarks into clips, and sign them; the log tells of clips that are not.
         host, port: to listen on; port 0 = any free one.
         hosts: names by which browsers may address the server, besides loopback's, its own and IP addresses.
         keys: whether a key is needed; None = on all addresses but loopback's.
@@ -132,6 +133,7 @@ class Settings:
     webhooks: tuple[str, ...] = ()
     webhook_secret: str = ""
     log_prompts: bool = False
+    mark: bool = True
     host: str = "127.0.0.1"
     port: int = 8000
     hosts: tuple[str, ...] = ()

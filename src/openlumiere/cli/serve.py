@@ -16,7 +16,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.backends.find import read_abilities
 from openlumiere.generation.models import DEFAULT_MODEL
 
-from . import parsing
+from . import marking, parsing
 from .parsing import Commands, Parser, add_command
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ def _register_mcp(commands: Commands) -> None:
     mcp.add_argument("--model", help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}, or the server's")
     _add_device(mcp)
     _add_moderation(mcp)
+    marking.add_no_mark(mcp)
 
 
 def _add_data(parser: Parser) -> None:
@@ -233,6 +234,7 @@ def _add_shared(parser: Parser) -> None:
         help="call this address when a clip is finished or has failed, signed with the secret that "
         f"{SECRET_VARIABLE} holds; may be given several times",
     )  # fmt: skip
+    marking.add_no_mark(parser)
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
     parser.add_argument("--log-prompts", action="store_true", help="write prompts into the log")
 
@@ -290,19 +292,21 @@ def run_mcp(args: argparse.Namespace) -> None:
         raise LumiereError("with --url that server decides what is allowed: give --block-list, --classifier to it")
     _log("WARNING", quiet=not args.debug)
     folder = args.output.expanduser()
+    marker = marking.marker(args)
     maker: Any
     if args.url is None:
         from openlumiere.app.mcp.makers import LocalMaker
         from openlumiere.app.moderation.moderator import Moderator
 
         maker = LocalMaker(
-            folder, model=args.model or DEFAULT_MODEL, device=args.device, dtype=args.dtype,
+            folder, model=args.model or DEFAULT_MODEL, device=args.device, dtype=args.dtype, marker=marker,
             moderator=Moderator(_moderation(args)),
         )  # fmt: skip
     else:
         from openlumiere.app.mcp.server_maker import ServerMaker
 
-        maker = ServerMaker(args.url, folder, key=os.environ.get(KEY_VARIABLE, ""), model=args.model or "")
+        key = os.environ.get(KEY_VARIABLE, "")
+        maker = ServerMaker(args.url, folder, key=key, model=args.model or "", marker=marker)
     from openlumiere.app.mcp.server import serve
 
     serve(maker)
@@ -331,6 +335,7 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
         webhooks=tuple(args.webhook),
         webhook_secret=os.environ.get(SECRET_VARIABLE, ""),
         log_prompts=args.log_prompts,
+        mark=args.mark,
         host=own.get("host", "127.0.0.1"),
         port=own.get("port", 0),
         hosts=tuple(own.get("host_name", ())),

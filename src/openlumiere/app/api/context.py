@@ -21,6 +21,7 @@ from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.find import read_abilities
 from openlumiere.provenance.identity import Identity
+from openlumiere.provenance.marking import Marker
 
 from .errors import ApiError, missing
 from .events import Changes
@@ -40,8 +41,9 @@ class Context:
     gate: Gate
     uploads: Uploads
     moderator: Moderator
-    identity: Identity
     changes: Changes
+    identity: Identity
+    marker: Marker | None
     _models: dict[str, Abilities] = field(default_factory=dict)
 
     @cached_property

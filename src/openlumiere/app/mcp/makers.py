@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from openlumiere.generation.backends.base import Backend
     from openlumiere.generation.make import Made
     from openlumiere.generation.progress import Progress
+    from openlumiere.provenance.marking import Marker
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
@@ -80,9 +81,11 @@ class Maker(Protocol):
     Attributes:
         folder: of the files.
         interval: seconds after which it is worth asking for a state again.
+        marker: marks and signs what is made in this process; None = nothing does.
     """
 
     folder: Path
+    marker: Marker | None
     interval: float
 
     def submit(self, request: Request, *, model: str = "", suffix: str = "") -> str:
@@ -153,6 +156,7 @@ class LocalMaker:
         model: bundled name, local folder or hub id.
         device, dtype: as the command line's options.
         moderator: says what is allowed; None = everything is.
+        marker: see `Maker`.
     """
 
     interval = 0.1
@@ -165,11 +169,13 @@ class LocalMaker:
         device: str = "auto",
         dtype: str = "auto",
         moderator: Moderator | None = None,
+        marker: Marker | None = None,
     ) -> None:
         read_abilities(model, may_download=True)  # refuses what is no model
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         self.folder = folder.resolve()
+        self.marker = marker
         self._model, self._device, self._dtype = model, device, dtype
         self._moderator = moderator or Moderator()
         self._loaded: Backend | None = None
@@ -291,7 +297,7 @@ class LocalMaker:
         def progress(now: Progress) -> None:
             job.state = replace(job.state, doing=doing(now), progress=max(job.state.progress, percent(now)))
 
-        return make(job.request, model, progress=progress, cancelled=job.stop.is_set)
+        return make(job.request, model, marker=self.marker, progress=progress, cancelled=job.stop.is_set)
 
     def _load(self, name: str) -> Backend:
         """The model, which takes the place of another one."""

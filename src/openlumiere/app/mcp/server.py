@@ -196,7 +196,8 @@ class _Session:
             source = self._maker.fetch(clip)
             suffix = target_for(tool.target).suffixes[0]
             output = Path(jobs.free_names(f"{self._maker.folder / source.stem}.{tool.target}", 1, suffix)[0])
-            return output, sticker_from_file(str(source), tool.sticker, output, progress=go_on).line()
+            report = sticker_from_file(str(source), tool.sticker, output, marker=self._maker.marker, progress=go_on)
+            return output, report.line()
 
         try:
             path, line = await run_sync(make, abandon_on_cancel=True)

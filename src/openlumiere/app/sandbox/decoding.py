@@ -146,13 +146,16 @@ def convert(name: str, to: str, *, background: str) -> dict[str, Any]:
     return {}
 
 
-def make_sticker(name: str, to: str, *, target: str, background: str) -> dict[str, Any]:
+def make_sticker(name: str, to: str, *, target: str, background: str, spare: int) -> dict[str, Any]:
     """Write a finished clip as a sticker.
+
+    Args:
+        spare: bytes to leave for the credentials, which are signed outside.
 
     Raises:
         LumiereError: it cannot be read, or does not fit into the service's limits.
     """
-    report = sticker_from_file(name, Sticker(target=target), to, background=_laid_over(background))
+    report = sticker_from_file(name, Sticker(target=target), to, background=_laid_over(background), spare=spare)
     return {"note": report.line()}
 
 
