@@ -136,6 +136,11 @@ def read(path: Path) -> list[x509.Certificate]:
         raise LumiereError(f"{path} is no certificate in PEM form, or is damaged; put the right one back") from error
 
 
+def to_pem(certificate: x509.Certificate) -> str:
+    """Return a certificate as text."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
 def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()

@@ -5,103 +5,149 @@ Sign last: a byte that changes afterwards breaks the signature, and a program th
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from .identity import Identity
+from openlumiere.errors import LumiereError
+from openlumiere.files import one_line, replacing
 
-SOFT_BINDING = "io.github.openlumiere.watermark.1"  # the watermark of this package, as C2PA names algorithms
+from . import certificates, manifest_store
+from .identity import Identity, anchors_folder
+from .manifest import Credentials, Ingredient, created, credentials_of, sources_of
+from .manifest_store import MIME, DamagedManifestError, can_hold
+from .payload import Payload
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ingredient:
-    """A file that another was made from.
-
-    Attributes:
-        title: its name.
-        relation: ``parentOf``: what was edited; ``componentOf``: what was placed in it.
-    """
-
-    title: str
-    relation: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """What a file's credentials say, and whether to believe them.
-
-    Attributes:
-        state: ``trusted``: unchanged, and the signer is vouched for by an anchor; ``untrusted``: unchanged, by a signer
-            whom no anchor vouches for; ``changed``: the file was changed since it was signed; ``invalid``: the
-            credentials are broken, such as signed with an outdated certificate.
-        problem: what is wrong, for people; "" where nothing is.
-        signer: who signed, as the certificate says.
-        signed_by_us: whether this installation's own root vouches for the signer.
-        when: the time that the signer claims; None where it claims none.
-        generator: program that wrote the file, with its version.
-        model: that made the clip; "" where not said.
-        actions: what was done, as C2PA names it, such as ``c2pa.created``.
-        ai_generated: whether an action says that a model made the media, or a part of it.
-        ingredients: what it was made from.
-        soft_binding: payload of the watermark that the file should carry, hexadecimal; "" where none is named.
-    """
-
-    state: Literal["trusted", "untrusted", "changed", "invalid"]
-    problem: str = ""
-    signer: str = ""
-    signed_by_us: bool = False
-    when: datetime | None = None
-    generator: str = ""
-    model: str = ""
-    actions: tuple[str, ...] = ()
-    ai_generated: bool = False
-    ingredients: tuple[Ingredient, ...] = ()
-    soft_binding: str = ""
+__all__ = ["Credentials", "Ingredient", "can_hold", "check", "sign", "signed"]
 
 
 def sign(
     path: str | Path,
     identity: Identity,
     *,
+    title: str = "",
     model: str = "",
     edited: str | Path | None = None,
     placed: Sequence[str | Path] = (),
-    soft_binding: str = "",
+    soft_binding: Payload | None = None,
 ) -> bool:
     """Sign a finished file in place: it is replaced when the signed one is whole. Pixels and recipe stay.
 
     Args:
         path: MP4, M4V, MOV, WebP, GIF, PNG or APNG.
+        title: of the file, as users know it; "" = its name.
         model: that made the clip, as users name it.
         edited: the file that this one is an edit of.
-        placed: files of which pictures were put into it: first frames, keyframes, style pictures.
-        soft_binding: payload of the watermark in its frames, hexadecimal; "" = it has none.
+        placed: files of which pictures were put into it: first frames, keyframes.
+        soft_binding: what the watermark in its frames says; None = it has none.
 
     Returns:
-        Whether it was signed: WebM, MKV and folders of frames have no place for credentials.
+        Whether it was signed; see `can_hold`.
 
     Raises:
         LumiereError: the file can't be signed; it stays as it was.
     """
-    raise NotImplementedError
+    path = Path(path)
+    if not can_hold(path):
+        return False
+    sources = sources_of(edited, placed)
+    try:
+        with replacing(path) as unfinished, path.open("rb") as source, unfinished.open("w+b") as target:
+            manifest_store.write(
+                source,
+                target,
+                MIME[path.suffix.lower()],
+                created(title or path.name, model=model, sources=sources, soft_binding=soft_binding),
+                certificate=identity.certificate,
+                private_key=identity.private_key,
+                ingredients=sources,
+            )
+    except LumiereError as error:
+        raise LumiereError(f"{path}: {error}") from error
+    except OSError as error:
+        raise LumiereError(f"{path} can't be signed ({one_line(error.strerror or error)})") from error
+    return True
+
+
+def signed(
+    data: bytes,
+    suffix: str,
+    identity: Identity,
+    *,
+    title: str = "",
+    model: str = "",
+    edited: str | Path | None = None,
+    placed: Sequence[str | Path] = (),
+    soft_binding: Payload | None = None,
+) -> bytes:
+    """Return a file's bytes with credentials, see `sign`; unchanged where its format has no place for them.
+
+    Args:
+        suffix: of the file, such as ``.webp``.
+
+    Raises:
+        LumiereError: it can't be signed.
+    """
+    mime = MIME.get(suffix.lower())
+    if mime is None:
+        return data
+    sources, target = sources_of(edited, placed), io.BytesIO()
+    manifest_store.write(
+        io.BytesIO(data),
+        target,
+        mime,
+        created(title, model=model, sources=sources, soft_binding=soft_binding),
+        certificate=identity.certificate,
+        private_key=identity.private_key,
+        ingredients=sources,
+    )
+    return target.getvalue()
 
 
 def check(
-    path: str | Path, anchors: Sequence[str | Path] = (), *, identity: Identity | None = None
+    path: str | Path, anchors: Sequence[str | Path] | None = None, *, identity: Identity | None = None
 ) -> Credentials | None:
     """Read a file's credentials and check them, offline.
 
     Args:
-        anchors: PEM files, or folders of them, of authorities to trust.
-        identity: whose root is trusted too; None = no one's.
+        anchors: PEM files, or folders of them, of authorities to trust; None = the folder ``anchors`` beside the one
+            of the keys, if there is one.
+        identity: whose own root is trusted too; None = no one's.
 
     Returns:
-        None where the file has none, or is of a kind that can't have any.
+        None where the file holds none, or is of a kind that can't.
 
     Raises:
         LumiereError: the file or an anchor is missing or can't be read.
     """
-    raise NotImplementedError
+    path = Path(path)
+    trusted = _certificates([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
+    own = _certificates([identity.root]) if identity is not None else ""
+    if not path.exists():
+        raise LumiereError(f"{path} does not exist; check the name")
+    if not can_hold(path):
+        return None
+    try:
+        report = manifest_store.read(path, own)
+        if report is None:
+            return None
+        found = credentials_of(report)
+        if own and found.state == "trusted":
+            return replace(found, signed_here=True)
+        if trusted and found.state == "untrusted":
+            found = credentials_of(manifest_store.read(path, trusted) or {})
+    except DamagedManifestError as error:
+        return Credentials(state="invalid", problem=str(error))
+    return found
+
+
+def _certificates(paths: Sequence[str | Path]) -> str:
+    """Return all certificates of PEM files and of folders of them, as one text."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(each for each in path.iterdir() if each.suffix in (".pem", ".crt")) if path.is_dir() else [path]
+        if not inside:
+            raise LumiereError(f"{path} holds no .pem files; put certificates of authorities there")
+        files += inside
+    return "".join(certificates.to_pem(certificate) for file in files for certificate in certificates.read(file))

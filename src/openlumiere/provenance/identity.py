@@ -22,7 +22,7 @@ from pathlib import Path
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, partial_path, remove, remove_leftovers
 
-from . import certificates
+from . import certificates, manifest_store
 
 HOME_VARIABLE = "LUMIERE_HOME"
 CERTIFICATE_VARIABLE = "LUMIERE_CERTIFICATE"  # the operator's own, with the chain up to its authority
@@ -41,7 +41,6 @@ class Identity:
         key_id: number of that key in watermarks, 0 to 255; part of its hash, which doesn't give it away.
         certificate: PEM file of the signer's certificate, and of those between it and its authority.
         private_key: PEM file of the key that belongs to it.
-        algorithm: of signatures, as C2PA names it, such as ``es256``.
         root: PEM file of the authority that this installation made for itself.
     """
 
@@ -49,14 +48,14 @@ class Identity:
     key_id: int
     certificate: Path
     private_key: Path
-    algorithm: str
     root: Path
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Identity:
         """Read the keys; make them if there is no folder yet. Several processes may do so at once.
 
-        Where ``$LUMIERE_CERTIFICATE`` and ``$LUMIERE_PRIVATE_KEY`` name files, credentials are signed with these.
+        Where ``$LUMIERE_CERTIFICATE`` and ``$LUMIERE_PRIVATE_KEY`` name files, credentials are signed with these; one
+        pixel is signed to see that C2PA takes them.
 
         Args:
             folder: of the keys; None = see the module.
@@ -68,6 +67,25 @@ class Identity:
         folder = default_folder() if folder is None else Path(folder)
         if not folder.exists():
             _make(folder)
+        found = cls._read(folder)
+        if found.certificate.parent == folder:
+            certificates.check(found.certificate, found.private_key)
+        else:
+            manifest_store.rehearse(found.certificate, found.private_key)
+        return found
+
+    @classmethod
+    def find(cls, folder: str | Path | None = None) -> Identity | None:
+        """Read the keys to tell marks by, and leave out whether they can sign; None where there are none yet.
+
+        Raises:
+            LumiereError: the watermark key is missing or damaged.
+        """
+        folder = default_folder() if folder is None else Path(folder)
+        return cls._read(folder) if folder.exists() else None
+
+    @classmethod
+    def _read(cls, folder: Path) -> Identity:
         watermark_key = _read_key(folder / _WATERMARK_KEY)
         certificate, private_key = _operators_own() or (folder / _CERTIFICATE, folder / _PRIVATE_KEY)
         return cls(
@@ -75,7 +93,6 @@ class Identity:
             key_id=hashlib.sha256(watermark_key).digest()[0],
             certificate=certificate,
             private_key=private_key,
-            algorithm=certificates.check(certificate, private_key),
             root=folder / _ROOT,
         )
 
@@ -86,6 +103,11 @@ def default_folder() -> Path:
     if home:
         return Path(home) / "identity"
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "openlumiere" / "identity"
+
+
+def anchors_folder() -> Path:
+    """Return the folder of authorities that are trusted where none are named: ``anchors``, beside that of the keys."""
+    return default_folder().with_name("anchors")
 
 
 def _operators_own() -> tuple[Path, Path] | None:
