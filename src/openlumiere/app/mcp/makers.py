@@ -121,6 +121,14 @@ class Maker(Protocol):
         """
         ...
 
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file, named as for `fetch`, was made here, as `detection.detection` tells.
+
+        Raises:
+            LumiereError: there is none, or it can't be read.
+        """
+        ...
+
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do; "" = the maker's own.
 
@@ -219,6 +227,13 @@ class LocalMaker:
         if source not in self._jobs:
             return local_file(source, self.folder)
         return self.state(source).file
+
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file was made here, see `Maker.detect`."""
+        from openlumiere.app.detection import detection
+        from openlumiere.provenance.identity import Identity
+
+        return detection(self.fetch(source), Identity.load())
 
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do, see `Maker.abilities`."""

@@ -12,11 +12,11 @@ export function offerDetection({ limits }) {
   const well = h("label.well", {}, input, icon("upload"), h("span", {}, "Drop a clip or a picture, or choose one"));
   const told = h("div.told", { role: "status" });
   const error = h("p.error", { role: "alert", hidden: true });
-  const dialog = h("dialog.made-here", { "aria-labelledby": "made-here-title" },
+  const dialog = h("dialog.made-here", { "aria-labelledby": "made-here-title" }, h("div.sheet", {},
     h("header", {}, h("h2", { id: "made-here-title" }, "Was this made here?"),
       h("button.round", { type: "button", title: "Close", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"))),
     h("p.soft", {}, "Clips of this server carry a mark that nobody sees. A file is looked at, and not kept."),
-    well, error, told);
+    well, error, told));
   let url = null;
   let looking = null;
 
@@ -47,7 +47,7 @@ export function offerDetection({ limits }) {
     } catch (failure) {
       if (failure.name === "AbortError") return;
       told.replaceChildren();
-      fail(failure.message);
+      fail(failure.message.replace(/^file(\.\w+)?(?= )/, () => file.name));  // as the server calls it
     }
   }
 
@@ -108,12 +108,12 @@ function describe(found, source) {
 function facts({ marked, payload, p_value: chance, false_positive_rate: limit, credentials, parts, scale, degrees }) {
   const every = [];
   if (payload) {
-    every.push(["Made by", `${payload.model}, openlumiere ${payload.release}`], ["In", monthOf(payload.month)]);
-    every.push(["Key", `number ${payload.key_id}`]);
+    every.push(["Made by", `${payload.model}, openlumiere ${payload.release}`], ["When", monthOf(payload.month)]);
+    every.push(["Key", `this server's, number ${payload.key_id}`]);
   } else if (marked) {
     every.push(["Made by", "What the mark says is no longer readable."]);
   }
-  const changed = [scale > 1.03 && "cropped", Math.abs(degrees ?? 0) > 0.5 && `turned by ${Math.abs(Math.round(degrees))}°`].filter(Boolean);
+  const changed = [scale > 1.03 && "cropped", Math.abs(degrees ?? 0) >= 2 && `turned by ${Math.abs(Math.round(degrees))}°`].filter(Boolean);
   if (changed.length) every.push(["Since then", changed.join(", ")]);
   if (parts.length) every.push(["Parts", counted(parts)]);
   every.push(["Certainty", marked
@@ -126,7 +126,7 @@ function facts({ marked, payload, p_value: chance, false_positive_rate: limit, c
 function counted(parts) {
   const flat = parts.flat();
   const marked = flat.filter(Boolean).length;
-  return marked === flat.length ? "The mark is found all over the picture." : `The mark is found in ${marked} of ${flat.length} parts of the picture.`;
+  return marked === flat.length ? "The mark is found all over the picture." : `The mark is found in ${marked} of ${flat.length} parts of the picture; where that is busy, it may be missed.`;
 }
 
 function signedBy({ state, signer, signed_here: here, when, generator, model, problem }) {
@@ -145,13 +145,17 @@ function signedBy({ state, signer, signed_here: here, when, generator, model, pr
 /** The clip with the parts that are marked, and below it the seconds that are. */
 function picture(found, source) {
   const shown = media(source, source.name);
-  if (source.film) Object.assign(shown, { controls: true, autoplay: !stillPreferred() });
+  if (source.film && stillPreferred()) Object.assign(shown, { controls: true, autoplay: false });
   const screen = h("div.screen", {}, shown);
   screen.style.setProperty("--ratio", found.width / found.height);
-  shown.addEventListener("error", () => shown.replaceWith(h("p.soft", {}, "Your browser can't show this kind of file.")));
-  const overlay = found.parts.length && partsOverlay(found.parts);
+  const unseen = h("p.soft", { hidden: true }, "Your browser can't show this kind of file.");
+  shown.addEventListener("error", () => {
+    shown.remove();
+    unseen.hidden = false;
+  });
+  const overlay = found.parts.length > 0 && partsOverlay(found.parts);
   if (overlay) screen.append(overlay);
-  return h("figure", {}, screen,
+  return h("figure", {}, screen, unseen,
     overlay && switchOf("Show the marked parts", (on) => { overlay.hidden = !on; }),
     found.marked && found.duration > 0 && timeline(found.seconds, found.duration));
 }

@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from openlumiere.app.settings import UploadLimits
 from openlumiere.errors import LumiereError
 from openlumiere.files import partial_path, remove, remove_leftovers
-from openlumiere.provenance.identity import Identity
+from openlumiere.provenance.identity import Identity, anchors_folder
 
 from .limited import LimitedProcesses, ProcessLimits
 
@@ -103,14 +103,12 @@ class Uploads:
         return metadata
 
     async def detect(self, file: BinaryIO, param: str, folder: Path, identity: Identity) -> dict[str, Any]:
-        """Return what `decoding.detect` finds under the keys of an installation; other args and errors as `take`'s.
-
-        Of a clip's frames a few are held at a time, so that their sum is not limited.
-        """
+        """Return what `decoding.detect` finds under the keys of an installation; other args and errors as `take`'s."""
         most = self.limits
         return await self.run(
             "detect", await self._store(file, param, folder), folder, key=identity.watermark_key.hex(),
-            root=str(identity.root), pixels=most.pixels, frames=most.frames, seconds=most.seconds,
+            root=str(identity.root), anchors=str(anchors_folder()), pixels=most.pixels, frames=most.frames,
+            seconds=most.seconds,
         )  # fmt: skip
 
     async def run(
