@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MARKED, _UNMARKED, _UNREADABLE = 0, 1, 2  # exit codes
 _OWN = "own"  # this installation's key
-_MIN_KEY, _MAX_KEY = 16, 1024  # bytes
+_KEY = re.compile(rb"\s*((?:[0-9a-fA-F]{2}){16,})\s*")  # as `Identity` keeps it
 _HEADS = ("file", "marked", "false alarm", "made by", "release", "month", "key", "seconds", "parts")
 
 
@@ -55,11 +55,16 @@ def register(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from openlumiere.provenance.identity import Identity
+    from openlumiere.provenance.identity import Identity, default_folder
     from openlumiere.provenance.in_files import detect_in_file, files_in, to_json
 
-    names = [_OWN, *map(str, args.key)]
-    keys = [Identity.load().watermark_key, *map(_read_key, args.key)]
+    own = Identity.find()
+    names = [*([] if own is None else [_OWN]), *map(str, args.key)]
+    keys = [*([] if own is None else [own.watermark_key]), *map(_read_key, args.key)]
+    if not keys:
+        raise LumiereError(
+            f"no key to look with: nothing was marked here yet ({default_folder()} is missing); give --key FILE"
+        )
     files: list[Path] = []
     unreadable: list[str] = []
     for path in args.files:
@@ -104,16 +109,14 @@ def _show(progress: tqdm, path: Path, seconds: float) -> None:
 
 
 def _read_key(path: Path) -> bytes:
-    """A watermark's key, as an installation keeps it: hexadecimal digits; or its bytes."""
+    """A watermark's key, as an installation keeps it: hexadecimal digits."""
     try:
-        data = path.read_bytes() if path.stat().st_size <= _MAX_KEY else b""
+        found = _KEY.fullmatch(path.read_bytes())
     except OSError as error:
         raise LumiereError(f"the key {path} can't be read ({(error.strerror or one_line(error)).lower()})") from error
-    if re.fullmatch(rb"\s*([0-9a-fA-F]{2})+\s*", data):
-        data = bytes.fromhex(data.decode().strip())
-    if not _MIN_KEY <= len(data) <= _MAX_KEY:
+    if found is None:
         raise LumiereError(f"{path} is no watermark key; give the watermark.key of an installation")
-    return data
+    return bytes.fromhex(found[1].decode())
 
 
 def _row(path: Path, detection: Detection, keys: list[str]) -> list[str]:

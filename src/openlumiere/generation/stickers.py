@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from openlumiere.errors import LumiereError
-from openlumiere.provenance.marking import CREDENTIALS_BYTES, Mark, Marker
+from openlumiere.provenance.marking import Mark, Marker
 from openlumiere.video import read_clip, read_metadata
 from openlumiere.video.stickers import StickerReport, make_sticker
 
@@ -42,12 +42,12 @@ def write_sticker(
     """
     note = {**(metadata or {}), STICKER_KEY: shlex.join(sticker_words(sticker))}
     if mark is not None:
-        note[WATERMARK_KEY], spare = mark.words, CREDENTIALS_BYTES
+        note[WATERMARK_KEY], spare = mark.words, mark.room(output)
     report = make_sticker(
         frames, fps, sticker.target, output,
         crop=sticker.crop, outline=sticker.outline, outline_colour=sticker.outline_colour, background=background,
         period=period, speed_up=sticker.speed_up, metadata=note, change=None if mark is None else mark.put_into,
-        spare=0 if Path(output).suffix.lower() == ".webm" else spare, progress=progress,
+        spare=spare, progress=progress,
     )  # fmt: skip
     if mark is None or not mark.sign(report.path):
         return report

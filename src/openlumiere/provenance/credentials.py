@@ -5,7 +5,6 @@ Sign last: a byte that changes afterwards breaks the signature, and a program th
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from .manifest import Credentials, Ingredient, created, credentials_of, sources_
 from .manifest_store import MIME, DamagedManifestError, can_hold
 from .payload import Payload
 
-__all__ = ["Credentials", "Ingredient", "can_hold", "check", "sign", "signed"]
+__all__ = ["Credentials", "Ingredient", "can_hold", "certificates_in", "check", "room", "sign"]
 
 
 def sign(
@@ -70,9 +69,8 @@ def sign(
     return True
 
 
-def signed(
-    data: bytes,
-    suffix: str,
+def room(
+    path: str | Path,
     identity: Identity,
     *,
     title: str = "",
@@ -80,29 +78,27 @@ def signed(
     edited: str | Path | None = None,
     placed: Sequence[str | Path] = (),
     soft_binding: Payload | None = None,
-) -> bytes:
-    """Return a file's bytes with credentials, see `sign`; unchanged where its format has no place for them.
+) -> int:
+    """Return how many bytes `sign` would add to a file at most: what a limit on its size must leave free.
+
+    What a file was made from brings its own credentials along, so an edit needs more: about 5 kB a generation.
 
     Args:
-        suffix: of the file, such as ``.webp``.
+        path: need not be there yet; others as of `sign`.
+
+    Returns:
+        0 where its format has no place for credentials.
 
     Raises:
         LumiereError: it can't be signed.
     """
-    mime = MIME.get(suffix.lower())
-    if mime is None:
-        return data
-    sources, target = sources_of(edited, placed), io.BytesIO()
-    manifest_store.write(
-        io.BytesIO(data),
-        target,
-        mime,
-        created(title, model=model, sources=sources, soft_binding=soft_binding),
-        certificate=identity.certificate,
-        private_key=identity.private_key,
-        ingredients=sources,
-    )
-    return target.getvalue()
+    path = Path(path)
+    if not can_hold(path):
+        return 0
+    sources = sources_of(edited, placed)
+    manifest = created(title or path.name, model=model, sources=sources, soft_binding=soft_binding)
+    size = manifest_store.size(manifest, identity.certificate, identity.private_key, sources)
+    return size + size // 200 + 256  # a GIF counts every 255 bytes; headers differ
 
 
 def check(
@@ -122,8 +118,8 @@ def check(
         LumiereError: the file or an anchor is missing or can't be read.
     """
     path = Path(path)
-    trusted = _certificates([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
-    own = _certificates([identity.root]) if identity is not None else ""
+    trusted = certificates_in([anchors_folder()] if anchors is None and anchors_folder().is_dir() else anchors or ())
+    own = certificates_in([identity.root]) if identity is not None else ""
     if not path.exists():
         raise LumiereError(f"{path} does not exist; check the name")
     if not can_hold(path):
@@ -142,8 +138,12 @@ def check(
     return found
 
 
-def _certificates(paths: Sequence[str | Path]) -> str:
-    """Return all certificates of PEM files and of folders of them, as one text."""
+def certificates_in(paths: Sequence[str | Path]) -> str:
+    """Return all certificates of PEM files, and of folders of .pem and .crt files, as one text.
+
+    Raises:
+        LumiereError: one of them is missing or damaged, or a folder holds none.
+    """
     files: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(each for each in path.iterdir() if each.suffix in (".pem", ".crt")) if path.is_dir() else [path]

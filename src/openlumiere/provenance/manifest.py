@@ -156,7 +156,7 @@ def credentials_of(report: Mapping[str, Any]) -> Credentials:
             Ingredient(title=str(found.get("title", "")), relation=str(found.get("relationship", "")))
             for found in _dicts(manifest.get("ingredients"))
         ),
-        soft_binding=_first(map(_payload, _dicts(manifest.get("assertions")))),
+        soft_binding=_first(map(_watermark, _dicts(manifest.get("assertions")))),
     )
 
 
@@ -179,7 +179,7 @@ def _failures(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _dicts(_dict(ingredient.get("validationDeltas")).get("failure"))
 
 
-def _payload(assertion: Mapping[str, Any]) -> Payload | None:
+def _watermark(assertion: Mapping[str, Any]) -> Payload | None:
     data = _dict(assertion.get("data"))
     if str(assertion.get("label")).partition("__")[0] != _SOFT_BINDING or data.get("alg") != WATERMARK:
         return None

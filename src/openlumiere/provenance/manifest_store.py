@@ -87,20 +87,29 @@ def _add(builder: Any, ingredient: Source) -> None:
     builder.add_ingredient(description, _UNKNOWN, io.BytesIO())
 
 
+def size(manifest: Mapping[str, Any], certificate: Path, private_key: Path, ingredients: Sequence[Source] = ()) -> int:
+    """Return how many bytes a manifest adds to a PNG, by signing one pixel; arguments and errors as of `write`."""
+    from PIL import Image
+
+    pixel, target = io.BytesIO(), io.BytesIO()
+    Image.new("L", (1, 1)).save(pixel, "PNG")
+    before = len(pixel.getvalue())
+    write(
+        pixel, target, MIME[".png"], manifest,
+        certificate=certificate, private_key=private_key, ingredients=ingredients,
+    )  # fmt: skip
+    return len(target.getvalue()) - before
+
+
 def rehearse(certificate: Path, private_key: Path) -> None:
     """Sign one pixel, so that a certificate that C2PA doesn't take is known before anything is computed.
 
     Raises:
         LumiereError: C2PA doesn't take it; says what C2PA asks for. Or they are no pair.
     """
-    from PIL import Image
-
     certificates.check(certificate, private_key)
-    pixel = io.BytesIO()
-    Image.new("L", (1, 1)).save(pixel, "PNG")
-    manifest = created("pixel")
     try:
-        write(pixel, io.BytesIO(), MIME[".png"], manifest, certificate=certificate, private_key=private_key)
+        size(created("pixel"), certificate, private_key)
     except LumiereError as error:
         raise LumiereError(
             f"{error}; C2PA asks for a certificate of version 3, from an authority rather than signed by itself, for "
@@ -119,7 +128,8 @@ def read(path: Path, anchors: str) -> dict[str, Any] | None:
         c2pa's report; None where the file holds no manifest.
 
     Raises:
-        LumiereError: the manifest is damaged (`DamagedManifestError`), or the file is.
+        DamagedManifestError: the manifest makes no sense.
+        LumiereError: the file can't be read.
     """
     import c2pa
 

@@ -28,7 +28,6 @@ from .watermark import embed
 
 RECIPE_KEY = "watermark"  # of a file's recipe: what its mark says
 UNMARKED = "none"  # there, for clips that were left unmarked
-CREDENTIALS_BYTES = 12_000  # that a signature may add to a file
 _HEXADECIMAL = re.compile(rf"([0-9a-f]{{{BITS // 4}}})( |$)")
 
 
@@ -72,10 +71,17 @@ class Mark:
 
     def sign(self, path: str | Path) -> bool:
         """Sign a finished file in place; return whether its format has room for credentials."""
-        return credentials.sign(
-            path, self.identity, model=self.model, edited=self.edited, placed=self.placed,
-            soft_binding=to_hexadecimal(self.payload),
-        )  # fmt: skip
+        return credentials.sign(path, self.identity, **self._said)
+
+    def room(self, path: str | Path) -> int:
+        """Return how many bytes signing adds to a file at most, see `credentials.room`."""
+        return credentials.room(path, self.identity, **self._said)
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return {
+            "model": self.model, "edited": self.edited, "placed": self.placed, "soft_binding": self.payload,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

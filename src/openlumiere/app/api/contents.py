@@ -20,7 +20,6 @@ from openlumiere.app.jobs.store import Job
 from openlumiere.app.sandbox.limited import ProcessLimits
 from openlumiere.files import remove
 from openlumiere.generation.jobs import slug
-from openlumiere.provenance.marking import CREDENTIALS_BYTES
 from openlumiere.video.stickers.targets import target_for
 
 from .context import Context, Owner, Parts
@@ -111,11 +110,11 @@ async def _make(parts: Context, job: Job, master: str, name: str, sticker: str |
                 await run_in_threadpool(shutil.copyfile, clip, folder / master)
             task = "convert" if sticker is None else "make_sticker"
             mark = None if parts.marker is None else parts.marker.carried(job.recipe or {})
-            more: dict[str, Any] = {}
+            to, more = f"made{Path(name).suffix}", {}
             if sticker is not None:
-                more = {"target": sticker, "spare": 0 if mark is None else CREDENTIALS_BYTES}
+                spare = 0 if mark is None else await run_in_threadpool(mark.room, folder / to)
+                more = {"target": sticker, "spare": spare}
             background = job.request.get("background", "white")
-            to = f"made{Path(name).suffix}"
             await parts.uploads.run(task, master, folder, _CONVERSION, to=to, background=background, **more)
             if mark is not None:
                 await run_in_threadpool(mark.sign, folder / to)
