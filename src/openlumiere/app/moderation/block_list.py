@@ -2,9 +2,8 @@
 
 A line is a word, or several that follow each other; ``*`` at an end stands for any further letters; ``#`` begins a
 comment. Words match whole, however they are written as far as Unicode says that it is the same: wide, bold or circled
-letters, capitals, accents, and invisible characters inside, all of which the text encoders of models overlook, too.
-What only looks or sounds alike does not match: letters of another script, digits for letters, letters apart,
-misspellings, other words for the same.
+letters, capitals, accents, and invisible characters inside. What only looks or sounds alike does not match: letters of
+another script, digits for letters, letters apart, misspellings, other words for the same.
 """
 
 from __future__ import annotations
