@@ -288,6 +288,7 @@ def _size(given: CreateVideo, kind: type[Request], abilities: Abilities) -> tupl
 
 
 def _check_steps(request: Request, limits: RequestLimits) -> None:
+    check_lengths({"prompt": request.prompt, "negative_prompt": request.negative_prompt}, limits)
     for name in ("num_inference_steps", "upscale_steps"):
         if (getattr(request, name, None) or 0) > limits.num_inference_steps:
             raise ApiError(400, f"{name}: give at most {limits.num_inference_steps}", param=name)

@@ -68,7 +68,8 @@ class Classifier:
                     found = [await self._ask(client, each) for each in asked]
         except Exception as error:  # whatever it is, nobody said that it is allowed
             reason = f"nothing in {self._seconds:g} s" if isinstance(error, TimeoutError) else one_line(error)
-            raise NoAnswer(f"{self._address}: {reason}") from error
+            # Of the address only the host: the rest may hold a secret.
+            raise NoAnswer(f"{urlsplit(self._address).hostname}: {reason}") from error
         return next(filter(None, found), None)
 
     async def _ask(self, client: httpx.AsyncClient, parts: list[Any]) -> str | None:
