@@ -75,6 +75,23 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModerationSettings:
+    """What may not be asked for.
+
+    Attributes:
+        block_list: file of words, see `moderation.block_list`; "" = none.
+        classifier: address that texts and pictures are sent to, see `moderation.classifier`; "" = none.
+        classifier_key: sent to it; "" = none.
+        classifier_seconds: what it has not answered then is refused.
+    """
+
+    block_list: str = ""
+    classifier: str = ""
+    classifier_key: str = ""
+    classifier_seconds: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the server and its workers are started with.
 
@@ -99,6 +116,7 @@ class Settings:
         hosts: names by which browsers may address the server, besides loopback's, its own and IP addresses.
         keys: whether a key is needed; None = on all addresses but loopback's.
         uploads, requests: how much a file may hold, and a request ask for.
+        moderation: what may not be asked for.
     """
 
     data: str
@@ -122,6 +140,7 @@ class Settings:
     keys: bool | None = None
     uploads: UploadLimits = UploadLimits()
     requests: RequestLimits = RequestLimits()
+    moderation: ModerationSettings = ModerationSettings()
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.database_url).scheme.partition("+")[0]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import queue
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from openlumiere.app.moderation.moderator import Moderator
+from openlumiere.app.moderation.stills import stills
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove_leftovers
@@ -117,6 +121,14 @@ class Maker(Protocol):
         """
         ...
 
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file, named as for `fetch`, was made here, as `detection.detection` tells.
+
+        Raises:
+            LumiereError: there is none, or it can't be read.
+        """
+        ...
+
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do; "" = the maker's own.
 
@@ -151,6 +163,7 @@ class LocalMaker:
         folder: for the files; made if missing.
         model: bundled name, local folder or hub id.
         device, dtype: as the command line's options.
+        moderator: says what is allowed; None = everything is.
         marker: see `Maker`.
     """
 
@@ -163,6 +176,7 @@ class LocalMaker:
         model: str = DEFAULT_MODEL,
         device: str = "auto",
         dtype: str = "auto",
+        moderator: Moderator | None = None,
         marker: Marker | None = None,
     ) -> None:
         read_abilities(model, may_download=True)  # refuses what is no model
@@ -171,6 +185,7 @@ class LocalMaker:
         self.folder = folder.resolve()
         self.marker = marker
         self._model, self._device, self._dtype = model, device, dtype
+        self._moderator = moderator or Moderator()
         self._loaded: Backend | None = None
         self._jobs: dict[str, _Job] = {}
         self._numbers = itertools.count(1)
@@ -187,6 +202,7 @@ class LocalMaker:
         files: dict[str, Any] = {name: getattr(request, name, None) for name in ("source", "mask", "last")}
         files = {name: str(self.fetch(file)) for name, file in files.items() if file is not None}
         request = replace(request, **files)
+        self._moderate(request)
         request = for_model(request, abilities)
         suffix = suffix or jobs.default_suffix(request)
         # With a seed drawn, and a name that is free by now.
@@ -212,6 +228,13 @@ class LocalMaker:
             return local_file(source, self.folder)
         return self.state(source).file
 
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file was made here, see `Maker.detect`."""
+        from openlumiere.app.detection import detection
+        from openlumiere.provenance.identity import Identity
+
+        return detection(self.fetch(source), Identity.load())
+
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do, see `Maker.abilities`."""
         return read_abilities(model or self._model, may_download=True)
@@ -227,6 +250,21 @@ class LocalMaker:
             job.stop.set()
         self._waiting.put(None)
         self._thread.join()
+
+    def _moderate(self, request: Request) -> None:
+        """Refuse what is not allowed, see `Moderator`."""
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        self._moderator.check_words("mcp", texts)
+        if not self._moderator.wants_pictures:
+            return
+        with TemporaryDirectory() as folder:
+            pictures = [
+                still
+                for name in ("source", "last")
+                if (file := getattr(request, name, None)) is not None
+                for still in stills(file, f"{folder}/{name}")
+            ]
+            asyncio.run(self._moderator.classify("mcp", texts, pictures))
 
     def _job(self, id: str) -> _Job:
         if id not in self._jobs:

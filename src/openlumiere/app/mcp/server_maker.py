@@ -108,6 +108,12 @@ class ServerMaker:
             return local_file(source, self.folder)
         return self.state(source).file
 
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file was made by the server, see `Maker.detect`."""
+        with self.fetch(source).open("rb") as file:
+            found: dict[str, Any] = self._ask("POST", "/v1/detect", files={"file": file}).json()
+        return found
+
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do, see `Maker.abilities`."""
         name = model or self._model or next(iter(self._abilities), "")
