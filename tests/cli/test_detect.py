@@ -106,7 +106,7 @@ def test_no_mark_leaves_the_clip_as_it_is(made: Path, lumiere: Lumiere) -> None:
     assert str(read_metadata(made / "marked.webp")["watermark"]).startswith("0010")
     for name, flag in (("plain", True), ("marked", False)):
         _, out, _ = lumiere("info", made / f"{name}.webp")
-        assert (" --no-mark" in out.splitlines()[-1]) == flag
+        assert (" --no-mark" in out) == flag
     assert lumiere("sticker", made / "plain.webp", "--for", "slack", "-o", "a.gif", "--no-mark")[2].startswith(
         "--no-mark: what is written is neither marked nor signed"
     )

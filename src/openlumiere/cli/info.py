@@ -76,19 +76,19 @@ def run(args: argparse.Namespace) -> None:
         )
     if metadata.get(STICKER_KEY):
         print(f"a sticker, made with {metadata[STICKER_KEY]}")
+    if recipe is None:
+        print("carries no lumiere metadata")
+    else:
+        for key, value in recipe.metadata().items():
+            if key != STICKER_KEY:
+                print(f"  {key:<20} {value}")
     credentials = _check(args)
     _tell_credentials(credentials)
     if not args.no_watermark and not sheet:
         print("watermark: ", end="", flush=True)  # which takes a while
         print(_watermark_in_words(_look(args.file), getattr(credentials, "soft_binding", None)))
-    if recipe is None:
-        print("carries no lumiere metadata")
-        return
-    print("recipe:")
-    for key, value in recipe.metadata().items():
-        if key != STICKER_KEY:
-            print(f"  {key:<20} {value}")
-    print(f"make it again with:\n  {recipe.command()}")  # the last line, which scripts may run
+    if recipe is not None:
+        print(f"make it again with:\n  {recipe.command()}")  # the last line, which scripts run
 
 
 # ------------------------------------------------------------------------------------------------ looking

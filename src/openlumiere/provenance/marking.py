@@ -64,10 +64,7 @@ class Mark:
         """
         if self.is_there:
             return frames
-        marked = embed(frames, self.payload, self.identity.watermark_key, clip_id=self.clip_id)
-        if where is not None:
-            np.copyto(marked, frames, where=~where[..., None])
-        return marked
+        return embed(frames, self.payload, self.identity.watermark_key, clip_id=self.clip_id, where=where)
 
     def sign(self, path: str | Path) -> bool:
         """Sign a finished file in place; return whether its format has room for credentials."""
