@@ -8,6 +8,7 @@ from typing import Any
 from openlumiere.errors import LumiereError
 
 from .requests import (
+    AnimateRequest,
     ClipRequest,
     ExtendRequest,
     GenerateRequest,
@@ -33,6 +34,7 @@ class Abilities:
             it starts from a noisy version of it.
         prompt, negative_prompt: whether it is told what to show, and what not.
         last_frame: whether `animate` may be told how the clip ends.
+        last_frame_needed: whether it must be.
         loop: whether the end of a clip can flow into its start.
         styles: names of those that come with it.
         transparent: whether clips can keep alpha.
@@ -59,6 +61,7 @@ class Abilities:
     prompt: bool = True
     negative_prompt: bool = True
     last_frame: bool = True
+    last_frame_needed: bool = False
     loop: bool = False
     styles: tuple[str, ...] = ()
     transparent: bool = False
@@ -89,7 +92,7 @@ class Abilities:
 
         Raises:
             LumiereError: another task than the model's, or alpha, a path, a size or a second stage that it
-                lacks.
+                lacks, or no last picture where it needs one.
         """
         if request.task not in self.tasks:
             learn = "; to teach it: lumiere train conditional" if self.family == "lumiere" and self.width else ""
@@ -99,6 +102,8 @@ class Abilities:
             raise LumiereError(f"transparent: {self.model} makes opaque clips; leave it out, or choose another model")
         if getattr(request, "last", None) is not None and not self.last_frame:
             raise LumiereError(f"last: {self.model} is not told how a clip ends; leave it out, or choose another model")
+        if isinstance(request, AnimateRequest) and request.last is None and self.last_frame_needed:
+            raise LumiereError(f"last: {self.model} makes clips between two pictures; say what the clip ends with")
         if isinstance(request, ClipRequest):
             self._check_clip(request)
 

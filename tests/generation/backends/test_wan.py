@@ -57,6 +57,7 @@ def test_abilities(models: Models, kind: str) -> None:
     tasks, emulated = TASKS[kind]
     assert (set(found.tasks), set(found.emulated)) == (set(tasks), set(emulated))
     assert found.last_frame == (kind in ("flf2v", "vace", "i2v-2.2"))
+    assert found.last_frame_needed == (kind == "flf2v")
     assert (found.fps, found.num_frames) == ((24, 121) if kind == "ti2v" else (16, 81))
     assert (found.size_multiple, found.frame_multiple) == (32 if kind == "ti2v" else 16, 4)
     assert (found.licence, found.commercial) == ("apache-2.0", True)

@@ -268,7 +268,7 @@ def _size(given: CreateVideo, kind: type[Request], abilities: Abilities) -> tupl
     own = abilities.width, abilities.height
     if asked[0] in (None, own[0]) and asked[1] in (None, own[1]):
         return None
-    if kind.task == "outpaint" or not issubclass(kind, ClipRequest):
+    if (kind.task == "outpaint" and not abilities.resizable) or not issubclass(kind, ClipRequest):
         raise ApiError(400, f"size: that of {kind.task} follows from its source; leave it out", param="size")
     width, height = (own[i] if side is None else side for i, side in enumerate(asked))
     if width is None or height is None:
@@ -292,13 +292,18 @@ def _check_extent(fitted: Request, source: Taken | None, abilities: Abilities, l
         raise ApiError(400, f"{frames} frames are asked for; at most {limits.num_frames} are made", param="num_frames")
     if fps > _MAX_FPS:
         raise ApiError(400, f"{fps:.4g} frames a second are asked for; at most {_MAX_FPS} are made", param="fps")
-    size = getattr(fitted, "size", None)
-    if size in (None, (abilities.width, abilities.height)):
+    size, to = getattr(fitted, "size", None), getattr(fitted, "to", None)
+    if to is None and size in (None, (abilities.width, abilities.height)):
         return
+    if to is not None:  # one side stays, see `generation.inputs.FrameSize.widened`
+        width, height = size or (abilities.width or 0, abilities.height or 0)
+        wider = to[0] * height >= to[1] * width
+        size = (height * to[0] // to[1], height) if wider else (width, width * to[1] // to[0])
     pixels = size[0] * size[1]
     if pixels > limits.frame_pixels:
-        message = f"size: {size[0]}x{size[1]} are {pixels} pixels; at most {limits.frame_pixels} are made"
-        raise ApiError(400, message, param="size")
+        param = "size" if to is None else "to"
+        message = f"{param}: {size[0]}x{size[1]} are {pixels} pixels; at most {limits.frame_pixels} are made"
+        raise ApiError(400, message, param=param)
     if pixels * frames > limits.video_pixels:
         message = f"size: {frames} frames of {size[0]}x{size[1]} are too many; ask for a smaller or a shorter clip"
         raise ApiError(400, message, param="size")

@@ -174,6 +174,7 @@ class Model(BaseModel):
         emulated: those of its tasks that it was not made for: what is given is put back at every step.
         prompt, negative_prompt: whether it is told what to show, and what not.
         last_frame: whether an animated picture may be told how it ends.
+        last_frame_needed: whether it must be.
         resizable: whether `size` may be others, whose sides `size_multiple` divides; others are rounded.
         num_frames, fps: of a clip of which nothing else is said.
         frame_multiple, frame_offset: clips of text have a multiple of the first, plus the second, of frames.
@@ -191,6 +192,7 @@ class Model(BaseModel):
     prompt: bool
     negative_prompt: bool
     last_frame: bool
+    last_frame_needed: bool
     loop: bool
     styles: list[str]
     transparent: bool

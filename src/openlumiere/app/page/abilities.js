@@ -16,5 +16,6 @@ export const terms = ({ licence, commercial }) =>
   [licence, commercial === false && "non-commercial"].filter(Boolean).join(" · ");
 
 /** Whether an example shows what a model of a small vocabulary was never taught, or ends as it cannot. */
-export const isForeign = (model, { subject, files }) =>
-  Boolean((subject && model.subjects?.length && !model.subjects.includes(subject)) || (files?.last && !model.last_frame));
+export const isForeign = (model, { subject, files }, task) => Boolean(
+  (subject && model.subjects?.length && !model.subjects.includes(subject))
+  || (files?.last ? !model.last_frame : task.last && model.last_frame_needed));

@@ -25,7 +25,7 @@ export function makeFields(now, limits) {
     source: sourceField("input_reference", () => (kind() === "clip" ? "Clip" : "Picture"), {
       hint: () => `Choose or drop a ${kind()}`, changed: now.opened,
     }),
-    last: sourceField("last_frame", () => "Last frame, if you like", { hint: () => "A picture to end with" }),
+    last: sourceField("last_frame", () => (offers(now.model(), "last_frame_needed") ? "Last frame" : "Last frame, if you like"), { hint: () => "A picture to end with" }),
     region: regionField(),
     to: frameField(),
     prompt: promptField("prompt", "Prompt", { rows: 3, placeholder: "a tiger walking to the left" }),
@@ -136,6 +136,6 @@ export function draw(parts, fields, { task, model, useExample }) {
   }
   // Stickers are what that task is for; for others one more setting.
   (task.id === "sticker" ? fields.factor.element : fields.fit.element).after(fields.sticker.element);
-  parts.examples.replaceChildren(...task.examples.filter((example) => !isForeign(model, example)).map((example) => h(
+  parts.examples.replaceChildren(...task.examples.filter((example) => !isForeign(model, example, task)).map((example) => h(
     "button.chip", { type: "button", onclick: () => useExample(example) }, example.name ?? example.request.prompt)));
 }
