@@ -181,6 +181,7 @@ class Model(BaseModel):
         max_frames: of the longest clip; null = there is no end.
         licence: of the weights; "" = not known.
         commercial: whether the licence allows commercial use; null = not known.
+        error: why it could not be loaded when a worker last tried; null = it could, or none has tried.
     """
 
     id: str
@@ -216,6 +217,7 @@ class Model(BaseModel):
     licence: str
     commercial: bool | None
     stickers: list[str]
+    error: str | None
 
 
 class ModelList(BaseModel):

@@ -237,7 +237,10 @@ async def list_videos(
 async def models(parts: Parts, owner: Owner) -> ModelList:
     """Say what each model can do."""
     every = await run_in_threadpool(parts.every_abilities)
-    return ModelList(data=[objects.model(one, default=one.model == parts.default_model) for one in every])
+    errors = await run_in_threadpool(parts.store.unusable_models)
+    default = parts.default_model
+    data = [objects.model(one, default=one.model == default, error=errors.get(one.model)) for one in every]
+    return ModelList(data=data)
 
 
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}

@@ -38,7 +38,7 @@ from openlumiere.video.stickers import target_for
 
 from .pace import Pace
 from .planning import MASTER, clip_values, master_request, sampling_steps
-from .resident import Resident
+from .resident import ModelUnusable, Resident
 
 BASE, PREVIEW = "base.webp", "preview.webp"
 TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote`
@@ -196,6 +196,8 @@ class Maker:
                 raise Stopped from None
             ended = self._store.cancelled(job.id, files=self._leftover_files(job), attempt=job.attempts)
             _LOG.info("%s %s", job.id, "cancelled" if ended else "was taken over by another worker")
+        except ModelUnusable as error:
+            self._fail(job, "model_unusable", one_line(error, 500))
         except LumiereError as error:
             self._fail(job, "invalid_request", one_line(error, 500))
         except (MemoryError, torch.OutOfMemoryError):
