@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.lengths import Lengths
 
 from .requests import (
     AnimateRequest,
@@ -220,20 +221,14 @@ class Abilities:
 
     def nearest_length(self, num_frames: float) -> int:
         """Return the number of frames that the model can make of text which is nearest to one."""
-        if self.window_frames and num_frames >= self.window_frames:
-            return round(num_frames)
-        return self._length(round((num_frames - self.frame_offset) / self.frame_multiple))
+        return self.lengths.nearest(num_frames)
 
-    def enough_frames(self, num_frames: int) -> int:
-        """Return the smallest number of frames that the model can make which is no less than one, or its largest."""
-        if self.window_frames and num_frames >= self.window_frames:
-            return num_frames
-        return self._length(-((self.frame_offset - num_frames) // self.frame_multiple))
-
-    def _length(self, steps: int) -> int:
-        if self.max_frames is not None:
-            steps = min(steps, (self.max_frames - self.frame_offset) // self.frame_multiple)
-        return max(steps, 0 if self.frame_offset else 1) * self.frame_multiple + self.frame_offset
+    @property
+    def lengths(self) -> Lengths:
+        """The numbers of frames that the model can make."""
+        return Lengths(
+            multiple=self.frame_multiple, offset=self.frame_offset, window=self.window_frames, longest=self.max_frames
+        )
 
 
 @dataclass(frozen=True)

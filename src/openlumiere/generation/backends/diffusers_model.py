@@ -134,7 +134,7 @@ class DiffusersBackend(Backend):
         task = inputs.task
         if isinstance(request, ExtendRequest):
             task = task.with_context_of(self.frames_per_latent)
-        return replace(inputs, task=task.filled_up(self.abilities.enough_frames(len(task.video))))
+        return replace(inputs, task=task.filled_up(self.abilities.lengths.enough(len(task.video))))
 
     def _context(self, request: EditRequest) -> int | None:
         """How many frames the model sees of a clip that is to go on: all that its longest clip has room for."""

@@ -193,7 +193,7 @@ class STUNetBackend(Backend):
         frame = FrameSize(pipe.frame_size, 1 if stage is None else pipe.scale, pipe.size_multiple, background)
         window = pipe.config.window_frames
         inputs = read_inputs(request, frame, None if window is None else window // 2)
-        enough = self.abilities.enough_frames(len(inputs.task.video))
+        enough = self.abilities.lengths.enough(len(inputs.task.video))
         return replace(inputs, task=inputs.task.filled_up(enough)), inputs.fps
 
     @contextmanager
