@@ -18,9 +18,9 @@ from serving import Serving, lumiere
 from openlumiere.errors import LumiereError
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.find import load_backend, read_abilities
-from openlumiere.generation.backends.remote import RemoteBackend
-from openlumiere.generation.backends.remote_server import Patience
-from openlumiere.generation.backends.remote_ticket import ticket_path
+from openlumiere.generation.backends.remote.backend import RemoteBackend
+from openlumiere.generation.backends.remote.server import Patience
+from openlumiere.generation.backends.remote.ticket import ticket_path
 from openlumiere.generation.make import Made, make
 from openlumiere.generation.progress import Cancelled, Paused, Progress
 from openlumiere.generation.recipe import Recipe

@@ -15,7 +15,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, replacing
 from openlumiere.generation import jobs
 from openlumiere.generation.abilities import Abilities
-from openlumiere.generation.backends.wire import FILES, abilities_of, file_field, form_of
+from openlumiere.generation.backends.remote.wire import FILES, abilities_of, file_field, form_of
 from openlumiere.generation.requests import Request
 
 from .makers import ClipState, Status, local_file

@@ -26,7 +26,7 @@ from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
-from openlumiere.generation.backends.remote_ticket import ticket_path
+from openlumiere.generation.backends.remote.ticket import ticket_path
 from openlumiere.generation.backends.stunet import base_clip_path
 from openlumiere.generation.make import make
 from openlumiere.generation.progress import Cancelled, Paused, Progress
@@ -41,7 +41,7 @@ from .planning import MASTER, clip_values, master_request, sampling_steps
 from .resident import ModelUnusable, Resident
 
 BASE, PREVIEW = "base.webp", "preview.webp"
-TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote`
+TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote.ticket`
 _FILM, _THUMBNAIL, _SHEET = "clip.mp4", "thumbnail.webp", "spritesheet.png"
 _INPUTS = ("source.", "mask.", "last.", TICKET)
 _TELL_SECONDS = 0.5  # between two notes of progress
