@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from api_tools import line_of
+from PIL import Image
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from serving import PATIENCE
@@ -27,6 +30,7 @@ OWN: dict[str, dict[str, Any]] = {
     "extend": {"num_frames": 4}, "interpolate": {"factor": 2},
 }  # fmt: skip
 PICTURES = ("animate", "cinemagraph")
+REFERENCES = "What is to be in it, if you like"
 ORDER = ("generate", "animate", "cinemagraph", "inpaint", "outpaint", "restyle", "extend", "interpolate")  # the page's
 
 
@@ -94,6 +98,37 @@ def test_api(name: str, client: httpx.Client, models: dict[str, str], tmp_path: 
         assert (metadata["model"], metadata["licence"]) == (able.model, able.licence)
 
 
+def test_api_takes_reference_pictures(client: httpx.Client, models: dict[str, str], tmp_path: Path) -> None:
+    small = Small.of(read_abilities(models["Wan 2.1 VACE"]), tmp_path)
+    faces = [Path(path).read_bytes() for path in (small.files.picture, small.files.last)]
+    fields = {
+        "model": small.able.model, "prompt": "a red heart", "size": "16x16", "num_frames": "5",
+        "num_inference_steps": "2", "seed": "1",
+    }  # fmt: skip
+    files = [("reference", (f"{n}.png", face)) for n, face in enumerate(faces)]
+    answer = client.post("/v1/videos", data=fields, files=files)
+    assert answer.status_code == 200, answer.text
+    first = answer.json()
+    assert first["request"]["references"] == ["reference-0.png", "reference-1.png"]
+    again = client.post(f"/v1/videos/{first['id']}/remix", json={"prompt": "a blue heart"}).json()
+    plain = client.post("/v1/videos", data=fields).json()
+    clips = {}
+    for id in (first["id"], again["id"], plain["id"]):
+        with client.stream("GET", f"/v1/videos/{id}/events", timeout=PATIENCE) as events:
+            for _ in events.iter_lines():
+                pass
+        video = client.get(f"/v1/videos/{id}").json()
+        assert (video["status"], video["num_frames"]) == ("completed", 5), video["error"]
+        clips[id] = client.get(f"/v1/videos/{id}/content", params={"format": "png"}).content
+    assert len({*clips.values()}) == 3
+    command = client.get(f"/v1/videos/{first['id']}").json()["command"]
+    assert command.endswith("--reference reference-0.png --reference reference-1.png --device cpu --dtype float32")
+    kept = client.get(f"/v1/videos/{first['id']}/source", params={"name": "reference-1"}).content
+    assert (np.asarray(Image.open(io.BytesIO(kept))) == np.asarray(Image.open(small.files.last))).all()
+    line = line_of(client.post("/v1/videos", data={**fields, "model": models["Wan 2.1 T2V"]}, files=files))
+    assert line == f"reference: generate of {models['Wan 2.1 T2V']} takes no reference pictures; leave them out"
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Page]:
     found = Page(tmp_path_factory.mktemp("browser"))
@@ -140,6 +175,9 @@ def test_page(name: str, page: Page, server: Server, models: dict[str, str], tmp
             page.click("button[type=submit]", "Make")
             assert page.find("#composer .error", "Choose a picture to end with.")
             page.upload("Last frame", small.files.last)
+    assert (REFERENCES in seen) == (able.references > 0)
+    if able.references:
+        page.upload(REFERENCES, small.files.picture)
     if able.prompt:
         page.set("Prompt" if task == "generate" else "Prompt, if you like", "a red heart")
     page.set("Steps", "2")
@@ -153,4 +191,5 @@ def test_page(name: str, page: Page, server: Server, models: dict[str, str], tmp
     assert (video["model"], video["task"]) == (able.model, task)
     assert (video["num_frames"] - able.frame_offset) % able.frame_multiple == 0
     assert video["changes"] == []
+    assert len(video["request"]["references"]) == (1 if able.references else 0)
     assert page.complaints() == []

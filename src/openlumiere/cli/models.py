@@ -127,6 +127,7 @@ def _described(abilities: Abilities) -> str:
         "paths": abilities.path, "its own paths": abilities.planner,
         "a last frame": abilities.last_frame and not abilities.last_frame_needed,
         "a last frame, always": abilities.last_frame_needed,
+        f"up to {abilities.references} reference pictures": abilities.references > 0,
     }  # fmt: skip
     commerce = {True: "", False: "; no commercial use", None: ""}[abilities.commercial]
     lines = {

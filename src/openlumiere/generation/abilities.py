@@ -36,6 +36,7 @@ class Abilities:
         prompt, negative_prompt: whether it is told what to show, and what not.
         last_frame: whether `animate` may be told how the clip ends.
         last_frame_needed: whether it must be.
+        references: so many pictures of what is to be in the clip it takes, in tasks that are not emulated; 0 = none.
         loop: whether the end of a clip can flow into its start.
         styles: names of those that come with it.
         transparent: whether clips can keep alpha.
@@ -63,6 +64,7 @@ class Abilities:
     negative_prompt: bool = True
     last_frame: bool = True
     last_frame_needed: bool = False
+    references: int = 0
     loop: bool = False
     styles: tuple[str, ...] = ()
     transparent: bool = False
@@ -122,6 +124,10 @@ class Abilities:
     def _check_clip(self, request: ClipRequest) -> None:
         if self.family != "lumiere":
             self.check_styles(request)
+        most = 0 if request.task in self.emulated else self.references
+        if len(request.references) > most:
+            can = f"{request.task} of {self.model} takes {most or 'no'} reference pictures"
+            raise LumiereError(f"references: {can}; {'give fewer' if most else 'leave them out'}")
         if request.path and not self.path:
             raise LumiereError(f"path: {self.model} is not told where its subject goes; leave it out")
         if request.upscale_steps and self.scale == 1:

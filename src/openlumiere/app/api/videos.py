@@ -17,9 +17,10 @@ from openlumiere.app.sandbox.uploads import Taken
 from openlumiere.errors import LumiereError
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
+from openlumiere.generation.requests import files_of, request_from_json
 
 from . import objects
-from .asking import Asked, build_request, check_known, read_request, task_of
+from .asking import REFERENCE, Asked, build_request, check_known, read_request, task_of
 from .contents import content_of
 from .context import Context, Owner, Parts
 from .errors import ApiError, missing
@@ -59,7 +60,7 @@ _Key = Annotated[
         description="Unguessable: whoever sends the same request again with it gets the same video.",
     ),
 ]  # fmt: skip
-_CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame"))
+_CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame", "reference"))
 
 
 @router.post("/v1/videos", response_model=Video, openapi_extra=_CREATE)
@@ -133,8 +134,9 @@ async def _ask(parts: Context, owner: str, asked: Asked, task: str, *, key: str 
                 callback_url=asked.fields.callback_url, idempotency_key=key,
             )  # fmt: skip
     finally:
-        for file in asked.files.values():
-            await file.close()
+        for file in (*asked.files.values(), *asked.references):
+            if isinstance(file, UploadFile):
+                await file.close()
 
 
 def _queue(
@@ -175,16 +177,21 @@ def _check_same(job: Job, request: dict[str, Any], model: str) -> None:
 
 
 async def _files(parts: Context, owner: str, asked: Asked, folder: Path) -> dict[str, Taken]:
-    """The files that a request starts from, written anew in `folder`: "source", "mask", "last"."""
+    """The files that a request starts from, written anew in `folder`, by the names of `requests.files_of`."""
     if _has(asked, "input_reference") and _has(asked, "video_reference"):
         raise ApiError(400, "input_reference and video_reference are both given; leave one out")
     source = "input_reference" if _has(asked, "input_reference") else "video_reference"
     files: dict[str, Taken] = {}
-    for param, name in ((source, "source"), ("mask", "mask"), ("last_frame", "last")):
+    every: list[tuple[str, str, Any]] = [
+        (param, name, asked.files.get(param, getattr(asked.fields, param)))
+        for param, name in ((source, "source"), ("mask", "mask"), ("last_frame", "last"))
+    ]
+    every += [(REFERENCE, f"reference-{n}", given) for n, given in enumerate(asked.references)]
+    for param, name, given in every:
         try:
-            if param in asked.files:
-                files[name] = await parts.uploads.take(asked.files[param].file, param, name, folder)
-            elif (given := getattr(asked.fields, param)) is not None:
+            if isinstance(given, UploadFile):
+                files[name] = await parts.uploads.take(given.file, param, name, folder)
+            elif given is not None:
                 files[name] = await run_in_threadpool(_own_clip, parts, owner, check_known(given), name, folder)
         except LumiereError as error:
             if type(error) is not LumiereError:
@@ -334,7 +341,7 @@ def remix(parts: Parts, owner: Owner, id: str, given: Remix) -> Video:
         raise ApiError(400, f"prompt: give at most {parts.settings.requests.prompt} characters", param="prompt")
     with parts.uploads.workspace() as folder:
         files = {}
-        for name in filter(None, (job.request.get(name) for name in ("source", "mask", "last"))):
+        for name in files_of(request_from_json(job.request)).values():
             files[name] = parts.results.fetch(job.id, name, folder)
         again = {**job.request, "prompt": given.prompt}
         return _show(parts, _queue(parts, owner, again, job.model, files, remixed_from=job.id))

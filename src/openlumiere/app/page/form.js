@@ -63,12 +63,13 @@ export class Composer extends EventTarget {
     return can(task) ? task : TASKS.find(can);
   }
 
-  /** Show a request's settings. `files`: `{source, last}` as the fields take them, and `mask`, a Blob. */
+  /** Show a request's settings. `files`: `{source, last, references}` as the fields take them, and `mask`, a Blob. */
   fill(request, files = {}, task = taskOfRequest(request)) {
     this.#task = this.#able(task);
     this.#complainNot();
     for (const field of Object.values(this.#fields)) field.fill?.(request);
     this.#fields.last.set(files.last ?? null);
+    this.#fields.references.set(files.references ?? []);
     this.#region = files.mask ?? request.box ?? null;
     this.#fields.source.set(files.source ?? null);
     this.#draw();
@@ -162,6 +163,7 @@ export class Composer extends EventTarget {
     return {
       input_reference: shown.source ? this.#fields.source.get()?.value : undefined,
       last_frame: shown.last ? this.#fields.last.get()?.value : undefined,
+      reference: shown.references ? this.#fields.references.get().map(({ value }) => value) : undefined,
       mask: shown.region ? await this.#fields.region.file() : undefined,
     };
   }

@@ -43,7 +43,7 @@ from .resident import ModelUnusable, Resident
 BASE, PREVIEW = "base.webp", "preview.webp"
 TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote.ticket`
 _FILM, _THUMBNAIL, _SHEET = "clip.mp4", "thumbnail.webp", "spritesheet.png"
-_INPUTS = ("source.", "mask.", "last.", TICKET)
+_INPUTS = ("source.", "mask.", "last.", "reference-", TICKET)
 _TELL_SECONDS = 0.5  # between two notes of progress
 _PREVIEW_SECONDS, _PREVIEW_SHARE = 2.0, 0.1  # between two previews, and of the time that they may take
 _PREVIEW_SIDE, _PREVIEW_FRAMES = 128, 12

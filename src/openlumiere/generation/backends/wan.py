@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _EVERY = ("generate", "animate", "inpaint", "outpaint", "cinemagraph", "restyle", "extend", "interpolate")
 _HELD = {"inpaint", "outpaint", "cinemagraph", "extend"}  # done by holding what is given, see `holding`
 _MAX_WORDS = 512  # tokens of a prompt
+_MOST_REFERENCES = 4  # ours: each takes as much as four frames
 _LICENCES = dict.fromkeys(
     (
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
@@ -121,6 +122,12 @@ class WanBackend(DiffusersBackend):
     def arguments(self, request: ClipRequest, inputs: EditInputs | None) -> dict[str, Any]:
         """Return the arguments of that pipeline."""
         own = super().arguments(request, inputs) | self._text(request)
+        if request.references:  # of VACE alone, as the abilities say
+            from openlumiere.video import read_picture
+
+            own["reference_images"] = [
+                read_picture(path, background=request.background).convert("RGB") for path in request.references
+            ]
         if inputs is None:
             return own
         video, mask = inputs.task.video, inputs.task.mask
@@ -191,7 +198,8 @@ def read_abilities(source: Source) -> Abilities:
     two = 3.5 if kind.images else 4.0
     return Abilities(
         model=source.name, family="wan", tasks=tasks, emulated=emulated, last_frame=kind.last_frame,
-        last_frame_needed=kind.pairs, width=width, height=height, resizable=True,
+        last_frame_needed=kind.pairs, references=_MOST_REFERENCES if kind.vace else 0,
+        width=width, height=height, resizable=True,
         size_multiple=vae.get("scale_factor_spatial", 8) * net["patch_size"][1],
         num_frames=121 if kind.token_times else 81, max_frames=121 if kind.token_times else 81,
         fps=24.0 if kind.token_times else 16.0, frame_multiple=vae.get("scale_factor_temporal", 4), frame_offset=1,
