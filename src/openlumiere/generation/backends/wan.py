@@ -13,7 +13,8 @@ from openlumiere.generation.abilities import Abilities, Fitted
 from openlumiere.generation.requests import AnimateRequest, Request
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, choose_device, pictures, pretrained, ready
+from .diffusers_loading import choose_device, pretrained, ready
+from .diffusers_model import DiffusersBackend, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import INDEX, Source
 
