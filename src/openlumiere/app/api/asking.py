@@ -309,11 +309,12 @@ def _check_extent(fitted: Request, source: Taken | None, abilities: Abilities, l
         raise ApiError(400, f"{frames} frames are asked for; at most {limits.num_frames} are made", param="num_frames")
     if fps > _MAX_FPS:
         raise ApiError(400, f"{fps:.4g} frames a second are asked for; at most {_MAX_FPS} are made", param="fps")
-    size, to = getattr(fitted, "size", None), getattr(fitted, "to", None)
-    if to is None and size in (None, (abilities.width, abilities.height)):
+    own = abilities.width or 0, abilities.height or 0
+    size, to = getattr(fitted, "size", None) or own, getattr(fitted, "to", None)
+    if to is None and size == own:
         return
     if to is not None:  # one side stays, see `generation.inputs.FrameSize.widened`
-        width, height = size or (abilities.width or 0, abilities.height or 0)
+        width, height = size
         wider = to[0] * height >= to[1] * width
         size = (height * to[0] // to[1], height) if wider else (width, width * to[1] // to[0])
     pixels = size[0] * size[1]

@@ -74,10 +74,9 @@ class Resident:
         except (MemoryError, torch.OutOfMemoryError) as error:
             reason = f"it is larger than the memory of {self._place}; choose another model"
             raise self._unusable(name, reason) from error
-        except LumiereError as error:
-            raise self._unusable(name, one_line(error, 400).replace(source, name)) from error
         except Exception as error:
-            _LOG.debug("%s failed to load", name, exc_info=True)
+            if not isinstance(error, LumiereError):
+                _LOG.debug("%s failed to load", name, exc_info=True)
             raise self._unusable(name, one_line(error, 400).replace(source, name)) from error
         self._store.note_model(name, None)
         _LOG.info("%s loaded in %.1f s%s", name, time.monotonic() - began, "".join(f"; {note}" for note in model.notes))
