@@ -104,7 +104,7 @@ def _fitted(asked: dict[str, Any], abilities: Abilities) -> Fitted | None:
         return None
 
 
-def model(abilities: Abilities, *, default: bool, error: str | None) -> Model:
+def model(abilities: Abilities, *, default: bool, error: str | None = None) -> Model:
     """Return what a model can do as a model object.
 
     Args:
