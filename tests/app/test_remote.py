@@ -26,6 +26,7 @@ from openlumiere.generation.make import Made, make
 from openlumiere.generation.progress import Cancelled, Paused, Progress
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import AnimateRequest, GenerateRequest, RestyleRequest, UpscaleRequest, files_of
+from openlumiere.provenance.marking import payload_in
 from openlumiere.video import read_clip, read_metadata, write_clip
 
 QUICK = Patience(connect=1, read=0.6, send=0.6, silence=3, busy=5, poll=0.01, pause=0.02)
@@ -63,12 +64,16 @@ def test_our_own_server_in_another_process(tmp_path: Path, monkeypatch: pytest.M
         made = make(request, load_backend(address), progress=told.append, lossless=True)
         make(replace(request, output=str(tmp_path / "here.webp")), load_backend("emoji-nano"), lossless=True)
         theirs, own = read_clip(tmp_path / "there.webp"), read_clip(tmp_path / "here.webp")
-        assert np.array_equal(theirs.frames, own.frames)
+        difference = np.abs(theirs.frames.astype(int) - own.frames)  # that server's mark
+        assert 0 < difference.mean() < 3
+        assert difference.max() < 20
         assert theirs.fps == own.fps
         assert any(now.note for now in told if now.stage == "denoise")
         recipe = Recipe.from_metadata(read_metadata(tmp_path / "there.webp"))
         assert recipe is not None
         assert recipe.model.name == address
+        assert recipe.watermark == made.recipe.watermark
+        assert payload_in(recipe.metadata()) is not None
         assert recipe.request == replace(made.recipe.request, output="")
         assert key not in (tmp_path / "there.webp").read_bytes().decode("latin-1")
         # By the command, from a clip, with the server's default model.

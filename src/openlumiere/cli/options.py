@@ -13,7 +13,7 @@ from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.options import parse_size
 from openlumiere.generation.requests import Request
 
-from . import parsing, stickers
+from . import marking, parsing, stickers
 
 R = TypeVar("R", bound=Request)
 
@@ -38,6 +38,7 @@ def add_sampling(parser: parsing.Parser) -> None:
         f"http://HOST:PORT#name; lumiere models NAME says what it can do; default: {DEFAULT_MODEL}",
     )  # fmt: skip
     add_loading(parser)
+    marking.add_no_mark(parser)
     stickers.add_options(parser)
 
 

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openlumiere import extras
+from openlumiere.errors import LumiereError
 from openlumiere.generation.backends.find import read_abilities
 from openlumiere.generation.models import DEFAULT_MODEL
 
-from . import parsing
+from . import marking, parsing
 from .parsing import Commands, Parser, add_command
 
 if TYPE_CHECKING:
-    from openlumiere.app.settings import Settings
+    from openlumiere.app.settings import ModerationSettings, Settings
 
 KEY_VARIABLE = "LUMIERE_API_KEY"  # opens the server that `lumiere mcp --url` asks
 DATABASE_VARIABLE = "LUMIERE_DATABASE_URL"  # holds a password, which other users see in a command line
 SECRET_VARIABLE = "LUMIERE_WEBHOOK_SECRET"
+CLASSIFIER_VARIABLE = "LUMIERE_CLASSIFIER_KEY"
 _DAY, _GIB, _MB = 86400.0, 2**30, 10**6
 _QUEUE = ("dbos", "fsspec", "httpx", "sqlalchemy", "standardwebhooks")
 _SERVER = (*_QUEUE, "fastapi", "prometheus_client", "python_multipart", "uvicorn")
@@ -51,6 +53,7 @@ def _register_serve(commands: Commands) -> None:
             "lumiere serve --open",
             "lumiere serve --port 8080 --data ~/clips --expire-days 30",
             "lumiere serve --host 0.0.0.0 --host-name clips.example.org --quota 100",
+            "lumiere serve --block-list words.txt --classifier http://127.0.0.1:9000/v1/moderations",
             "lumiere serve --workers 0 --database-url postgresql://lumiere@db/lumiere --results s3://bucket/clips",
         ],
     )
@@ -93,6 +96,7 @@ def _register_serve(commands: Commands) -> None:
     access.add_argument(
         "--max-upload", type=parsing.positive_int, metavar="MB", help="of all files together, default: 67"
     )
+    _add_moderation(serve)
 
 
 def _register_worker(commands: Commands) -> None:
@@ -153,7 +157,11 @@ def _register_mcp(commands: Commands) -> None:
         help="let assistants make clips and stickers, as a server of the Model Context Protocol",
         more="It speaks over the standard input and output: an assistant's program starts it. It works by itself, or "
         f"with --url hands all work to a running lumiere serve, whose key it takes from {KEY_VARIABLE}.",
-        example=["lumiere mcp", "lumiere mcp -o ~/stickers", "lumiere mcp --url http://127.0.0.1:8000"],
+        example=[
+            "lumiere mcp",
+            "lumiere mcp -o ~/stickers --block-list words.txt",
+            "lumiere mcp --url http://127.0.0.1:8000",
+        ],
     )
     mcp.add_argument(
         "-o", "--output", type=Path, default=Path("~/lumiere"), metavar="FOLDER",
@@ -162,6 +170,8 @@ def _register_mcp(commands: Commands) -> None:
     mcp.add_argument("--url", help="address of a running lumiere serve that makes the clips")
     mcp.add_argument("--model", help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}, or the server's")
     _add_device(mcp)
+    _add_moderation(mcp)
+    marking.add_no_mark(mcp)
 
 
 def _add_data(parser: Parser) -> None:
@@ -179,6 +189,24 @@ def _add_data(parser: Parser) -> None:
 def _add_device(parser: Parser) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+
+
+def _add_moderation(parser: Parser) -> None:
+    moderation = parser.add_argument_group("what may not be asked for")
+    moderation.add_argument(
+        "--block-list", type=Path, metavar="FILE",
+        help="refuse prompts that hold one of these words, one or several in a line, such as knife or bloody knife; "
+        "knif* is every word that begins so, # begins a comment. Read again when it changes; default: none",
+    )  # fmt: skip
+    moderation.add_argument(
+        "--classifier", default="", metavar="URL",
+        help="ask this address about each prompt and picture, as OpenAI's moderation endpoint is asked, and refuse "
+        f"what it flags, or does not answer; its key is taken from {CLASSIFIER_VARIABLE}; default: none",
+    )  # fmt: skip
+    moderation.add_argument(
+        "--classifier-seconds", type=parsing.positive_float, default=10.0, metavar="N",
+        help="to wait for its answer, default: 10",
+    )  # fmt: skip
 
 
 def _add_shared(parser: Parser) -> None:
@@ -206,6 +234,7 @@ def _add_shared(parser: Parser) -> None:
         help="call this address when a clip is finished or has failed, signed with the secret that "
         f"{SECRET_VARIABLE} holds; may be given several times",
     )  # fmt: skip
+    marking.add_no_mark(parser)
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
     parser.add_argument("--log-prompts", action="store_true", help="write prompts into the log")
 
@@ -258,18 +287,26 @@ def run_keys_revoke(args: argparse.Namespace) -> None:
 
 
 def run_mcp(args: argparse.Namespace) -> None:
-    extras.require("mcp", *(["httpx"] if args.url else []))
+    extras.require("mcp", "httpx")
+    if args.url is not None and (args.block_list or args.classifier):
+        raise LumiereError("with --url that server decides what is allowed: give --block-list, --classifier to it")
     _log("WARNING", quiet=not args.debug)
     folder = args.output.expanduser()
+    marker = marking.marker(args)
     maker: Any
     if args.url is None:
         from openlumiere.app.mcp.makers import LocalMaker
+        from openlumiere.app.moderation.moderator import Moderator
 
-        maker = LocalMaker(folder, model=args.model or DEFAULT_MODEL, device=args.device, dtype=args.dtype)
+        maker = LocalMaker(
+            folder, model=args.model or DEFAULT_MODEL, device=args.device, dtype=args.dtype, marker=marker,
+            moderator=Moderator(_moderation(args)),
+        )  # fmt: skip
     else:
         from openlumiere.app.mcp.server_maker import ServerMaker
 
-        maker = ServerMaker(args.url, folder, key=os.environ.get(KEY_VARIABLE, ""), model=args.model or "")
+        key = os.environ.get(KEY_VARIABLE, "")
+        maker = ServerMaker(args.url, folder, key=key, model=args.model or "", marker=marker)
     from openlumiere.app.mcp.server import serve
 
     serve(maker)
@@ -298,6 +335,7 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
         webhooks=tuple(args.webhook),
         webhook_secret=os.environ.get(SECRET_VARIABLE, ""),
         log_prompts=args.log_prompts,
+        mark=args.mark,
         host=own.get("host", "127.0.0.1"),
         port=own.get("port", 0),
         hosts=tuple(own.get("host_name", ())),
@@ -315,6 +353,19 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
                 per_minute=own.get("rate"), num_frames=own.get("max_frames"), num_inference_steps=own.get("max_steps")
             )
         ),
+        moderation=_moderation(args),
+    )
+
+
+def _moderation(args: argparse.Namespace) -> ModerationSettings:
+    from openlumiere.app.settings import ModerationSettings
+
+    own = vars(args)
+    return ModerationSettings(
+        block_list=str(args.block_list.expanduser()) if own.get("block_list") else "",
+        classifier=own.get("classifier", ""),
+        classifier_key=os.environ.get(CLASSIFIER_VARIABLE, ""),
+        classifier_seconds=own.get("classifier_seconds", 10.0),
     )
 
 

@@ -13,6 +13,8 @@ from openlumiere.errors import LumiereError
 from . import options
 from .requests import TASKS, ClipRequest, EditRequest, GenerateRequest, Request, UpscaleRequest, request_from_json
 
+# As provenance.marking's, which imports NumPy: the test holds them together.
+WATERMARK_KEY, UNMARKED = "watermark", "none"
 STICKER_KEY = "sticker"  # of a file's metadata: the options of its sticker, quoted for a shell
 _VERSION, _COMMAND = "openlumiere", "command"  # the keys that tell our metadata from others', and our commands apart
 _EDIT = "edit"  # the command of all that start from a picture or clip; `task` says which
@@ -49,11 +51,13 @@ class Recipe:
     Attributes:
         request: with every choice made; `transparent` is None where model or clip have no alpha.
         fps: of the clip, in frames per second.
+        watermark: what its mark says, see `provenance.marking`; "none" = it was left unmarked, "" = not known.
     """
 
     request: Request
     model: ModelIdentity
     fps: float
+    watermark: str = ""
 
     def metadata(self) -> dict[str, str | int | float]:
         """Return what `openlumiere.video.write_clip` puts into the file."""
@@ -75,6 +79,7 @@ class Recipe:
             "loop": request.loop,
             "alpha": _ALPHA[request.transparent],
             "background": request.background,
+            WATERMARK_KEY: self.watermark or None,
         }
         match request:
             case GenerateRequest():
@@ -115,7 +120,8 @@ class Recipe:
             names = {"name": "model", **{key: key for key in ("weights", "device", "dtype", "licence")}}
             known = {name: str(metadata[key]) for name, key in names.items() if key in metadata}
             model = ModelIdentity(**known, version=str(metadata[_VERSION]))
-            return cls(request=request, model=model, fps=float(metadata.get("fps", 16.0)))
+            watermark = str(metadata.get(WATERMARK_KEY, ""))
+            return cls(request=request, model=model, fps=float(metadata.get("fps", 16.0)), watermark=watermark)
         except ValueError as error:
             raise LumiereError(
                 f"the clip's metadata, by openlumiere {metadata[_VERSION]}, can't be read ({error}); "
@@ -142,6 +148,7 @@ class Recipe:
             *("--device", model.device),
             *("--dtype", model.dtype),
             *options.sticker_words(request.sticker),
+            *(("--no-mark",) if self.watermark == UNMARKED else ()),
         ]
         if request.sticker is not None and isinstance(request, GenerateRequest) and not request.loop:
             every.append("--no-loop")  # stickers are loops by default
@@ -166,6 +173,11 @@ class Recipe:
             for words in (options.styles_of(request), options.layout_of(request), options.references_of(request)):
                 own += shlex.split(words)
         return own
+
+
+def is_ours(metadata: Mapping[str, Any]) -> bool:
+    """Return whether a clip's metadata say that it was made by openlumiere."""
+    return _VERSION in metadata
 
 
 def prompt_of(metadata: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from .carriers import RINGS, SIDE, TILE, WAVES, blur, plane_size, resize
 
 MOST_FRAMES = 64  # that are looked at, evenly spread
-_NEAR, _AROUND = 2.5, 2.0  # pixels of the plane: what is shading, and over how far activity is measured
-_QUIET = 4.0  # variance, in squared levels, below which a place is as good as still
+_NEAR, _AROUND = 1.8, 1.5  # pixels of the plane: what is shading, and over how far activity is measured
+_QUIET = 8.0  # variance, in squared levels, below which a place is as good as still
 _PADDED = 512  # of the spectrum that is interpolated
 _LUMA = (0.299, 0.587, 0.114)
 _LOUDEST = 1.5  # a wave above so many times its ring's root mean square is the picture's own
@@ -45,21 +45,38 @@ def chosen_frames(count: int, most: int = MOST_FRAMES) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def details(frames: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return what stands out from the shading around it, on the plane, in levels of 8 bits.
+@dataclass(frozen=True)
+class Seen:
+    """What stands out from the shading around it, on the plane, in levels of 8 bits; float32 (F, h, w) each.
 
-    Args:
-        frames: (H, W, 3 or 4) each, uint8 or float in [0, 1].
-
-    Returns:
-        The details and their mean squares around each pixel, float32 (F, h, w) each; and the alpha, or None.
+    Attributes:
+        details: luma less its mean around each pixel.
+        activity: mean squares of the details around each pixel.
+        alpha: of transparent clips.
     """
+
+    details: np.ndarray
+    activity: np.ndarray
+    alpha: np.ndarray | None = None
+
+    def evidence(self) -> np.ndarray:
+        """Return each frame's details, weighted by how still the place is: float32 (F, h, w).
+
+        Where a picture is busy, it says little of a faint mark; weights by the inverse of the variance are those of
+        maximum likelihood.
+        """
+        weighted = self.details / (np.maximum(self.activity, 0) + _QUIET)
+        return weighted if self.alpha is None else weighted * self.alpha
+
+
+def details(frames: Sequence[np.ndarray] | np.ndarray) -> Seen:
+    """Measure frames of (H, W, 3 or 4) each, uint8 or float in [0, 1]."""
     luma, alpha = (np.stack(planes) for planes in zip(*map(_on_plane, frames), strict=True))
     if frames[0].shape[-1] == 3:
         found = luma - blur(luma, _NEAR)
-        return found, blur(found * found, _AROUND), None
+        return Seen(found, blur(found * found, _AROUND))
     found = np.where(alpha > 0.5, luma - blur(luma, _NEAR, alpha), 0)
-    return found, blur(found * found, _AROUND, alpha), alpha
+    return Seen(found, blur(found * found, _AROUND, alpha), alpha)
 
 
 def _on_plane(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +93,8 @@ def _on_plane(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evidence(frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Return each frame's details, weighted by how still the place is: float32 (F, h, w).
-
-    Where a picture is busy, it says little of a faint mark; weights by the inverse of the variance are those of
-    maximum likelihood.
-    """
-    found, activity, seen = details(frames)
-    weighted = found / (np.maximum(activity, 0) + _QUIET)
-    return weighted if seen is None else weighted * seen
+    """Return what each frame tells of a mark, see `Seen.evidence`: float32 (F, h, w)."""
+    return details(frames).evidence()
 
 
 def whitened(waves: np.ndarray) -> np.ndarray:

@@ -148,6 +148,17 @@ def task_of(asked: Asked, default: str | None = None) -> str:
     return task
 
 
+def check_lengths(texts: dict[str, str], limits: RequestLimits) -> None:
+    """Refuse texts, by their fields, that are too long.
+
+    Raises:
+        ApiError: one is.
+    """
+    for name, text in texts.items():
+        if len(text) > limits.prompt:
+            raise ApiError(400, f"{name}: give at most {limits.prompt} characters", param=name)
+
+
 def build_request(
     task: str, given: CreateVideo, files: dict[str, Taken], abilities: Abilities, limits: RequestLimits
 ) -> Request:
@@ -294,9 +305,7 @@ def _size(given: CreateVideo, kind: type[Request], abilities: Abilities) -> tupl
 
 
 def _check_steps(request: Request, limits: RequestLimits) -> None:
-    for name in ("prompt", "negative_prompt"):
-        if len(getattr(request, name)) > limits.prompt:
-            raise ApiError(400, f"{name}: give at most {limits.prompt} characters", param=name)
+    check_lengths({"prompt": request.prompt, "negative_prompt": request.negative_prompt}, limits)
     for name in ("num_inference_steps", "upscale_steps"):
         if (getattr(request, name, None) or 0) > limits.num_inference_steps:
             raise ApiError(400, f"{name}: give at most {limits.num_inference_steps}", param=name)

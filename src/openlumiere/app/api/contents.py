@@ -109,10 +109,15 @@ async def _make(parts: Context, job: Job, master: str, name: str, sticker: str |
             if clip.parent != folder:
                 await run_in_threadpool(shutil.copyfile, clip, folder / master)
             task = "convert" if sticker is None else "make_sticker"
-            more = {} if sticker is None else {"target": sticker}
+            mark = None if parts.marker is None else parts.marker.carried(job.recipe or {})
+            to, more = f"made{Path(name).suffix}", {}
+            if sticker is not None:
+                spare = 0 if mark is None else await run_in_threadpool(mark.room, folder / to)
+                more = {"target": sticker, "spare": spare}
             background = job.request.get("background", "white")
-            to = f"made{Path(name).suffix}"
             await parts.uploads.run(task, master, folder, _CONVERSION, to=to, background=background, **more)
+            if mark is not None:
+                await run_in_threadpool(mark.sign, folder / to)
             await run_in_threadpool(parts.results.put, job.id, name, folder / to)
         await run_in_threadpool(parts.store.add_files, job.id, [name])
         if await run_in_threadpool(parts.store.get, job.id) is None:  # purged meanwhile

@@ -247,6 +247,84 @@ class Inspected(BaseModel):
     python: str
 
 
+class MarkPayload(BaseModel):
+    """What a watermark says.
+
+    Attributes:
+        model: its name, or that of its family; `model_number` is what the mark holds.
+        release: of openlumiere.
+        month: ``YYYY-MM``, of the making.
+        key_id: number of the key that marked it.
+    """
+
+    model: str
+    model_number: int
+    release: str
+    month: str
+    key_id: int
+
+
+class Ingredient(BaseModel):
+    """A file that another was made from: edited (``parentOf``), or placed in it (``componentOf``)."""
+
+    title: str
+    relation: str
+
+
+class ContentCredentials(BaseModel):
+    """What is signed in a file (C2PA), and whether to believe it.
+
+    Attributes:
+        state: ``untrusted``: unchanged, by a signer whom nobody vouches for, and who may have any name.
+        problem: what is wrong; "" where nothing is.
+        signed_here: whether it was this server, or one with the same keys.
+        when: the time that the signer claims.
+        ai_generated: whether a model made it, or a part of it.
+    """
+
+    state: Literal["trusted", "untrusted", "changed", "invalid"]
+    problem: str
+    signer: str
+    signed_here: bool
+    when: str | None
+    generator: str
+    model: str
+    actions: list[str]
+    ai_generated: bool
+    ingredients: list[Ingredient]
+
+
+class Detected(BaseModel):
+    """Whether a clip or picture was made here, by its watermark and its content credentials.
+
+    Attributes:
+        marked: whether there is a watermark of this server's key.
+        p_value: bound on the chance of evidence like this without a mark; `marked` where it is at most
+            `false_positive_rate`.
+        payload: what the mark says; null where it can't be read, or there is none.
+        seconds: stretches that are marked, from and to.
+        parts: of a frame, as rows: 1 where it is marked.
+        scale: above 1 where the clip was cropped, as against what was marked.
+        degrees: that it was turned by, counter-clockwise.
+        duration: in seconds; 0 of a picture.
+        credentials: null where there are none.
+    """
+
+    object: Literal["detection"] = "detection"
+    marked: bool
+    p_value: float
+    false_positive_rate: float
+    payload: MarkPayload | None = None
+    seconds: list[tuple[int, int]] = []
+    parts: list[list[int]] = []
+    scale: float | None = None
+    degrees: float | None = None
+    width: int
+    height: int
+    duration: float
+    credentials: ContentCredentials | None
+
+
 class SessionLimits(BaseModel):
     """What a request may hold."""
 

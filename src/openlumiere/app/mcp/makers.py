@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import queue
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from openlumiere.app.moderation.moderator import Moderator
+from openlumiere.app.moderation.stills import stills
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove_leftovers
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from openlumiere.generation.backends.base import Backend
     from openlumiere.generation.make import Made
     from openlumiere.generation.progress import Progress
+    from openlumiere.provenance.marking import Marker
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
@@ -76,9 +81,11 @@ class Maker(Protocol):
     Attributes:
         folder: of the files.
         interval: seconds after which it is worth asking for a state again.
+        marker: marks and signs what is made in this process; None = nothing does.
     """
 
     folder: Path
+    marker: Marker | None
     interval: float
 
     def submit(self, request: Request, *, model: str = "", suffix: str = "") -> str:
@@ -111,6 +118,14 @@ class Maker(Protocol):
 
         Raises:
             LumiereError: there is none, or the clip is not finished.
+        """
+        ...
+
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file, named as for `fetch`, was made here, as `detection.detection` tells.
+
+        Raises:
+            LumiereError: there is none, or it can't be read.
         """
         ...
 
@@ -148,16 +163,29 @@ class LocalMaker:
         folder: for the files; made if missing.
         model: bundled name, local folder or hub id.
         device, dtype: as the command line's options.
+        moderator: says what is allowed; None = everything is.
+        marker: see `Maker`.
     """
 
     interval = 0.1
 
-    def __init__(self, folder: Path, *, model: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        model: str = DEFAULT_MODEL,
+        device: str = "auto",
+        dtype: str = "auto",
+        moderator: Moderator | None = None,
+        marker: Marker | None = None,
+    ) -> None:
         read_abilities(model, may_download=True)  # refuses what is no model
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         self.folder = folder.resolve()
+        self.marker = marker
         self._model, self._device, self._dtype = model, device, dtype
+        self._moderator = moderator or Moderator()
         self._loaded: Backend | None = None
         self._jobs: dict[str, _Job] = {}
         self._numbers = itertools.count(1)
@@ -173,6 +201,7 @@ class LocalMaker:
         abilities = read_abilities(model, may_download=True)
         files: dict[str, Any] = {name: str(self.fetch(file)) for name, file in files_of(request).items()}
         request = replace(request, **files)
+        self._moderate(request)
         request = for_model(request, abilities)
         suffix = suffix or jobs.default_suffix(request)
         # With a seed drawn, and a name that is free by now.
@@ -198,6 +227,13 @@ class LocalMaker:
             return local_file(source, self.folder)
         return self.state(source).file
 
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file was made here, see `Maker.detect`."""
+        from openlumiere.app.detection import detection
+        from openlumiere.provenance.identity import Identity
+
+        return detection(self.fetch(source), Identity.load())
+
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do, see `Maker.abilities`."""
         return read_abilities(model or self._model, may_download=True)
@@ -213,6 +249,21 @@ class LocalMaker:
             job.stop.set()
         self._waiting.put(None)
         self._thread.join()
+
+    def _moderate(self, request: Request) -> None:
+        """Refuse what is not allowed, see `Moderator`."""
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        self._moderator.check_words("mcp", texts)
+        if not self._moderator.wants_pictures:
+            return
+        with TemporaryDirectory() as folder:
+            pictures = [
+                still
+                for name in ("source", "last")
+                if (file := getattr(request, name, None)) is not None
+                for still in stills(file, f"{folder}/{name}")
+            ]
+            asyncio.run(self._moderator.classify("mcp", texts, pictures))
 
     def _job(self, id: str) -> _Job:
         if id not in self._jobs:
@@ -260,7 +311,7 @@ class LocalMaker:
         def progress(now: Progress) -> None:
             job.state = replace(job.state, doing=doing(now), progress=max(job.state.progress, percent(now)))
 
-        return make(job.request, model, progress=progress, cancelled=job.stop.is_set)
+        return make(job.request, model, marker=self.marker, progress=progress, cancelled=job.stop.is_set)
 
     def _load(self, name: str) -> Backend:
         """The model, which takes the place of another one."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,6 +20,9 @@ from openlumiere.generation.requests import Request, files_of
 
 from .makers import ClipState, Status, local_file
 
+if TYPE_CHECKING:
+    from openlumiere.provenance.marking import Marker
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -31,6 +34,7 @@ class ServerMaker:
         folder: for the files; made if missing.
         key: opens the server; "" = none.
         model: of requests that name none; "" = the server's own.
+        marker: of stickers that are made here, see `Maker`.
 
     Raises:
         LumiereError: no such address, or no server there that takes the key.
@@ -38,12 +42,13 @@ class ServerMaker:
 
     interval = 1.0
 
-    def __init__(self, url: str, folder: Path, *, key: str = "", model: str = "") -> None:
+    def __init__(self, url: str, folder: Path, *, key: str = "", model: str = "", marker: Marker | None = None) -> None:
         host = urlsplit(url).hostname
         if urlsplit(url).scheme not in ("http", "https") or not host:
             raise LumiereError(f"--url {url}: give an address such as http://127.0.0.1:8000")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
+        self.marker = marker
         self._url, self._model = url, model
         self._client = httpx.Client(
             base_url=url,
@@ -100,6 +105,12 @@ class ServerMaker:
         if not source.startswith("video_"):
             return local_file(source, self.folder)
         return self.state(source).file
+
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file was made by the server, see `Maker.detect`."""
+        with self.fetch(source).open("rb") as file:
+            found: dict[str, Any] = self._ask("POST", "/v1/detect", files={"file": file}).json()
+        return found
 
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do, see `Maker.abilities`."""

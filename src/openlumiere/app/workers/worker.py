@@ -97,6 +97,8 @@ class _Worker:
             self._maker.state = "idle"
             with working(self._settings, self.id, self._maker) as take_over:
                 _LOG.info("%s takes jobs", self.id)
+                if not self._settings.mark:
+                    _LOG.warning("clips are neither marked nor signed, as --no-mark asks")
                 while not self._stop.wait(_CHORES_SECONDS):
                     self._chores(take_over)
                 _LOG.info("%s stops", self.id)

@@ -46,10 +46,14 @@ class Clip:
     Attributes:
         frames: (F, H, W, 3, or 4 with straight alpha), float in [0, 1] or uint8.
         fps: frames per second.
+        made_anew: bool (F, H, W), what was not given: the rest is as in the source, to the pixel; None = everything.
+        watermark: what its recipe says of the mark that it came with, from another server; "" = nothing.
     """
 
     frames: np.ndarray
     fps: float
+    made_anew: np.ndarray | None = None
+    watermark: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Backend(ABC):
     def name(self) -> str:
         """As `find.load_backend` takes it."""
         return self.abilities.model
+
+    @property
+    def family(self) -> str:
+        """The module that drives it, see `find`."""
+        return type(self).__module__.rpartition(".")[2]
 
     def fit(self, request: Request) -> Fitted:
         """Make every choice that a request leaves to the model, and bring it to what the model can make.

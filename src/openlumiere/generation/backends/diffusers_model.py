@@ -110,12 +110,13 @@ class DiffusersBackend(Backend):
             return Clip(frames, getattr(request, "fps", None) or self.abilities.fps)
         # A picture that moves is drawn by a model that was made for it, so that its first frames are alike.
         native = request.task == "animate" and request.task not in self.abilities.emulated
+        made_anew = None if native else inputs.task.made_anew
         if inputs.task.mask is not None and not native:
             from openlumiere.pipelines.inputs import paste_given
 
             feather = getattr(request, "feather", 0)
             frames = paste_given(frames, inputs.task.video, inputs.task.mask, feather=feather)
-        return Clip(inputs.task.finish(frames, background=request.background), inputs.fps)
+        return Clip(inputs.task.finish(frames, background=request.background), inputs.fps, made_anew)
 
     def _inputs(self, request: ClipRequest, watch: Watch) -> EditInputs | None:
         """What is given of the clip, at the size and of the length to be made."""

@@ -171,9 +171,10 @@ class STUNetBackend(Backend):
                 loop=request.loop,
                 **own,
             )  # fmt: skip
-        if inputs is not None:
-            frames = inputs.task.finish(frames, background=request.background)
-        return Clip(frames, fps)
+        if inputs is None:
+            return Clip(frames, fps)
+        task = inputs.task
+        return Clip(task.finish(frames, background=request.background), fps, task.made_anew)
 
     def _inputs(
         self, request: ClipRequest, pipe: LumierePipeline, stage: Any, watch: Watch

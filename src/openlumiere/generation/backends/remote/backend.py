@@ -219,12 +219,15 @@ class RemoteBackend(Backend):
             server.wait(min(int(ours) / 1000, 30) if ours.isdecimal() else self.patience.poll)
 
     def _fetched(self, server: Server, id: str) -> Clip:
-        from openlumiere.video import read_clip
+        from openlumiere.provenance.marking import RECIPE_KEY, payload_in
+        from openlumiere.video import read_clip, read_metadata
 
         wanted = {"format": "webp"} if self.offer.ours else {}  # of our servers' formats the one without loss
         with tempfile.TemporaryDirectory(prefix="lumiere-") as folder:
-            clip = read_clip(server.download(f"/v1/videos/{id}/content", Path(folder), params=wanted))
-        return Clip(clip.frames, clip.fps)
+            path = server.download(f"/v1/videos/{id}/content", Path(folder), params=wanted)
+            clip, recipe = read_clip(path), read_metadata(path)
+        marked = self.offer.ours and payload_in(recipe) is not None
+        return Clip(clip.frames, clip.fps, watermark=str(recipe[RECIPE_KEY]) if marked else "")
 
     def _cancel(self, server: Server, ticket: Ticket, request: Request, stopped: BaseException) -> None:
         """Cancel a clip there; where that fails its ticket stays, and the exception says so."""
