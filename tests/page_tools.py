@@ -155,6 +155,13 @@ class Page:
         control.clear()
         control.send_keys(value)
 
+    def upload(self, label: str, file: str) -> None:
+        """Choose a file for a field, and wait until it is shown."""
+        inputs = "[...document.querySelectorAll('#composer input[type=file]')]"
+        control = self.run(f"{inputs}.find((e) => e.getAttribute('aria-label') === arguments[0])", label)
+        control.send_keys(file)
+        self.until(lambda: self.run("arguments[0].closest('.field').querySelector('.shown img') !== null", control))
+
     def quickly(self, *, frames: int | None = None, first: bool = False) -> None:
         """Settings that take seconds: two steps, few frames."""
         if not self.run("document.querySelector('.more:last-child').open"):

@@ -18,13 +18,14 @@ from serving import Serving, lumiere
 from openlumiere.errors import LumiereError
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.find import load_backend, read_abilities
-from openlumiere.generation.backends.remote import RemoteBackend
-from openlumiere.generation.backends.remote_server import Patience
-from openlumiere.generation.backends.remote_ticket import ticket_path
+from openlumiere.generation.backends.remote.backend import RemoteBackend
+from openlumiere.generation.backends.remote.server import Patience
+from openlumiere.generation.backends.remote.ticket import hash_of, ticket_path
+from openlumiere.generation.backends.remote.wire import file_field, form_of
 from openlumiere.generation.make import Made, make
 from openlumiere.generation.progress import Cancelled, Paused, Progress
 from openlumiere.generation.recipe import Recipe
-from openlumiere.generation.requests import AnimateRequest, GenerateRequest, RestyleRequest, UpscaleRequest
+from openlumiere.generation.requests import AnimateRequest, GenerateRequest, RestyleRequest, UpscaleRequest, files_of
 from openlumiere.provenance.marking import payload_in
 from openlumiere.video import read_clip, read_metadata, write_clip
 
@@ -288,6 +289,17 @@ def test_alpha_and_files_of_our_own_server(tmp_path: Path) -> None:
         )  # fmt: skip
         make(replace(request, output=str(tmp_path / "a.mp4")), backend(server))
         assert server.jobs["video_1"]["fields"].get("transparent") == "false"
+
+
+def test_reference_pictures_go_as_files_and_tell_requests_apart(tmp_path: Path) -> None:
+    asked = []
+    for name, size in (("a", 8), ("b", 8), ("c", 9)):
+        (tmp_path / f"{name}.png").write_bytes(picture(size=(size, 8)))
+        asked.append(GenerateRequest(prompt="a cat", references=(str(tmp_path / f"{name}.png"),)))
+    assert dict(form_of(asked[0])) == {"task": "generate", "prompt": "a cat"}
+    assert [file_field(asked[0], name) for name in files_of(asked[0])] == ["reference"]
+    one, same, other = map(hash_of, asked)
+    assert one == same != other
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -20,6 +20,7 @@ R = TypeVar("R", bound=Request)
 # Options of the fields that `Abilities` refuses or changes.
 _OPTIONS = {
     "num_frames": "--frames", "negative_prompt": "--negative", "upscale_steps": "--upscale-steps",
+    "references": "--reference",
     **{name: f"--{name}" for name in ("transparent", "size", "path", "last", "loop")},
 }  # fmt: skip
 
@@ -97,6 +98,11 @@ def add_both_stages(parser: parsing.Parser) -> None:
         help="0 = none of the style, 1 = all of it, default: 1; once for each --style, or once for all",
     )  # fmt: skip
     parser.add_argument(
+        "--reference", action="append", default=[], metavar="IMAGE",
+        help="a picture of what is to be in the clip, a face or a thing, of a model that takes some (Wan VACE); "
+        "again for more",
+    )  # fmt: skip
+    parser.add_argument(
         "--path", type=parsing.way_points, default=(), metavar="POINTS",
         help='where the subject goes: way points x,y[,size[,degrees]] such as "0.1,0.5 0.9,0.5", as parts of the frame '
         "from its left and its top, evenly spaced in time; default: what the model plans after the prompt",
@@ -164,6 +170,7 @@ def both_stages_fields(args: argparse.Namespace) -> dict[str, Any]:
         "path": tuple(args.path),
         "planner": not args.no_planner,
         "size": args.size,
+        "references": tuple(args.reference),
     }
 
 

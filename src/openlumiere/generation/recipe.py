@@ -94,6 +94,8 @@ class Recipe:
             data |= {"upscale_steps": request.upscale_steps, "styles": styles, "layout": layout}
             if request.size is not None:
                 data["size"] = options.size_text(request.size)
+            if request.references:
+                data["references"] = options.references_of(request)
         if request.sticker is not None:
             data[STICKER_KEY] = shlex.join(options.sticker_words(request.sticker))
         return {key: value for key, value in data.items() if value is not None}
@@ -168,7 +170,8 @@ class Recipe:
             upscale = ["--no-upscale"] if request.upscale_steps == 0 else []
             own += upscale or _option("--upscale-steps", request.upscale_steps)
             own += [] if request.size is None else ["--size", options.size_text(request.size)]
-            own += [*shlex.split(options.styles_of(request)), *shlex.split(options.layout_of(request))]
+            for words in (options.styles_of(request), options.layout_of(request), options.references_of(request)):
+                own += shlex.split(words)
         return own
 
 
@@ -209,6 +212,7 @@ def _request_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
         data |= options.read_layout(str(metadata.get("layout", "")))
         if "size" in metadata:
             data["size"] = options.parse_size(str(metadata["size"]))
+        data["references"] = options.read_references(str(metadata.get("references", "")))
     if STICKER_KEY in metadata:
         data["sticker"] = options.read_sticker(str(metadata[STICKER_KEY]))
     return data

@@ -20,6 +20,7 @@ from openlumiere.app.jobs.store import Job
 from openlumiere.app.sandbox.limited import ProcessLimits
 from openlumiere.files import remove
 from openlumiere.generation.jobs import slug
+from openlumiere.generation.requests import files_of, request_from_json
 from openlumiere.video.stickers.targets import target_for
 
 from .context import Context, Owner, Parts
@@ -30,7 +31,6 @@ router = APIRouter()
 # Of our own clips: sticker formats try many settings.
 _CONVERSION = ProcessLimits(memory=4096, cpu_seconds=600, seconds=900)
 _VARIANTS = {"thumbnail": "thumbnail.webp", "spritesheet": "spritesheet.png"}
-_INPUTS = {"source": "source", "mask": "mask", "last_frame": "last"}
 _making: dict[tuple[str, str], asyncio.Lock] = {}  # one conversion of a file at a time
 
 Format = Literal["mp4", "webp", "gif", "apng", "webm", "mov", "png"]
@@ -146,11 +146,17 @@ async def preview(request: Request, parts: Parts, owner: Owner, id: str, v: int 
 
 @router.get("/v1/videos/{id}/source", response_class=FileResponse, responses=_ANY_FILE)
 async def source(
-    request: Request, parts: Parts, owner: Owner, id: str, name: Literal["source", "mask", "last_frame"] = "source"
+    request: Request,
+    parts: Parts,
+    owner: Owner,
+    id: str,
+    name: Annotated[
+        str, Query(pattern=r"^(source|mask|last_frame|reference-\d)$", description="Of several references, its place.")
+    ] = "source",
 ) -> Response:
     """Give what a clip was made from."""
     job = await run_in_threadpool(parts.job, id, owner)
-    stored = job.request.get(_INPUTS[name])
+    stored = files_of(request_from_json(job.request)).get("last" if name == "last_frame" else name)
     if stored is None:
         raise missing(name)
     return await send(request, parts, job.id, stored)

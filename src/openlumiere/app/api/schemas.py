@@ -41,6 +41,9 @@ class CreateVideo(BaseModel):
     )
     video_reference: str | dict[str, Any] | None = Field(None, description="A clip, as input_reference.")
     last_frame: str | dict[str, Any] | None = Field(None, description="The picture that an animated one ends with.")
+    reference: str | list[str] | None = Field(
+        None, description="Pictures of what is to be in the clip: files, or ids of videos; several in a form, too."
+    )
     mask: str | dict[str, Any] | None = Field(None, description="White where it may change: a picture or clip.")
     box: str | list[float] | None = Field(None, description="x,y,w,h instead of a mask, in pixels or fractions.")
     style: str | dict[str, float] | None = Field(None, description="A style's name, or {name: strength} of several.")
@@ -174,12 +177,15 @@ class Model(BaseModel):
         emulated: those of its tasks that it was not made for: what is given is put back at every step.
         prompt, negative_prompt: whether it is told what to show, and what not.
         last_frame: whether an animated picture may be told how it ends.
+        last_frame_needed: whether it must be.
+        references: so many pictures of what is to be in the clip it takes; 0 = none.
         resizable: whether `size` may be others, whose sides `size_multiple` divides; others are rounded.
         num_frames, fps: of a clip of which nothing else is said.
         frame_multiple, frame_offset: clips of text have a multiple of the first, plus the second, of frames.
         max_frames: of the longest clip; null = there is no end.
         licence: of the weights; "" = not known.
         commercial: whether the licence allows commercial use; null = not known.
+        error: why it could not be loaded when a worker last tried; null = it could, or none has tried.
     """
 
     id: str
@@ -191,6 +197,8 @@ class Model(BaseModel):
     prompt: bool
     negative_prompt: bool
     last_frame: bool
+    last_frame_needed: bool
+    references: int
     loop: bool
     styles: list[str]
     transparent: bool
@@ -214,6 +222,7 @@ class Model(BaseModel):
     licence: str
     commercial: bool | None
     stickers: list[str]
+    error: str | None
 
 
 class ModelList(BaseModel):

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
 from openlumiere.app.jobs.store import AskedBefore, Job
 from openlumiere.app.sandbox.uploads import Taken
 from openlumiere.errors import LumiereError
+from openlumiere.generation.requests import files_of, request_from_json
 
-from .asking import Asked, build_request, check_known, check_lengths
+from .asking import REFERENCE, Asked, build_request, check_known, check_lengths
 from .context import Context
 from .errors import ApiError
 from .objects import master_of
@@ -37,8 +39,9 @@ async def submit(parts: Context, owner: str, asked: Asked, task: str, *, key: st
                 callback_url=asked.fields.callback_url, idempotency_key=key,
             )  # fmt: skip
     finally:
-        for file in asked.files.values():
-            await file.close()
+        for file in (*asked.files.values(), *asked.references):
+            if isinstance(file, UploadFile):
+                await file.close()
 
 
 async def submit_again(parts: Context, owner: str, job: Job, prompt: str) -> Job:
@@ -48,7 +51,7 @@ async def submit_again(parts: Context, owner: str, job: Job, prompt: str) -> Job
     await _check_texts(parts, owner, texts)
     with parts.uploads.workspace() as folder:
         files = {}
-        for name in filter(None, (job.request.get(name) for name in ("source", "mask", "last"))):
+        for name in files_of(request_from_json(job.request)).values():
             files[name] = await run_in_threadpool(parts.results.fetch, job.id, name, folder)
         await _classify(parts, owner, texts, {path.stem: path for path in files.values()}, folder)
         return await run_in_threadpool(_queue, parts, owner, request, job.model, files, remixed_from=job.id)
@@ -107,16 +110,21 @@ def _check_same(job: Job, request: dict[str, Any], model: str) -> None:
 
 
 async def _files(parts: Context, owner: str, asked: Asked, folder: Path) -> dict[str, Taken]:
-    """The files that a request starts from, written anew in `folder`: "source", "mask", "last"."""
+    """The files that a request starts from, written anew in `folder`, by the names of `requests.files_of`."""
     if _has(asked, "input_reference") and _has(asked, "video_reference"):
         raise ApiError(400, "input_reference and video_reference are both given; leave one out")
     source = "input_reference" if _has(asked, "input_reference") else "video_reference"
     files: dict[str, Taken] = {}
-    for param, name in ((source, "source"), ("mask", "mask"), ("last_frame", "last")):
+    every: list[tuple[str, str, Any]] = [
+        (param, name, asked.files.get(param, getattr(asked.fields, param)))
+        for param, name in ((source, "source"), ("mask", "mask"), ("last_frame", "last"))
+    ]
+    every += [(REFERENCE, f"reference-{n}", given) for n, given in enumerate(asked.references)]
+    for param, name, given in every:
         try:
-            if param in asked.files:
-                files[name] = await parts.uploads.take(asked.files[param].file, param, name, folder)
-            elif (given := getattr(asked.fields, param)) is not None:
+            if isinstance(given, UploadFile):
+                files[name] = await parts.uploads.take(given.file, param, name, folder)
+            elif given is not None:
                 files[name] = await run_in_threadpool(_own_clip, parts, owner, check_known(given), name, folder)
         except LumiereError as error:
             if type(error) is not LumiereError:

@@ -48,7 +48,7 @@ _Key = Annotated[
         description="Unguessable: whoever sends the same request again with it gets the same video.",
     ),
 ]  # fmt: skip
-_CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame"))
+_CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame", "reference"))
 
 
 @router.post("/v1/videos", response_model=Video, openapi_extra=_CREATE)
@@ -129,7 +129,10 @@ async def list_videos(
 async def models(parts: Parts, owner: Owner) -> ModelList:
     """Say what each model can do."""
     every = await run_in_threadpool(parts.every_abilities)
-    return ModelList(data=[objects.model(one, default=one.model == parts.default_model) for one in every])
+    errors = await run_in_threadpool(parts.store.unusable_models)
+    default = parts.default_model
+    data = [objects.model(one, default=one.model == default, error=errors.get(one.model)) for one in every]
+    return ModelList(data=data)
 
 
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}

@@ -23,7 +23,7 @@ from openlumiere.generation.backends.find import read_abilities
 from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.plain import to_plain
 from openlumiere.generation.progress import Cancelled
-from openlumiere.generation.requests import Request
+from openlumiere.generation.requests import Request, files_of
 
 from .makers import ClipState, local_file
 
@@ -89,8 +89,7 @@ class LocalMaker:
 
         model = model or self._model
         abilities = read_abilities(model, may_download=True)
-        files: dict[str, Any] = {name: getattr(request, name, None) for name in ("source", "mask", "last")}
-        files = {name: str(self.fetch(file)) for name, file in files.items() if file is not None}
+        files: dict[str, Any] = {name: str(self.fetch(file)) for name, file in files_of(request).items()}
         request = replace(request, **files)
         self._moderate(request)
         request = for_model(request, abilities)

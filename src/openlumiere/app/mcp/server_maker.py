@@ -15,8 +15,8 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, replacing
 from openlumiere.generation import jobs
 from openlumiere.generation.abilities import Abilities
-from openlumiere.generation.backends.wire import FILES, abilities_of, file_field, form_of
-from openlumiere.generation.requests import Request
+from openlumiere.generation.backends.remote.wire import abilities_of, file_field, form_of
+from openlumiere.generation.requests import Request, files_of
 
 from .makers import ClipState, Status, local_file
 
@@ -67,18 +67,16 @@ class ServerMaker:
         if model or self._model:
             form["model"] = model or self._model
         with ExitStack() as opened:
-            files = {}
-            for name in FILES:
-                given, part = getattr(request, name, None), file_field(request, name)
-                if given is None:
-                    continue
+            files: list[tuple[str, Any]] = []
+            for name, given in files_of(request).items():
+                part = file_field(request, name)
                 if name == "source" and given.startswith("video_"):
                     form[part] = given
                 else:
-                    files[part] = opened.enter_context(open(local_file(given, self.folder), "rb"))
+                    files.append((part, opened.enter_context(open(local_file(given, self.folder), "rb"))))
             # Without a file this would be another type of form than with one.
             parts = [(name, (None, value)) for name, value in form.items()]
-            video = self._ask("POST", "/v1/videos", files=[*parts, *files.items()]).json()
+            video = self._ask("POST", "/v1/videos", files=[*parts, *files]).json()
         id = str(video["id"])
         self._suffixes[id] = suffix
         return id

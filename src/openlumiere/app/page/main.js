@@ -76,6 +76,7 @@ function wire(composer, result, choose) {
     composer.fill({ ...video.request, seed: video.seed }, {
       source: files.input_reference && sourceOfFile(files.input_reference),
       last: files.last_frame && sourceOfFile(files.last_frame), mask: files.mask,
+      references: files.reference?.map(sourceOfFile),
     });
     toForm();
   }));

@@ -26,7 +26,7 @@ from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
-from openlumiere.generation.backends.remote_ticket import ticket_path
+from openlumiere.generation.backends.remote.ticket import ticket_path
 from openlumiere.generation.backends.stunet import base_clip_path
 from openlumiere.generation.make import make, sources_of
 from openlumiere.generation.progress import Cancelled, Paused, Progress
@@ -40,12 +40,12 @@ from openlumiere.video.stickers import target_for
 
 from .pace import Pace
 from .planning import MASTER, clip_values, master_request, sampling_steps
-from .resident import Resident
+from .resident import ModelUnusable, Resident
 
 BASE, PREVIEW = "base.webp", "preview.webp"
-TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote`
+TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote.ticket`
 _FILM, _THUMBNAIL, _SHEET = "clip.mp4", "thumbnail.webp", "spritesheet.png"
-_INPUTS = ("source.", "mask.", "last.", TICKET)
+_INPUTS = ("source.", "mask.", "last.", "reference-", TICKET)
 _TELL_SECONDS = 0.5  # between two notes of progress
 _PREVIEW_SECONDS, _PREVIEW_SHARE = 2.0, 0.1  # between two previews, and of the time that they may take
 _PREVIEW_SIDE, _PREVIEW_FRAMES = 128, 12
@@ -228,6 +228,8 @@ class Maker:
                 raise Stopped from None
             ended = self._store.cancelled(job.id, files=self._leftover_files(job), attempt=job.attempts)
             _LOG.info("%s %s", job.id, "cancelled" if ended else "was taken over by another worker")
+        except ModelUnusable as error:
+            self._fail(job, "model_unusable", one_line(error, 500))
         except LumiereError as error:
             self._fail(job, "invalid_request", one_line(error, 500))
         except (MemoryError, torch.OutOfMemoryError):

@@ -1,6 +1,6 @@
 """Models of other servers that speak ``/v1/videos``: another `lumiere serve`, vLLM-Omni, SGLang.
 
-What the client does so that no clip is made, and paid, twice: beside the output lies a ticket (`remote_ticket`) from
+What the client does so that no clip is made, and paid, twice: beside the output lies a ticket (`ticket`) from
 before a request is sent until its clip is here. Whoever finds it goes on with that clip.
 """
 
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities, Fitted
+from openlumiere.generation.backends.base import Backend, Clip, Loading
+from openlumiere.generation.backends.source import Source
 from openlumiere.generation.jobs import has_alpha, holds_alpha, wants_alpha
 from openlumiere.generation.progress import Cancelled, Paused, Watch
 from openlumiere.generation.recipe import ModelIdentity
-from openlumiere.generation.requests import AnimateRequest, Request, UpscaleRequest
+from openlumiere.generation.requests import AnimateRequest, Request, UpscaleRequest, files_of
 
-from .base import Backend, Clip, Loading
-from .remote_server import Address, Patience, Refused, Server, Uncertain
-from .remote_ticket import Ticket, hash_of, read_ticket, remove_ticket, ticket_path
-from .source import Source
-from .wire import FILES, abilities_of, file_field, form_of
+from .server import Address, Patience, Refused, Server, Uncertain
+from .ticket import Ticket, hash_of, read_ticket, remove_ticket, ticket_path
+from .wire import abilities_of, file_field, form_of
 
 if TYPE_CHECKING:
     import httpx
@@ -147,11 +147,9 @@ class RemoteBackend(Backend):
     def _send(self, request: Request, server: Server, key: str) -> httpx.Response:
         # Without a file this would be another type of form than with one.
         parts: list[Any] = [(name, (None, text)) for name, text in self._form(request, key).items()]
-        for name in FILES:
-            path = getattr(request, name, None)
-            if path is not None:
-                part = file_field(request, name) if self.offer.ours else "input_reference"
-                parts.append((part, self._file(request, name, Path(path))))
+        for name, path in files_of(request).items():
+            part = file_field(request, name) if self.offer.ours else "input_reference"
+            parts.append((part, self._file(request, name, Path(path))))
         return server.begin("/v1/videos", again=self.offer.again, files=parts, headers={"Idempotency-Key": key})
 
     def _form(self, request: Request, key: str) -> dict[str, str]:
