@@ -45,6 +45,11 @@ def add_sampling(parser: parsing.Parser) -> None:
 def add_loading(parser: parsing.Parser) -> None:
     """Add how models are loaded, see `loading`."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument(
+        "--devices", type=parsing.names, default=(), metavar="A,B",
+        help="cuda:0,cuda:1 for instance: several share each clip, its windows and the halves of guidance; the clip is "
+        "the same however many they are",
+    )  # fmt: skip
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument(
         "--batch", type=parsing.positive_int, default=1, metavar="WINDOWS",
@@ -120,7 +125,7 @@ def add_both_stages(parser: parsing.Parser) -> None:
 def loading(args: argparse.Namespace) -> Loading:
     """Return how the model is to be loaded."""
     return Loading(
-        device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
+        device=args.device, devices=args.devices, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
         quantize=args.quantize, compile=args.compile, memory=args.memory,
     )  # fmt: skip
 

@@ -21,6 +21,8 @@ class Loading:
 
     Attributes:
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
+        devices: several share each clip, where the model can: its windows, and what is predicted with and without the
+            prompt. The first is its `device` where that is "auto".
         dtype: "auto" (float32 on the CPU; bfloat16 or float16 on a GPU) or a name.
         window_batch_size: windows of a long clip that are denoised at once.
         offload: what lies in the CPU's memory while it is not computed with: the "frames" of the clip, each "model"
@@ -31,6 +33,7 @@ class Loading:
     """
 
     device: str = "auto"
+    devices: tuple[str, ...] = ()
     dtype: str = "auto"
     window_batch_size: int = 1
     offload: Literal["frames", "model", "group"] | None = None

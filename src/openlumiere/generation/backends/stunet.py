@@ -36,12 +36,13 @@ class STUNetBackend(Backend):
 
     Attributes:
         pipe: a second stage alone sharpens clips only.
-        window_batch_size, offload_frames: as `LumierePipeline`'s.
+        window_batch_size, offload_frames, devices: as `LumierePipeline`'s.
     """
 
     pipe: LumierePipeline | LumiereSuperResolutionPipeline
     window_batch_size: int = 1
     offload_frames: bool = False
+    devices: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, name: str, pipe: LumierePipeline | LumiereSuperResolutionPipeline, **options: Any) -> STUNetBackend:
@@ -233,6 +234,7 @@ class STUNetBackend(Backend):
                 *inputs,
                 window_batch_size=self.window_batch_size,
                 offload_frames=self.offload_frames,
+                devices=self.devices,
                 callback_on_step_end=after_step,
                 callback_on_step_end_tensor_inputs=("latents", "denoised"),
                 **options,
@@ -273,13 +275,17 @@ def load(source: Source, loading: Loading) -> STUNetBackend:
         raise LumiereError(
             f"{source.name} is small, and takes neither quantizing, compiling nor offloading; leave it out"
         )
-    from openlumiere.pipelines.load import load_pipeline, load_super_resolution
+    from openlumiere.pipelines.load import load_pipeline, load_super_resolution, resolve_device
 
+    for device in loading.devices:
+        resolve_device(device)
+    own = loading.devices[0] if loading.devices and loading.device == "auto" else loading.device
     of = load_super_resolution if source.main.class_name == SECOND_STAGE else load_pipeline
-    pipe: Any = of(source.name, device=loading.device, dtype=loading.dtype)
+    pipe: Any = of(source.name, device=own, dtype=loading.dtype)
     for each in (pipe, getattr(pipe, "super_resolution", None)):
         if each is not None:
             each.set_progress_bar_config(disable=True)  # steps are told to the watch
     return STUNetBackend.of(
-        source.name, pipe, window_batch_size=loading.window_batch_size, offload_frames=loading.offload == "frames"
-    )
+        source.name, pipe, window_batch_size=loading.window_batch_size, offload_frames=loading.offload == "frames",
+        devices=loading.devices or None,
+    )  # fmt: skip

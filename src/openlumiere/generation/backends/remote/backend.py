@@ -247,8 +247,10 @@ class RemoteBackend(Backend):
 
 def load(source: Source, loading: Loading) -> RemoteBackend:
     """Reach a model of another server, see `find.load_backend`."""
-    if loading.quantize or loading.compile or loading.offload:
-        raise LumiereError(f"{source.name} runs elsewhere: quantizing, compiling and offloading are chosen there")
+    if loading.quantize or loading.compile or loading.offload or loading.devices:
+        raise LumiereError(
+            f"{source.name} runs elsewhere: devices, quantizing, compiling and offloading are chosen there"
+        )
     address = Address.of(source.name)
     offer = _offer(source.name)
     licence = offer.abilities.licence
