@@ -32,7 +32,7 @@ _ROUNDS, _MOVES = 3, 3
 # Geometries that refining can reach from one: so many quarters of a step each way, in scale and angle.
 _REACHED = (2 * _MOVES * (4 + 2 + 1) + 1) ** 2
 _TESTS = 3  # upright, everywhere, codeword
-_SURE = 1e-12  # an upright mark with a smaller chance needs no search
+_SURE = 1e-9  # an upright mark with a smaller chance needs no search
 _FAINTEST = 0.05  # correlation that a ring is given at least
 _CHUNK = 128  # geometries correlated at a time
 
@@ -87,20 +87,22 @@ def look(plane: Plane, key: bytes) -> Mark:
     phases = np.stack([pattern.phases for pattern in patterns(key)])
     candidates = _best(plane.upright, _UPRIGHT, phases, _MIDDLE)
     least = chance(candidates[0].score, len(_UPRIGHT) * PATTERNS * _MIDDLE**2)
-    if least > _SURE:
+    found = _first_read(plane.image, candidates, key)
+    if min(least, found.p_value) > _SURE:
         geometries = searched()[0]
         further = _best(plane.everywhere, geometries, phases, _COARSE)
         least = min(least, chance(further[0].score, len(geometries) * PATTERNS * _COARSE**2))
-        candidates = sorted(candidates + further, key=lambda one: one.score, reverse=True)
-    first = None
-    for candidate in candidates[:_CANDIDATES]:
-        read = _read(plane.image, candidate, key)
-        first = first or read
-        if read.payload is not None:
-            first = read
-            break
-    assert first is not None
-    return Mark(min(1.0, _TESTS * min(least, first.p_value)), first.payload, first.geometry, first.expected)
+        elsewhere = _first_read(plane.image, further, key)
+        both = [(found, candidates[0].score), (elsewhere, further[0].score)]
+        found = min(both, key=lambda one: (one[0].p_value, one[0].payload is None, -one[1]))[0]
+    return Mark(min(1.0, _TESTS * min(least, found.p_value)), found.payload, found.geometry, found.expected)
+
+
+def _first_read(image: np.ndarray, candidates: list[_Candidate], key: bytes) -> Mark:
+    """Return the first candidate's mark whose payload is read, or the first of all."""
+    marks = (_read(image, candidate, key) for candidate in candidates)
+    first = next(marks)
+    return first if first.payload is not None else next((mark for mark in marks if mark.payload is not None), first)
 
 
 def chance(score: float, tries: float = 1) -> float:
