@@ -235,7 +235,8 @@ def _null(args: argparse.Namespace) -> dict[str, Any]:
     geometries = len(analysis.searched()[0])
     some = geometries // _SHARE
     for _, name, frames in clips:
-        plane = search.Plane(analysis.evidence(frames[analysis.chosen_frames(len(frames))]).sum(axis=0))
+        seen = analysis.details(frames[analysis.chosen_frames(len(frames))])
+        plane = search.Plane(seen.evidence().sum(axis=0), seen.weights().sum(axis=0))
         for number in range(keys):
             phases = np.stack([pattern.phases for pattern in carriers.patterns(f"{name} {number} of no mark".encode())])
             upright = float(search.correlations(plane.upright, phases, 64).max())
