@@ -15,7 +15,7 @@ from api_tools import Api, line_of, listening, picture, running
 from mcp import Client
 from PIL import Image
 
-from openlumiere.app.mcp.makers import LocalMaker
+from openlumiere.app.mcp.local_maker import LocalMaker
 from openlumiere.app.mcp.server import create_server
 from openlumiere.app.mcp.server_maker import ServerMaker
 from openlumiere.app.settings import RequestLimits, UploadLimits

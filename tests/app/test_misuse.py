@@ -20,7 +20,7 @@ from openai import BadRequestError, InternalServerError, OpenAI
 from PIL import Image
 from serving import lumiere
 
-from openlumiere.app.mcp.makers import LocalMaker
+from openlumiere.app.mcp.local_maker import LocalMaker
 from openlumiere.app.moderation.block_list import BlockList, words_of
 from openlumiere.app.moderation.moderator import Moderator, NotAllowed, NotChecked
 from openlumiere.app.settings import ModerationSettings

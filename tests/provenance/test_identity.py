@@ -104,7 +104,7 @@ def test_who_comes_second_leaves_the_keys_alone(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["identity"]
 
 
-@pytest.mark.parametrize("name", _FILES[:3])
+@pytest.mark.parametrize("name", _FILES)
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbled"])
 def test_damaged_files_are_one_line_and_stay(folder: Path, name: str, damage: str) -> None:
     Identity.load(folder)

@@ -7,7 +7,23 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import compare, data, detect, edit, evaluate, generate, info, models, serve, stickers, study, training, upscale
+from . import (
+    compare,
+    data,
+    detect,
+    edit,
+    evaluate,
+    generate,
+    info,
+    keys,
+    mcp,
+    models,
+    serve,
+    stickers,
+    study,
+    training,
+    upscale,
+)
 from .failures import explain
 from .parsing import Parser, new_parser
 
@@ -50,6 +66,8 @@ def build_parser() -> Parser:
         upscale,
         stickers,
         serve,
+        keys,
+        mcp,
         info,
         detect,
         models,

@@ -85,10 +85,10 @@ def run(args: argparse.Namespace) -> None:
     credentials = _check(args)
     _tell_credentials(credentials)
     if not args.no_watermark and not sheet:
-        print("watermark: ", end="", flush=True)  # the rest takes a while
+        print("watermark: ", end="", flush=True)  # which takes a while
         print(_watermark_in_words(_look(args.file), getattr(credentials, "soft_binding", None)))
     if recipe is not None:
-        print(f"make it again with:\n  {recipe.command()}")
+        print(f"make it again with:\n  {recipe.command()}")  # the last line, which scripts run
 
 
 # ------------------------------------------------------------------------------------------------ looking

@@ -70,6 +70,7 @@ class Identity:
         found = cls._read(folder)
         if found.certificate.parent == folder:
             certificates.check(found.certificate, found.private_key)
+            certificates.read(found.root)
         else:
             manifest_store.rehearse(found.certificate, found.private_key)
         return found
