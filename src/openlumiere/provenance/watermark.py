@@ -23,23 +23,24 @@ its simplest form). The detector looks for all of these anyway, and the average 
 
 **What an eye sees.** Busy places get up to a third more than still ones (a simple form of the masking in Podilchuk and
 Zeng, "Image-Adaptive Watermarking Using Visual Models", 1998). The strength is set so that the clip, rounded and
-clipped to 8 bits, reaches the PSNR. Where little of the frame is visible, there is little to hold a mark, and it may
-be up to 3 dB stronger.
+clipped to 8 bits, reaches the PSNR. Where little of the frame is visible and the detector would hardly find the mark,
+it is 3 dB stronger: that happens where the subject is busy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from openlumiere.errors import LumiereError
 
 from . import carriers
-from .analysis import Geometry, Seen, chosen_frames, details, waves_at
+from .analysis import Geometry, Seen, chosen_frames, details, unmixed_waves_at, waves_at
 from .coding import encode
 from .payload import Payload
-from .search import correlations
+from .search import agreement, correlations
 
 PSNR = 42.1  # dB, over what is visible
 SMALLEST_SIDE = 32  # pixels
@@ -48,7 +49,7 @@ _LOOKED_AT = 16  # frames, evenly spread, that place and strength are chosen by
 _MEASURED_SIDE = 128  # pixels, about, of the shorter side that the strength is measured on
 _STRONGEST = 2.0  # times the strength that would do if nothing were clipped
 _STILL, _BUSY, _ACTIVE = 1.0, 1.3, 8.0  # strength at rest and at most, and the activity (levels) between
-_MUCH, _MORE = 0.6, 2.0  # share of the frame below which a mark may have more energy, and how many times at most
+_LITTLE, _ENOUGH, _LOUDER = 0.6, 15.0, 3.0  # share of the frame and agreement below which a mark is so many dB stronger
 _DITHER = 0.06  # of a frame's evidence: half a level where a picture rests
 _SHIFTS = 160  # places that the tile may begin at, each way
 
@@ -64,8 +65,8 @@ def embed(
         payload: what the mark says.
         key: at least 16 secret bytes.
         clip_id: of this clip alone: chooses how its mark lies.
-        psnr: likeness to the clip (dB) where it is visible and may change, mean over its frames; up to 3 dB less where
-            that is below 60 % of the frame.
+        psnr: likeness to the clip (dB) where it is visible and may change, mean over its frames; 3 dB less for busy
+            clips of which that is less than 60 %.
         where: how far each pixel may change, (F, H, W) in [0, 1] or bool; what is 0 stays to the bit. None = all.
 
     Raises:
@@ -76,17 +77,14 @@ def embed(
     if where is not None and where.shape != frames.shape[:3]:
         raise LumiereError(f"where has shape {where.shape}; give one value for each pixel, {frames.shape[:3]}")
     looked_at = chosen_frames(len(frames), _LOOKED_AT)
-    few = frames[looked_at]
+    few, few_where = frames[looked_at], None if where is None else where[looked_at]
     seen = details(few)
-    drawn = _drawn(seen, payload, key, clip_id, frames.shape[1:3]) * _masking(seen, frames.shape[1:3])
-    change = _strength(few, None if where is None else where[looked_at], drawn, psnr) * drawn
-    marked = np.empty(frames.shape, frames.dtype)
-    added = _in_colours(change, frames)
-    for index, before in enumerate(frames):
-        if frames.shape[-1] == 4 or where is not None:
-            added = _in_colours(change * _allowed(before, None if where is None else where[index]), frames)
-        marked[index] = _sum(before, added)
-    return marked
+    place = _place(seen, payload, key, clip_id)
+    drawn = place.draw(*frames.shape[1:3]) * _masking(seen, frames.shape[1:3])
+    strength, share = _strength(few, few_where, drawn, psnr)
+    if share < _LITTLE and place.agreement(_marked(few, few_where, strength * drawn)[::2]) < _ENOUGH:
+        strength, _ = _strength(few, few_where, drawn, psnr - _LOUDER)
+    return _marked(frames, where, strength * drawn)
 
 
 def check_frames(frames: np.ndarray) -> None:
@@ -113,20 +111,40 @@ def check_keys(keys: Sequence[bytes]) -> None:
         )
 
 
-def _drawn(seen: Seen, payload: Payload, key: bytes, clip_id: str, size: tuple[int, int]) -> np.ndarray:
-    """Draw the mark where the picture, by chance, agrees with it most: (H, W), root mean square 1."""
+@dataclass(frozen=True)
+class _Place:
+    """A mark, and where it lies on the plane: begun so many pixels down and across from where phases are counted."""
+
+    amplitudes: np.ndarray
+    geometry: Geometry
+    begun: np.ndarray
+    middle: np.ndarray
+
+    def draw(self, height: int, width: int) -> np.ndarray:
+        """Draw it at a frame's own size: (H, W), root mean square 1."""
+        shift = self.middle + self.begun * [1, -1 if self.geometry.mirrored else 1]
+        return carriers.draw(self.amplitudes, height, width, shift, self.geometry.mirrored)
+
+    def agreement(self, frames: np.ndarray) -> float:
+        """Return how far frames agree with it, as the detector counts."""
+        seen = details(frames)
+        waves = unmixed_waves_at(seen.evidence().sum(axis=0), seen.weights().sum(axis=0), self.geometry)
+        return agreement(waves, self.amplitudes * np.exp(-2j * np.pi / carriers.TILE * (carriers.WAVES @ self.begun)))
+
+
+def _place(seen: Seen, payload: Payload, key: bytes, clip_id: str) -> _Place:
+    """Choose the place where the picture, by chance, agrees with the mark most."""
     identity = carriers.keyed(key, b"clip", clip_id.encode(), count=4)
     pattern = carriers.patterns(key)[int(identity[0] * carriers.PATTERNS)]
-    amplitudes, mirrored = pattern.amplitudes(encode(payload.to_bits())), bool(identity[1] < 0.5)
+    amplitudes, geometry = pattern.amplitudes(encode(payload.to_bits())), Geometry(mirrored=bool(identity[1] < 0.5))
     image = seen.evidence().sum(axis=0)
     # Faint noise that only the key tells: plain clips, which agree with nothing, differ as well.
     noise = np.random.default_rng((identity[2:] * 2**32).astype(np.int64)).normal(size=image.shape)
-    waves = waves_at(image + _DITHER * len(seen.details) * noise.astype(np.float32), Geometry(mirrored=mirrored))
-    agreement = correlations(waves[None], amplitudes[None], _SHIFTS)[0, 0]
-    across, down = np.unravel_index(int(agreement.argmax()), agreement.shape)
-    begun = np.array([down, -across if mirrored else across]) * (carriers.TILE / _SHIFTS)
-    middle = np.array(image.shape) // 2 + 0.5  # from where `waves_at` counts
-    return carriers.draw(amplitudes, *size, middle + begun, mirrored)
+    waves = waves_at(image + _DITHER * len(seen.details) * noise.astype(np.float32), geometry)
+    scores = correlations(waves[None], amplitudes[None], _SHIFTS)[0, 0]
+    across, down = np.unravel_index(int(scores.argmax()), scores.shape)
+    begun = np.array([down, across]) * (carriers.TILE / _SHIFTS)
+    return _Place(amplitudes, geometry, begun, np.array(image.shape) // 2 + 0.5)
 
 
 def _masking(seen: Seen, size: tuple[int, int]) -> np.ndarray:
@@ -135,8 +153,10 @@ def _masking(seen: Seen, size: tuple[int, int]) -> np.ndarray:
     return carriers.resize(_BUSY - (_BUSY - _STILL) * np.exp(-activity / _ACTIVE), *size)[0]
 
 
-def _strength(frames: np.ndarray, where: np.ndarray | None, drawn: np.ndarray, psnr: float) -> float:
-    """Return what to multiply a drawing with, in levels, for a PSNR after rounding and clipping."""
+def _strength(frames: np.ndarray, where: np.ndarray | None, drawn: np.ndarray, psnr: float) -> tuple[float, float]:
+    """Return what to multiply a drawing with, in levels, for a PSNR after rounding and clipping, and the share of the
+    frames' pixels that it changes.
+    """
     step = max(1, min(drawn.shape) // _MEASURED_SIDE)
     frames, drawn = frames[:, ::step, ::step], drawn[::step, ::step]
     allowed = np.stack([
@@ -144,9 +164,8 @@ def _strength(frames: np.ndarray, where: np.ndarray | None, drawn: np.ndarray, p
     ])  # fmt: skip
     share = float((allowed > 0).mean())
     if not share:
-        return 0.0
-    # Mean squares over the whole frame, of which so much can change.
-    aim = 255**2 / 10 ** (psnr / 10) * share * min(max(_MUCH / share, 1), _MORE)
+        return 0.0, share
+    aim = 255**2 / 10 ** (psnr / 10) * share  # mean square over all of the frames
     simple = strength = float(np.sqrt(aim / np.mean((drawn * allowed) ** 2)))
     before = np.float32(1 if frames.dtype == np.uint8 else 255) * frames[..., :3]
     for _ in range(3):
@@ -154,7 +173,26 @@ def _strength(frames: np.ndarray, where: np.ndarray | None, drawn: np.ndarray, p
         levels = np.rint(levels) if frames.dtype == np.uint8 else levels
         reached = float(np.mean(((before + levels[..., None]).clip(0, 255) - before) ** 2))
         strength = min(strength * (aim / max(reached, 1e-6)) ** 0.5, _STRONGEST * simple)
-    return strength
+    return strength, share
+
+
+def _marked(frames: np.ndarray, where: np.ndarray | None, change: np.ndarray) -> np.ndarray:
+    """Return frames with so many levels more, (H, W), wherever they may change."""
+    marked = np.empty(frames.shape, frames.dtype)
+    added = _in_colours(change, frames)
+    for index, before in enumerate(frames):
+        if where is not None:
+            added = _in_colours(change * where[index].astype(np.float32), frames)
+        marked[index] = _sum(before, added)
+        if frames.shape[-1] == 4 or where is not None:
+            kept = _allowed(before, None if where is None else where[index]) == 0
+            np.copyto(_pixels(marked[index]), _pixels(before), where=kept)
+    return marked
+
+
+def _pixels(frame: np.ndarray) -> np.ndarray:
+    """View each pixel's channels as one value, (H, W): several times faster to copy."""
+    return np.ascontiguousarray(frame).view(f"V{frame.itemsize * frame.shape[-1]}")[..., 0]
 
 
 def _allowed(frame: np.ndarray, where: np.ndarray | None) -> np.ndarray:
