@@ -298,7 +298,7 @@ def read_abilities(source: Source) -> Abilities:
         )  # fmt: skip
     net = source.main.json("unet/config.json")
     spatial = net["unet"]
-    second = _second_stage(source, index)
+    second = second_stage(source, index)
     vae = source.main.json("vae/config.json") if source.main.component("vae") else None
     height, width = _sides(spatial["sample_size"])
     levels = len(spatial["down_block_types"]) - 1 if net["resampled_levels"] is None else len(net["resampled_levels"])
@@ -332,8 +332,8 @@ def read_abilities(source: Source) -> Abilities:
     )  # fmt: skip
 
 
-def _second_stage(source: Source, index: dict[str, Any]) -> dict[str, Any] | None:
-    """The second stage's options: in a folder of its own, or, in older models, in the index of the whole."""
+def second_stage(source: Source, index: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the second stage's options: in a folder of its own, or, in older models, in the index of the whole."""
     own = source.main.file(f"super_resolution/{INDEX}")
     if own is not None:
         found: dict[str, Any] = read_json(own, otherwise="install or save the model again")
