@@ -26,7 +26,7 @@ from openlumiere.video import read_clip
 MODEL = "emoji-nano"
 QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
-    ["generate"], ["upscale"], ["info"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"],
+    ["generate"], ["upscale"], ["info"], ["models"], ["inflate"], ["doctor"], ["plan"], ["data"], ["data", "emoji"],
     ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
     ["serve"], ["worker"], ["mcp"], ["keys"], *(["keys", step] for step in ("add", "list", "revoke")),
     *(["evaluate", protocol] for protocol in (

@@ -44,21 +44,8 @@ def build_parser() -> Parser:
     """The parser of the whole command line; a module of this package adds each group of commands."""
     parser = new_parser()
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (
-        generate,
-        edit,
-        upscale,
-        stickers,
-        serve,
-        info,
-        models,
-        plan,
-        data,
-        training,
-        evaluate,
-        compare,
-        study,
-    ):
+    making = (generate, edit, upscale, stickers, serve, info, models, plan)
+    for group in (*making, data, training, evaluate, compare, study):
         group.register(commands)
     return parser
 

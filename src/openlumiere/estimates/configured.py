@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ def of_configuration(path: Path, overrides: list[str]) -> Target:
     net: Any = built.nets["unet"]
     if config.stage == "conditional":
         _widen(net, built, config)
-    return Target(name=str(path), networks=built, abilities=abilities_of(str(path), built), net=net, config=config)
+    abilities = replace(
+        abilities_of(str(path), built), num_inference_steps=config.sample_steps, guidance_scale=config.sample_guidance,
+        window_frames=config.data.window or config.data.frames_of_clip,
+    )  # fmt: skip
+    return Target(name=str(path), networks=built, abilities=abilities, net=net, config=config)
 
 
 def _t2i(config: Any, path: Path) -> Networks:

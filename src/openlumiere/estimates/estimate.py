@@ -155,11 +155,10 @@ def estimate(target: Target, asked: Asked) -> Estimate:
         clip = own_size(target, asked.size or own, asked.num_frames or clip_frames) if target.abilities else (1, *own)
     else:
         clip = own_size(target, asked.size, asked.num_frames)
-    abilities = target.abilities
-    seen = latent_shape(target.networks, abilities or Abilities(model=target.name, tasks=()), clip)
+    seen = latent_shape(target.networks, target.abilities or Abilities(model=target.name, tasks=()), clip)
     notes = list(target.notes)
     spent, rows = _forward(target, seen)
-    making = None if abilities is None else _making(target, abilities, asked, clip)
+    made = None if target.abilities is None else making(target, target.abilities, asked, clip)
     training = None if target.net is None else _training(target, asked, seen, clip, notes)
     trained = None
     if target.net is not None and training is not None:
@@ -168,7 +167,7 @@ def estimate(target: Target, asked: Asked) -> Estimate:
     return Estimate(
         model=target.name, num_frames=clip[0], height=clip[1], width=clip[2], batch=asked.batch or 1,
         hardware=asked.hardware, parameters=_parameters(target), trained=trained, forward_flops=spent, levels=rows,
-        making=making, training=training, notes=notes,
+        making=made, training=training, notes=notes,
     )  # fmt: skip
 
 
@@ -207,14 +206,18 @@ def _forward(target: Target, seen: tuple[int, int, int]) -> tuple[int, list[Leve
 # ------------------------------------------------------------------------------------------------------------- a clip
 
 
-def _making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, int, int]) -> Making:
+def making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, int, int]) -> Making:
+    """Estimate what making clips takes.
+
+    Args:
+        clip: frames, height and width in pixels.
+    """
     hardware, (frames, height, width) = asked.hardware, clip
     name = asked.dtype or ("bfloat16" if hardware.gpu else "float32")
     dtype = getattr(torch, name)
     model = target.networks
-    for key, net in model.nets.items():
-        if next(net.parameters()).dtype != dtype and not key.startswith("_"):
-            torch.nn.Module.to(net, dtype)
+    for net in model.nets.values():
+        torch.nn.Module.to(net, dtype)
     options: Mapping[str, Any] = {"size": (width, height), "num_frames": frames, "dtype": dtype, "gpu": hardware.gpu}
     try:
         needs = needs_of(model, abilities, **options)
@@ -285,7 +288,10 @@ def _training(
             (chosen,) = climb(trained, [("as configured", way)], hardware)
             rows.append(chosen)
     else:
-        offered = [row for row in rows if not row.way.eight_bit and (row.way.whole != can_freeze)]
+        offered = [
+            row for row in rows
+            if row.way.mixed == mixed and row.way.whole != can_freeze and not row.way.eight_bit
+        ]  # fmt: skip
         chosen = next((row for row in offered if row.total <= hardware.memory), offered[-1])
     encode, encode_seconds = _encoding(target, hardware, clip)
     if encode and (config is None or getattr(config.data, "cache", None) is None):

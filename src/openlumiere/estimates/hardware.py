@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.files import machine_memory
 
 if TYPE_CHECKING:
     from openlumiere.counting import Work
@@ -137,9 +138,10 @@ def measure() -> Hardware:
     moved = torch.zeros(2**28 if gpu else 2**22, device=device)
     bandwidth = 2 * moved.numel() * moved.element_size() / _seconds(lambda: moved + 1, device)
     small = torch.zeros(1, device=device)
+    memory = torch.cuda.get_device_properties(0).total_memory if gpu else machine_memory()
     return Hardware(
         name=torch.cuda.get_device_name() if gpu else "this CPU",
-        peak=peak, memory=_memory(gpu), bandwidth=bandwidth, utilisation=min(convolution / peak[slowest], 1.0),
+        peak=peak, memory=memory or 0, bandwidth=bandwidth, utilisation=min(convolution / peak[slowest], 1.0),
         launch=_seconds(lambda: small + 1, device, often=200), gpu=gpu, measured=True,
         source=f"measured, {torch.get_num_threads()} threads" if not gpu else "measured",
     )  # fmt: skip
@@ -163,10 +165,3 @@ def _seconds(run: Callable[[], Any], device: Any, *, often: int = 1) -> float:
             torch.cuda.synchronize(device)
         taken.append((clock() - started) / often)
     return max(min(taken[1:]) / threads, 1e-9)
-
-
-def _memory(gpu: bool) -> float:
-    import psutil
-    import torch
-
-    return float(torch.cuda.get_device_properties(0).total_memory if gpu else psutil.virtual_memory().total)

@@ -43,8 +43,8 @@ def find(model: str, overrides: list[str] | None = None) -> Target:
     """Find out what a name stands for, of small files alone.
 
     Args:
-        model: as `lumiere generate --model` takes it; a text-to-image pipeline or U-Net, by folder or hub id; a STUNet's
-            folder; or a training's YAML file.
+        model: as `lumiere generate --model` takes it; a text-to-image pipeline or U-Net, by folder or hub id; a
+            STUNet's folder; or a training's YAML file.
         overrides: KEY=VALUE, of a configuration, or, of a text-to-image model, of `STUNet.from_unet`.
 
     Raises:
@@ -73,7 +73,9 @@ def find(model: str, overrides: list[str] | None = None) -> Target:
     elif kind == "UNet2DConditionModel" or (not kind and source.main.json("unet/config.json")):
         built = t2i_of_parts(source, options)
     elif source.main.json("unet/config.json"):
-        built = networks(source, torch.float32, inflated=options)
+        built = networks(source, torch.float32)
+        if isinstance(built.nets["unet"], UNet2DConditionModel):
+            built.nets["unet"] = inflate(built.nets["unet"], options)
     else:
         raise LumiereError(f"{model} has no U-Net that could be inflated; give a U-Net text-to-image model or a STUNet")
     net = built.nets["unet"]

@@ -21,9 +21,8 @@ from openlumiere.stunet.summary import example_inputs
 from .hardware import Hardware
 
 _FLOAT32, _BFLOAT16 = 4, 2
-_EIGHT_BIT = (
-    2.06  # bytes of a parameter's two moments in blocks of 256 with a float32 scale each (Dettmers et al. 2022)
-)
+# Bytes of a parameter's two moments, in blocks of 256 with a float32 scale each (Dettmers et al. 2022).
+_EIGHT_BIT = 2 * (1 + 4 / 256)
 
 
 @dataclass(frozen=True, kw_only=True)

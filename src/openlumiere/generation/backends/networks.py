@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,8 @@ class Networks:
     second_stage: dict[str, Any] = field(default_factory=dict)
 
 
-def networks(source: Source, dtype: torch.dtype, *, inflated: Mapping[str, Any] | None = None) -> Networks:
-    """Build a pipeline's networks by name, on the meta device, of their configurations alone.
-
-    Args:
-        inflated: options of `STUNet.from_unet`, of a text-to-image pipeline whose U-Net is to be inflated.
-    """
+def networks(source: Source, dtype: torch.dtype) -> Networks:
+    """Build a pipeline's networks by name, on the meta device, of their configurations alone."""
     import torch
 
     part = _base(source) if source.main.class_name == "MotionAdapter" else source.main
@@ -54,10 +50,6 @@ def networks(source: Source, dtype: torch.dtype, *, inflated: Mapping[str, Any] 
         config = part.json(f"{name}/config.json")
         if config:
             found[_KNOWN_AS.get(name, name)] = build(value[0], value[1], config)
-    if inflated is not None and "unet" in found:
-        from openlumiere.stunet import STUNet
-
-        found["unet"] = without_weights(lambda: STUNet.from_unet(found["unet"], **inflated))
     if source.main.class_name == "MotionAdapter":
         from diffusers import MotionAdapter, UNetMotionModel
 
