@@ -29,7 +29,7 @@ examples:
   python benchmarks/plan.py
   python benchmarks/plan.py --shapes emoji-nano --frames 80 --rounds 5 --json plan.json
 """
-_SHAPES = ("emoji-nano", "emoji-nano-wide", "sd15-quarter")
+_SHAPES = ("emoji-nano", "emoji-nano-wide", "sd15-eighth")
 _ROWS = (
     ("parameters", "parameters", 1), ("trained", "parameters", 1),
     ("forward", "FLOPs", 1e9), ("training", "FLOPs", 1e9),
@@ -162,7 +162,7 @@ def _measured(name: str, frames: int, rounds: int, threads: int) -> dict[str, An
 
 
 def _shape(name: str) -> Shape:
-    """A shape of `shapes.py`, or a variant: wider, or Stable Diffusion 1.5's blocks at a quarter of its channels."""
+    """A shape of `shapes.py`, or a variant: wider, or Stable Diffusion 1.5's blocks at an eighth of its channels."""
     from dataclasses import replace
 
     from shapes import load_shape
@@ -170,9 +170,9 @@ def _shape(name: str) -> Shape:
     if name == "emoji-nano-wide":
         shape = load_shape("emoji-nano")
         return replace(shape, unet=shape.unet | {"block_out_channels": [96, 144, 192]})
-    if name == "sd15-quarter":
+    if name == "sd15-eighth":
         shape = load_shape("sd15")
-        narrow = {"block_out_channels": [80, 160, 320, 320], "norm_num_groups": 16, "sample_size": 16}
+        narrow = {"block_out_channels": [40, 80, 160, 160], "norm_num_groups": 8, "sample_size": 16}
         return replace(shape, unet=shape.unet | narrow)
     return load_shape(name)
 
@@ -200,7 +200,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--shapes", type=lambda text: text.split(","), default=list(_SHAPES), metavar="NAME[,NAME...]",
         help=f"of {', '.join(_SHAPES)}, or as benchmarks/step.py takes them; default: these")  # fmt: skip
-    add("--frames", type=int, default=16, help="a multiple of 8; default: %(default)s")
+    add("--frames", type=int, default=8, help="a multiple of 8; default: %(default)s")
     add("--rounds", type=int, default=3, help="of which the fastest counts; default: %(default)s")
     add("--threads", type=int, default=1, help="default: %(default)s")
     add("--json", type=Path, metavar="FILE", help="write the figures and the machine")
