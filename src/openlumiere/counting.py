@@ -60,7 +60,8 @@ def count(
     token = _ACTIVE.set(partial(_as_on_devices, counter, autocast))
     try:
         # With gradients a tracker's hooks would keep recomputed layers alive.
-        tracked = contextlib.nullcontext() if torch.is_grad_enabled() else counter.modules
+        counter.tracks = not torch.is_grad_enabled()
+        tracked = counter.modules if counter.tracks else contextlib.nullcontext()
         with tracked, counter, _ACTIVE.get()():
             kept = run()
             del kept
@@ -103,7 +104,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.modules = ModuleTracker()
+        self.modules, self.tracks = ModuleTracker(), False
         self.flops = self.live = self.peak = self.gradients = self.activation_peak = 0
         self.kernels: Counter[tuple[int, int]] = Counter()
         self.flops_of: Counter[str] = Counter()
@@ -127,7 +128,7 @@ class _Counter(TorchDispatchMode):
         """Count one operation that reads and writes tensors."""
         self.flops += flops
         self.kernels[flops, sum(map(_moved_bytes, tensors))] += 1
-        if flops and not torch.is_grad_enabled():
+        if flops and self.tracks:
             self.flops_of[max(self.modules.parents - {"Global"}, key=len, default="")] += flops
 
     def keep_gradient(self, parameter: torch.Tensor) -> None:

@@ -72,7 +72,6 @@ def run(args: argparse.Namespace) -> None:
     from openlumiere.estimates.estimate import Asked, estimate
     from openlumiere.estimates.text import describe
 
-    wanted = target.find(args.model, args.overrides)
     device = hardware.find(args.hardware).with_own(
         peak_flops=None if args.peak_tflops is None else args.peak_tflops * 1e12,
         memory=args.memory,
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         utilisation=args.utilisation,
     )
     found = estimate(
-        wanted,
+        target.find(args.model, args.overrides),
         Asked(
             hardware=device, num_frames=args.frames, size=args.size, batch=args.batch, steps=args.steps,
             guidance=args.guidance, train_steps=args.train_steps, devices=args.devices, price=args.price,

@@ -14,7 +14,7 @@ from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.memory import DENOISERS
 from openlumiere.generation.backends.needs import Needs, needs_of
-from openlumiere.generation.backends.networks import SECOND_STAGE, latent_shape
+from openlumiere.generation.backends.networks import SECOND_STAGE, cast, latent_shape
 from openlumiere.stunet import STUNet
 from openlumiere.stunet.summary import example_inputs, flops_of_levels, levels
 
@@ -216,8 +216,7 @@ def making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, 
     name = asked.dtype or ("bfloat16" if hardware.gpu else "float32")
     dtype = getattr(torch, name)
     model = target.networks
-    for net in model.nets.values():
-        torch.nn.Module.to(net, dtype)
+    cast(model.nets, dtype)
     options: Mapping[str, Any] = {"size": (width, height), "num_frames": frames, "dtype": dtype, "gpu": hardware.gpu}
     try:
         needs = needs_of(model, abilities, **options)
@@ -227,8 +226,7 @@ def making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, 
             whole = needs_of(model, abilities, **options, windowed=False)
             memory = {"as it is, in one pass": whole.total(Loading())} | memory
     finally:
-        for net in model.nets.values():
-            torch.nn.Module.to(net, torch.float32)
+        cast(model.nets, torch.float32)
     steps = asked.steps or abilities.num_inference_steps or 50
     guidance = asked.guidance if asked.guidance is not None else abilities.guidance_scale or 1.0
     batch = asked.batch or 1

@@ -76,7 +76,7 @@ class Hardware:
 
 
 _NVIDIA = "NVIDIA's data sheets, dense"
-# float32 is TF32 on tensor cores where training allows it; the trainer leaves it off outside mixed precision.
+# float32 as PyTorch computes convolutions of it by default: in TF32, on tensor cores.
 TABLE = {
     "laptop": Hardware(
         name="laptop", peak={"float32": 0.77e12}, memory=16e9, bandwidth=76.8e9, launch=4e-6, gpu=False,
@@ -87,15 +87,15 @@ TABLE = {
         bandwidth=1008e9, link=25e9, node=8, network=3e9, source=f"{_NVIDIA}, float32 accumulation; PCIe 4.0",
     ),
     "a100": Hardware(
-        name="a100", peak={"float32": 19.5e12, "bfloat16": 312e12, "float16": 312e12}, memory=80e9, bandwidth=2039e9,
+        name="a100", peak={"float32": 156e12, "bfloat16": 312e12, "float16": 312e12}, memory=80e9, bandwidth=2039e9,
         link=300e9, node=8, network=25e9, source=f"{_NVIDIA}, SXM 80 GB; 200 Gbit/s a device between nodes",
     ),
     "h100": Hardware(
-        name="h100", peak={"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}, memory=80e9, bandwidth=3350e9,
+        name="h100", peak={"float32": 494.5e12, "bfloat16": 989e12, "float16": 989e12}, memory=80e9, bandwidth=3350e9,
         link=450e9, node=8, network=50e9, source=f"{_NVIDIA}, SXM; 400 Gbit/s a device between nodes",
     ),
     "h200": Hardware(
-        name="h200", peak={"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}, memory=141e9, bandwidth=4800e9,
+        name="h200", peak={"float32": 494.5e12, "bfloat16": 989e12, "float16": 989e12}, memory=141e9, bandwidth=4800e9,
         link=450e9, node=8, network=50e9, source=f"{_NVIDIA}, SXM; 400 Gbit/s a device between nodes",
     ),
 }  # fmt: skip

@@ -243,6 +243,7 @@ def _component(
         calls = decodes(net, shape[0])
         tile(net)
         tiled = peak_bytes(decode(net, shape, own))
+        tile(net, on=False)
     else:
         run = denoise(net, shape, own) if name in DENOISERS else None
         if run is not None:

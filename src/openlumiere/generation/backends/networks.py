@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,6 @@ class Networks:
 
 def networks(source: Source, dtype: torch.dtype) -> Networks:
     """Build a pipeline's networks by name, on the meta device, of their configurations alone."""
-    import torch
-
     part = _base(source) if source.main.class_name == "MotionAdapter" else source.main
     found = {}
     for name, value in part.json(INDEX).items():
@@ -58,14 +56,21 @@ def networks(source: Source, dtype: torch.dtype) -> Networks:
         for extra in source.parts[2:]:
             config = extra.json("config.json")
             found["controlnet"] = build("diffusers", config["_class_name"], config)
-    for net in found.values():
-        if type(net).__name__ not in _ALWAYS_FLOAT32:
-            torch.nn.Module.to(net, dtype)  # diffusers' own warns of float32 where there is none to keep
+    cast(found, dtype)
     from .stunet import second_stage
 
     index = _index(source)
     stage = second_stage(source, index) if SECOND_STAGE in found else None
     return Networks(name=source.name, nets=found, index=index, second_stage=stage or {})
+
+
+def cast(nets: Mapping[str, nn.Module], dtype: torch.dtype) -> None:
+    """Bring networks to a dtype, but for those that are always loaded in float32."""
+    import torch
+
+    for net in nets.values():
+        if type(net).__name__ not in _ALWAYS_FLOAT32:
+            torch.nn.Module.to(net, dtype)  # diffusers' own warns of float32 where there is none to keep
 
 
 def latent_shape(model: Networks, abilities: Abilities, clip: tuple[int, int, int]) -> tuple[int, int, int]:
