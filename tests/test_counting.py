@@ -119,4 +119,4 @@ def test_training_takes_what_the_allocator_gives(name: str):
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    assert computed == pytest.approx(peak, rel=0.15)
+    assert computed == pytest.approx(peak, rel=0.2)

@@ -25,8 +25,8 @@ class Hardware:
     Attributes:
         peak: dense FLOP/s by dtype; of the tensor cores where there are such.
         memory: bytes.
-        bandwidth: of its memory, bytes a second.
-        utilisation: share of `peak` that convolutions and matrix products reach; assumed, where not measured.
+        bandwidth: of its memory, bytes a second; where measured, of norms and activations.
+        utilisation: share of `peak` that convolutions reach; assumed, where not measured.
         launch: seconds that an operation takes at least; assumed, where not measured.
         gpu: whether it is one, with a driver that takes memory too.
         node: so many devices are linked closely; each sends `link` bytes a second to the others of its node.
@@ -130,19 +130,27 @@ def measure() -> Hardware:
     for dtype in dtypes:
         matrix = torch.randn(side, side, device=device, dtype=dtype)
         peak[str(dtype).removeprefix("torch.")] = 2 * side**3 / _seconds(lambda m=matrix: m @ m, device)
-    slowest = str(dtypes[-1]).removeprefix("torch.")
-    clip = torch.randn(16, 64, 32, 32, device=device, dtype=dtypes[-1]).contiguous(memory_format=torch.channels_last)
-    net = torch.nn.Conv2d(64, 64, 3, padding=1).to(device, dtypes[-1], memory_format=torch.channels_last)
+    # What networks are made of, rather than what a device does best: norms and activations are slower than copying, and
+    # an operation of a module takes longer to start than one of a tensor.
+    kept: dict[str, Any] = {"device": device, "dtype": dtypes[-1]}
+    convolution = torch.nn.Conv2d(64, 64, 3, padding=1, **kept).to(memory_format=torch.channels_last)
+    norm = torch.nn.Sequential(torch.nn.GroupNorm(16, 64, **kept), torch.nn.SiLU())
+    pictures = 256 if gpu else 16
+    clip, small = (
+        torch.randn(count, 64, side, side, **kept).contiguous(memory_format=torch.channels_last)
+        for count, side in ((pictures, 16), (1, 2))
+    )
     with torch.no_grad():
-        convolution = 2 * 16 * 32 * 32 * 64 * 64 * 9 / _seconds(lambda: net(clip), device)
-    moved = torch.zeros(2**28 if gpu else 2**22, device=device)
-    bandwidth = 2 * moved.numel() * moved.element_size() / _seconds(lambda: moved + 1, device)
-    small = torch.zeros(1, device=device)
+        computed = 2 * pictures * 16**2 * 64**2 * 9 / _seconds(lambda: convolution(clip), device, often=4)
+        bandwidth = 4 * clip.numel() * clip.element_size() / _seconds(lambda: norm(clip), device, often=4)
+        launch = _seconds(lambda: convolution(norm(small)), device, often=100) / 3
+    best = str(dtypes[-1]).removeprefix("torch.")
+    peak[best] = max(peak[best], computed)
     memory = torch.cuda.get_device_properties(0).total_memory if gpu else machine_memory()
     return Hardware(
         name=torch.cuda.get_device_name() if gpu else "this CPU",
-        peak=peak, memory=memory or 0, bandwidth=bandwidth, utilisation=min(convolution / peak[slowest], 1.0),
-        launch=_seconds(lambda: small + 1, device, often=200), gpu=gpu, measured=True,
+        peak=peak, memory=memory or 0, bandwidth=bandwidth, utilisation=computed / peak[best],
+        launch=launch, gpu=gpu, measured=True,
         source=f"measured, {torch.get_num_threads()} threads" if not gpu else "measured",
     )  # fmt: skip
 
