@@ -27,6 +27,7 @@ def backward(net: STUNet) -> Callable[[], None]:
     return lambda: net(**inputs).sample.square().mean().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "deepfloyd-if-upscaler", "bundled-layout"])
 def test_flops_are_those_of_pytorchs_counter(name: str):
     net = on_meta(name)
@@ -70,6 +71,7 @@ def test_attention_keeps_no_scores():
     assert done.peak_bytes < 1024 * 1024
 
 
+@pytest.mark.slow
 def test_checkpointing_takes_less_memory_and_more_flops():
     net = on_meta("stable-diffusion")
     parameters = list(net.temporal.parameters())
@@ -103,6 +105,7 @@ def test_autocast_computes_products_low_and_norms_in_full():
     assert low.flops == counting.count(lambda: net(given).sum().backward()).flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stable-diffusion", "bundled"])
 def test_training_takes_what_the_allocator_gives(name: str):
     from torch.profiler import ProfilerActivity, profile

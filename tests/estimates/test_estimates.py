@@ -37,6 +37,7 @@ def t2i(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_text_to_image_model_is_inflated_without_its_weights(t2i: Path):
     found = estimate(target.find(str(t2i)), Asked(hardware=DEVICE, num_frames=16, price=2.0, train_steps=100))
     net = STUNet.from_unet(tiny.unet("stable-diffusion"))
@@ -57,6 +58,7 @@ def test_a_text_to_image_model_is_inflated_without_its_weights(t2i: Path):
     assert len([line for line in printed.splitlines() if line[:1].isdigit()]) == len(found.levels)
 
 
+@pytest.mark.slow
 def test_options_of_inflation_change_what_is_added(t2i: Path):
     plain = target.find(str(t2i)).net
     more = target.find(str(t2i), ["attention_layers=4", "resampled_levels=[]"]).net
@@ -68,6 +70,7 @@ def test_options_of_inflation_change_what_is_added(t2i: Path):
         target.find(str(t2i), ["attention_layer=4"])
 
 
+@pytest.mark.slow
 def test_windows_take_less_than_one_pass(tmp_path: Path):
     folder = tiny.saved(tiny.conditioned(upscale=True), tmp_path / "model")
     found = estimate(target.find(str(folder)), Asked(hardware=DEVICE, num_frames=32, guidance=1.0))
@@ -80,6 +83,7 @@ def test_windows_take_less_than_one_pass(tmp_path: Path):
     assert guided.step_flops == pytest.approx(2 * found.making.step_flops, abs=1)
 
 
+@pytest.mark.slow
 def test_configurations_are_estimated_before_their_t2i_is_trained(tmp_path: Path):
     trees = {
         "t2i": tiny.TRAINING | {"output": str(tmp_path / "runs" / "t2i")},
@@ -107,6 +111,7 @@ def test_configurations_are_estimated_before_their_t2i_is_trained(tmp_path: Path
         target.find(str(tmp_path / "t2v.yaml"))
 
 
+@pytest.mark.slow
 def test_each_saving_takes_less_than_the_one_before():
     with torch.device("meta"):
         net = STUNet.from_config(dict(tiny.inflated("stable-diffusion")[0].config))
@@ -129,6 +134,7 @@ def test_each_saving_takes_less_than_the_one_before():
     assert trained.sent_bytes(Way(shards=8), 8) > trained.sent_bytes(Way(), 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_what_is_kept_between_steps_is_what_a_training_keeps(optimizer: str):
     from openlumiere.training.config import OptimizerConfig
@@ -161,6 +167,7 @@ def test_an_operation_takes_what_takes_longest():
     assert device.with_own(memory=None) is device
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured():
     here = hardware.measure()
     assert here.measured
@@ -170,6 +177,7 @@ def test_this_machine_is_measured():
     assert here.memory > 1e8
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(t2i: Path, tmp_path: Path):
     with pytest.raises(LumiereError, match="known are here, laptop, rtx4090"):
         hardware.find("h300")
@@ -182,6 +190,7 @@ def test_mistakes_are_one_line(t2i: Path, tmp_path: Path):
         target.find(str(tmp_path / "style.yaml"))
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_u_net_is_refused(t2i: Path, tmp_path: Path):
     shutil.copytree(t2i, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "unet")
@@ -189,6 +198,7 @@ def test_a_folder_without_a_u_net_is_refused(t2i: Path, tmp_path: Path):
         target.find(str(tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_and_json(t2i: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["plan"]) == 0
     assert "h200" in capsys.readouterr().out

@@ -50,7 +50,8 @@ def of_configuration(path: Path, overrides: list[str]) -> Target:
 
 def _t2i(config: Any, path: Path) -> Networks:
     """The U-Net, and the VAE, of stage `t2i`."""
-    model, nets = config.model, {}
+    model = config.model
+    nets: dict[str, Any] = {}
     fold, channels = model.pixel_unshuffle, _COLOURS * model.pixel_unshuffle**2
     if model.vae is not None:
         vae = nets["vae"] = _vae(model.vae, path)

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
@@ -129,7 +130,7 @@ def measure() -> Hardware:
     peak = {}
     for dtype in dtypes:
         matrix = torch.randn(side, side, device=device, dtype=dtype)
-        peak[str(dtype).removeprefix("torch.")] = 2 * side**3 / _seconds(lambda m=matrix: m @ m, device)
+        peak[str(dtype).removeprefix("torch.")] = 2 * side**3 / _seconds(partial(torch.matmul, matrix, matrix), device)
     # What networks are made of, rather than what a device does best: norms and activations are slower than copying, and
     # an operation of a module takes longer to start than one of a tensor.
     kept: dict[str, Any] = {"device": device, "dtype": dtypes[-1]}
