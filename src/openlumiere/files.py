@@ -201,3 +201,17 @@ def one_line(error: BaseException | str, limit: int = 200) -> str:
     """Return an error's message in one line, cut at `limit` characters; its type where it has none."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def machine_memory() -> int | None:
+    """Return the bytes of memory in the machine, or in the container where that is less; None on Windows."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = file.read().strip()
+        return min(total, int(limit)) if limit.isdigit() else total
+    except OSError:
+        return total

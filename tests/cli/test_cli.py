@@ -27,8 +27,8 @@ from openlumiere.video import read_clip, read_metadata
 MODEL = "emoji-nano"
 QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
-    ["generate"], ["upscale"], ["info"], ["detect"], ["models"], ["inflate"], ["doctor"], ["data"], ["data", "emoji"],
-    ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
+    ["generate"], ["upscale"], ["info"], ["detect"], ["models"], ["inflate"], ["doctor"], ["plan"], ["data"],
+    ["data", "emoji"], ["data", "folder"], ["data", "designs"], ["train"], ["export"], ["evaluate"], ["study"],
     ["serve"], ["worker"], ["mcp"], ["keys"], *(["keys", step] for step in ("add", "list", "revoke")),
     *(["evaluate", protocol] for protocol in (
         "emoji", "seams", "loops", "editing", "styles", "all", "baselines", "xt", "upscale", "fvd", "is", "ucf101",

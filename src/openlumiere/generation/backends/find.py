@@ -37,6 +37,11 @@ class Family(Protocol):
         """Load it, ready to make clips."""
 
 
+def drives(class_name: str) -> bool:
+    """Return whether a backend drives models whose files name a class."""
+    return class_name in _FAMILY_OF
+
+
 def is_address(model: str) -> bool:
     """Return whether a model's name is the address of a server that has it."""
     return model.startswith(("http://", "https://"))

@@ -140,12 +140,12 @@ def _tiled(pipe: Any) -> list[str]:
     return [f"VAE {' and '.join(enabled)}: frames are decoded in parts; a little slower"] if enabled else []
 
 
-def tile(vae: Any) -> list[str]:
-    """Let a VAE decode one frame or clip, and one part of it, at a time; return what of both it can."""
+def tile(vae: Any, *, on: bool = True) -> list[str]:
+    """Let a VAE decode one frame or clip, and one part of it, at a time, or no more; return what of both it can."""
     enabled = []
     for name in ("tiling", "slicing"):
         try:
-            getattr(vae, f"enable_{name}")()
+            getattr(vae, f"{'enable' if on else 'disable'}_{name}")()
         except (AttributeError, NotImplementedError):  # diffusers' common class refuses for those that cannot
             continue
         enabled.append(name)
