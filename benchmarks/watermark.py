@@ -50,7 +50,7 @@ _PHOTOGRAPHS = {
     "flower": ("sklearn", "datasets/images/flower.jpg"),
     "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
 }
-_SHARE = 10  # of the search's geometries, one in so many is tried on each unmarked pair
+_SHARE = 100  # of the search's geometries, one in so many is tried on each unmarked pair
 
 
 def main() -> int:
@@ -60,13 +60,14 @@ def main() -> int:
     found = report.machine(args.threads)
     print(report.describe(found), flush=True)
     try:
-        rows = _measure(args)
+        rows = _measure(args) if args.share else []
         null = _null(args) if args.pairs else None
     except LumiereError as error:
         print(f"watermark.py: error: {error}", file=sys.stderr)
         return 2
-    print(_table(rows))
-    print(_costs(rows))
+    if rows:
+        print(_table(rows))
+        print(_costs(rows))
     if null:
         print(null["text"])
     if args.json:
@@ -269,7 +270,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=80, help="of the clips drawn here")
     parser.add_argument("--generated", type=Path, help="folder of more clips of the bundled model")
     parser.add_argument("--films", type=Path, help="folder of films to cut clips from")
-    parser.add_argument("--share", type=int, default=1, help="each attack is tried on one clip in so many")
+    parser.add_argument("--share", type=int, default=1, help="each attack is tried on one clip in so many; 0 = none")
     parser.add_argument("--pairs", type=int, default=10_000, help="unmarked clips x keys; 0 = none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder that keeps each clip's results")

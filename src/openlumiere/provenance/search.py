@@ -3,7 +3,8 @@
 **Search.** A clip's evidence (`analysis`) is added up over its frames. The waves are read from its spectrum at each of
 1462 scales, rotations and mirrorings; a small inverse Fourier transform correlates their known parts with a key's eight
 patterns at all shifts at once (as Kalker and Janssen's spatial tiles, "Analysis of Watermark Detection Using SPOMF",
-1999). The best are refined, the data parts read against the known ones, and the payload decoded.
+1999). The best are refined, the data parts read against the known ones, and the payload decoded. Upright waves, and
+those of refined places, are freed from each other first; for each of the 1462 this would take too long.
 
 **The chance of a false alarm** needs no model of pictures. Whatever a clip without a mark looks like, its waves met
 with phases that are uniform and independent give a sum of c cos(phase): z, that sum over its standard deviation,
