@@ -279,7 +279,7 @@ def _training(
     can_freeze = isinstance(target.net, STUNet)
     mixed = hardware.gpu if config is None else config.mixed_precision == "bf16"
     rows = climb(trained, ladder(Way(mixed=mixed, shards=asked.devices), can_freeze=can_freeze), hardware)
-    if config is not None:
+    if config is not None and optim is not None:
         way = Way(whole=not can_freeze, mixed=mixed, checkpointing=optim.gradient_checkpointing)
         chosen = next((row for row in rows if row.way == way), None)
         if chosen is None:

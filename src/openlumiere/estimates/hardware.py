@@ -134,7 +134,8 @@ def measure() -> Hardware:
     # What networks are made of, rather than what a device does best: norms and activations are slower than copying, and
     # an operation of a module takes longer to start than one of a tensor.
     kept: dict[str, Any] = {"device": device, "dtype": dtypes[-1]}
-    convolution = torch.nn.Conv2d(64, 64, 3, padding=1, **kept).to(memory_format=torch.channels_last)
+    convolution: Any = torch.nn.Conv2d(64, 64, 3, padding=1, **kept)
+    convolution.to(memory_format=torch.channels_last)
     norm = torch.nn.Sequential(torch.nn.GroupNorm(16, 64, **kept), torch.nn.SiLU())
     pictures = 256 if gpu else 16
     clip, small = (
