@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from openlumiere.cli import build_parser
-from openlumiere.cli.serve import DATABASE_VARIABLE, KEY_VARIABLE, SECRET_VARIABLE
+from openlumiere.cli.mcp import KEY_VARIABLE
+from openlumiere.cli.serve import SECRET_VARIABLE
+from openlumiere.cli.server_options import DATABASE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
