@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -183,3 +184,8 @@ def one_line(error: BaseException | str, limit: int = 200) -> str:
     """Return an error's message in one line, cut at `limit` characters; its type where it has none."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or what it was raised from, says that nothing more can be written."""
+    return any(getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for each in (error, error.__cause__))
