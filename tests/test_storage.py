@@ -46,9 +46,9 @@ def test_a_put_that_fails_says_where_and_leaves_nothing(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Shelf, "mv", fail)
     storage = Storage(f"shelf://{tmp_path}/out/")
-    with pytest.raises(LumiereError, match=r"cannot write shelf://.*/out/a\.txt: the line is down"):
-        with storage.writing("a.txt") as path:
-            write_text(path, "a")
+    told = r"cannot write shelf://.*/out/a\.txt: the line is down"
+    with pytest.raises(LumiereError, match=told), storage.writing("a.txt") as path:
+        write_text(path, "a")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

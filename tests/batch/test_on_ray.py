@@ -10,20 +10,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tiny
-from batch_tools import Notes, Unloadable
+from batch_tools import Notes, Unloadable, load_squares
 from openlumiere.batch.cluster import Cluster, connected
 from openlumiere.batch.work import run
 from openlumiere.cli import main
+from openlumiere.comparison.entries import Entry
+from openlumiere.comparison.making import make_clips
+from openlumiere.comparison.plan import make_plan, read_record
+from openlumiere.comparison.prompts import read_shots
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation.clips import ClipMaker, Job
+from openlumiere.evaluation.features.cache import Extraction, features_of
+from openlumiere.evaluation.features.clip_sets import list_clips
+from openlumiere.evaluation.features.networks import FEATURES, find_features
 from openlumiere.files import PARTIAL
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.find import load_backend
 from openlumiere.generation.clip_work import ClipWork
 from openlumiere.generation.requests import GenerateRequest
 from openlumiere.storage import Storage
+from tiny_features import LikeI3D, torchscript
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +73,7 @@ def machines() -> Iterator[Machines]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # with Ray's own, 15, nothing is left for them on a busy machine
         started = Machines()
         started.fill(2)
         yield started
@@ -163,7 +174,44 @@ def test_clips_have_the_bytes_that_they_have_without(
     assert {path: path.stat().st_mtime_ns for path in ages} == ages
 
 
-def contents(folder: str) -> dict[str, bytes]:
+def test_a_comparison_s_clips(two: Machines, model: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red ball\ntwo blue kites\n", encoding="utf-8")
+    shots = read_shots(tmp_path / "prompts.txt", seeds=2)
+    entry = Entry(name="A", model=model, num_frames=4, num_inference_steps=1)
+    plans = {name: make_plan(tmp_path / name, [entry], shots) for name in ("alone", "together")}
+    loading = Loading(device="cpu")
+    assert make_clips(plans["alone"], loading, report=print, progress=False) == []
+    said: list[str] = []
+    with connected(two.address, workers=1) as cluster:
+        made = make_clips(plans["together"], loading, cluster=cluster, report=said.append, progress=False)
+    assert made == []
+    assert said[0] == "1 of 1, A: 4 clips to make, 0 already there and skipped"
+    assert contents(plans["together"].folder / "a") == contents(plans["alone"].folder / "a")
+    assert read_record(plans["together"].record(entry, plans["together"].shots[0]))["seconds"] > 0
+
+
+def test_clips_and_features_of_an_evaluation(two: Machines, tmp_path: Path) -> None:
+    jobs = [Job(f"{n:05d}", f"a square {n}", n) for n in range(40)]
+    with connected(two.address, workers=1) as cluster:
+        maker = ClipMaker(None, tmp_path / "clips")
+        maker.make(jobs, batch=16, cluster=cluster, load_sample=load_squares, progress=False)
+        alone = ClipMaker(load_squares(), tmp_path / "alone")
+        alone.make(jobs, batch=16, progress=False)
+        assert contents(tmp_path / "clips") == contents(tmp_path / "alone")
+        net = find_features("i3d", path=torchscript(LikeI3D(), tmp_path / "i3d.pt"))
+        preparation = net.preparation(num_frames=16)
+        clips = list_clips(tmp_path / "clips")
+        found = [
+            features_of(clips, net, preparation, Extraction(cache=tmp_path / name, cluster=on, progress=False))
+            for name, on in (("there", cluster), ("here", None))
+        ]
+        assert cluster.call(os.getpid) != os.getpid()
+    np.testing.assert_array_equal(*(each.arrays[FEATURES] for each in found))
+    assert found[0].names == found[1].names
+    assert len(found[0]) == 40
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
     """All files of a folder."""
     root = Path(folder)
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}

@@ -79,10 +79,8 @@ def test_clusters_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_of_other_processes_in_one_line() -> None:
-    told = (
-        "The actor died because of an error raised in its creation task, ray::Maker()\n  File ...\nopenlumiere.errors."
-    )
-    assert last_line(RuntimeError(f"{told}LumiereError: no such model: x; choose another\n")) == (
+    told = "The actor died because of an error raised in its creation task, ray::Maker()\n  File ...\n"
+    assert last_line(RuntimeError(f"{told}openlumiere.errors.LumiereError: no such model: x; choose another\n")) == (
         "no such model: x; choose another"
     )
     assert last_line(RuntimeError("worn out")) == "worn out"

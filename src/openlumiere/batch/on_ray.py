@@ -10,9 +10,12 @@ from __future__ import annotations
 import errno
 import math
 import os
+import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -24,7 +27,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 import openlumiere
 from openlumiere.errors import LumiereError
-from openlumiere.files import is_disk_full, one_line
+from openlumiere.files import is_disk_full, one_line, partial_path
 
 from .cluster import Cluster, in_folder, last_line
 from .work import Outcome, Work
@@ -64,6 +67,7 @@ def run_on_ray(
             report(f"{left} that failed, or whose process died, are tried again by other processes")
         # In the last attempt nothing waits for an item that kills its process, to be lost with it.
         ahead = 2 if attempt < ATTEMPTS - 1 else 1
+        count = 0
         for outcome in _attempt(items, work, cluster, made, left, ahead):
             if outcome.error:
                 reasons[outcome.index] = outcome.error
@@ -72,7 +76,10 @@ def run_on_ray(
                 made.extend(bytes(outcome.index + 1 - len(made)))
             if not made[outcome.index]:
                 made[outcome.index] = 1
+                count += 1
                 yield outcome
+        if count == left:
+            return
     failed = (
         Outcome[V](index, work.name(item), error=reasons.get(index, _LOST))
         for index, item in _missing(items, work, made)
@@ -110,12 +117,12 @@ def _attempt(
     context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
     size = math.ceil(left / _MAX_TASKS)
-    with ray.data.DataContext.current(context), warnings.catch_warnings():
+    with ray.data.DataContext.current(context), _marked(work.folder()) as mark, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that options of actors will be given otherwise from Ray 2.64 on
         groups = ray.data.read_datasource(_Groups(items, work, bytes(made), size), num_cpus=0, override_num_blocks=1)
         outcomes = groups.map_batches(
             _Maker,
-            fn_constructor_args=(work, os.getcwd(), openlumiere.__version__),
+            fn_constructor_args=(work, os.getcwd(), openlumiere.__version__, mark),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=ahead),
@@ -135,6 +142,21 @@ def _attempt(
                         raise LumiereError(full) from OSError(errno.ENOSPC, full)
         except ray.exceptions.RayError as error:
             raise LumiereError(f"on the cluster: {last_line(error)}") from error
+
+
+@contextmanager
+def _marked(folder: Path | None) -> Iterator[Path | None]:
+    """Put a file into a folder, by whose absence another machine knows that its folder of that name is another."""
+    if folder is None:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = partial_path(folder.resolve() / "batch")
+    mark.touch()
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 class _Groups(Datasource):
@@ -178,11 +200,16 @@ def _packed(column: str, value: Any) -> pa.Table:
 class _Maker:
     """An actor: what makes items is loaded once, and makes group after group."""
 
-    def __init__(self, work: Work[Any, Any], folder: str, version: str) -> None:
+    def __init__(self, work: Work[Any, Any], folder: str, version: str, mark: Path | None) -> None:
         if version != openlumiere.__version__:
             raise LumiereError(
                 f"a machine of the cluster has openlumiere {openlumiere.__version__}, the one that started the batch "
                 f"{version}; install the same on all"
+            )
+        if mark is not None and not mark.exists():
+            raise LumiereError(
+                f"{platform.node()}, a machine of the cluster, does not see {mark.parent}; let outputs lie where all "
+                "machines see them"
             )
         self._work = work
         self._make: Callable[[Any], Any] = in_folder(folder, work.load)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from openlumiere.files import is_disk_full, one_line
@@ -48,6 +49,10 @@ class Work(ABC, Generic[T, V]):
 
         What that returns travels to whoever started the batch: keep it small.
         """
+
+    def folder(self) -> Path | None:
+        """Return the folder of the outputs, which all machines of a cluster must see; None = they lie elsewhere."""
+        return None
 
     def is_done(self, item: T) -> bool:
         """Return whether an item's output is there; such items are skipped."""

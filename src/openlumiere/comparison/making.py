@@ -126,6 +126,9 @@ class EntryWork(Work[Shot, "tuple[str, ...]"]):
     def name(self, item: Shot) -> str:
         return self.plan.path(self.entry, item).name
 
+    def folder(self) -> Path:
+        return self.plan.folder
+
     def is_done(self, item: Shot) -> bool:
         return self.plan.clip(self.entry, item) is not None
 

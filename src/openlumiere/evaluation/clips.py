@@ -61,20 +61,23 @@ class SampleWork(Work["tuple[Job, ...]", None]):
 
     Attributes:
         load_sample: loads what makes them.
-        folder, timed: as `ClipMaker`'s.
+        clips, timed: as `ClipMaker`'s folder and `timed`.
         options: further arguments of the `Sample`.
     """
 
     load_sample: Callable[[], Sample]
-    folder: Path
+    clips: Path
     timed: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def name(self, item: tuple[Job, ...]) -> str:
         return item[0].name
 
+    def folder(self) -> Path:
+        return self.clips
+
     def is_done(self, item: tuple[Job, ...]) -> bool:
-        return all(clip_path(self.folder, job.name).exists() for job in item)
+        return all(clip_path(self.clips, job.name).exists() for job in item)
 
     def load(self) -> Callable[[tuple[Job, ...]], None]:
         return partial(self._make, self.load_sample())
@@ -87,7 +90,7 @@ class SampleWork(Work["tuple[Job, ...]", None]):
             self._keep(job, clip, seconds)
 
     def _keep(self, job: Job, clip: np.ndarray, seconds: float) -> None:
-        path = clip_path(self.folder, job.name)
+        path = clip_path(self.clips, job.name)
         if clip.dtype != np.uint8:
             if not np.isfinite(clip).all():
                 raise LumiereError(f"the clip of {job.prompt!r} is not finite (NaN); try --dtype float32")

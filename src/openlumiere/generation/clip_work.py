@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from openlumiere.batch.work import Work
 from openlumiere.storage import Storage
@@ -45,6 +46,9 @@ class ClipWork(Work[Request, ClipMade]):
 
     def name(self, item: Request) -> str:
         return item.output
+
+    def folder(self) -> Path | None:
+        return self.storage.folder
 
     def is_done(self, item: Request) -> bool:
         return self.storage.exists(item.output)

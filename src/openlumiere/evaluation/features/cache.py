@@ -151,8 +151,14 @@ class _Found:
     contents: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
 class _ChunkWork(Work[_Job, _Found]):
     """Computes the features of chunks; what is in the cache is only read."""
+
+    cache: Path
+
+    def folder(self) -> Path:
+        return self.cache
 
     def name(self, item: _Job) -> str:
         return f"{item.clips[0].name} to {item.clips[-1].name}"
@@ -164,7 +170,7 @@ class _ChunkWork(Work[_Job, _Found]):
 def _run(jobs: Sequence[_Job], workers: int, cluster: Cluster | None) -> Iterator[tuple[int, _Found]]:
     """What was found in each chunk, by its index, in any order."""
     if cluster is not None:
-        for outcome in run(jobs, _ChunkWork(), cluster, left=len(jobs), keep_going=False):
+        for outcome in run(jobs, _ChunkWork(jobs[0].cache), cluster, left=len(jobs), keep_going=False):
             assert outcome.value is not None  # as no chunk is done before it is looked at
             yield outcome.index, outcome.value
         return
