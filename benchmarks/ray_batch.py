@@ -11,8 +11,9 @@ import argparse
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +29,8 @@ from openlumiere.generation.prompt_files import PromptFile
 from openlumiere.generation.requests import GenerateRequest
 from openlumiere.storage import Storage
 from report import describe, machine, table, write_json
+
+_HEAD = ["what", "processes", "items", "until first", "a second", "lost", "doubled", "failed", "same bytes"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def clips(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def clips(args: argparse.Namespace, cluster: Cluster, folder: Path) -> Iterator[dict[str, Any]]:
     """Clips in this process, and by so many of a cluster."""
     requests = [
         GenerateRequest(
@@ -78,32 +81,22 @@ def clips(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         for n in range(args.clips)
     ]  # fmt: skip
     loader = partial(load_backend, args.model, Loading(device="cpu"))
-    rows = []
     for workers in (0, *args.workers):
-        storage = Storage(str(folder / f"by-{workers}"))
-        work = ClipWork(loader, storage)
-        if workers:
-            with connected("local", workers=workers) as cluster:
-                row = pace(requests, work, cluster, len(requests))
-        else:
-            row = pace(requests, work, None, len(requests))
+        work = ClipWork(loader, Storage(str(folder / f"by-{workers}")))
+        row = pace(requests, work, replace(cluster, workers=workers) if workers else None, len(requests))
         same = contents(folder / f"by-{workers}") == contents(folder / "by-0")
-        rows.append({"what": "clips", "workers": workers, **row, "bytes_as_without": same})
-    return rows
+        yield {"what": "clips", "workers": workers, **row, "bytes_as_without": same}
 
 
-def handing_out(args: argparse.Namespace) -> list[dict[str, Any]]:
+def handing_out(args: argparse.Namespace, cluster: Cluster) -> Iterator[dict[str, Any]]:
     """Items that wait, and items that cost nothing, one a task."""
-    rows = []
     for workers in args.workers:
-        with connected("local", workers=workers) as cluster:
-            for seconds in (0.5, 0.0):
-                row = pace(range(args.items), Waiting(seconds), cluster, args.items)
-                rows.append({"what": f"waits {seconds} s", "workers": workers, **row})
-    return rows
+        for seconds in (0.5, 0.0):
+            row = pace(range(args.items), Waiting(seconds), replace(cluster, workers=workers), args.items)
+            yield {"what": f"waits {seconds} s", "workers": workers, **row}
 
 
-def long_stream(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def long_stream(args: argparse.Namespace, cluster: Cluster, folder: Path) -> dict[str, Any]:
     """A file of many prompts: checked, then streamed through items that cost nothing; memory of this process in MiB."""
     file = folder / "prompts.txt"
     with file.open("w", encoding="utf-8") as lines:
@@ -115,19 +108,26 @@ def long_stream(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     there = sum(exists(request.output) for request in prompts.checked())
     checked, after_check = time.perf_counter() - started, _mib(this)
-    with connected("local", workers=args.workers[-1]) as cluster:
-        memory = []
-        started = time.perf_counter()
-        for number, _ in enumerate(run(prompts, Waiting(0.0), cluster, left=args.lines - there), 1):
-            if number % max(args.lines // 10, 1) == 0:
-                memory.append(_mib(this))
-                readers = [_mib(child) for child in _children(this) if "Items" in child.name()]
-                print(f"{number} lines, {time.perf_counter() - started:.0f} s, {memory[-1]} MiB, reader {readers}")
-        streamed = time.perf_counter() - started
+    memory = []
+    started = time.perf_counter()
+    for number, _ in enumerate(run(prompts, Waiting(0.0), cluster, left=args.lines - there), 1):
+        if number % max(args.lines // 10, 1) == 0:
+            memory.append(_mib(this))
+            readers = [_mib(child) for child in _children(this) if "Items" in child.name()]
+            print(f"{number} lines, {time.perf_counter() - started:.0f} s, {memory[-1]} MiB, reader {readers} MiB")
+    streamed = time.perf_counter() - started
     return {
         "lines": args.lines, "check_seconds": checked, "stream_seconds": streamed, "mib_before": before,
         "mib_after_check": after_check, "mib_at_each_tenth": memory,
     }  # fmt: skip
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["what"], str(row["workers"] or "none of Ray"), str(row["items"]), f"{row['until_first']:.1f} s",
+        f"{row['per_second']:.2f}", *(str(row[key]) for key in ("lost", "doubled", "failed")),
+        {None: "-", True: "yes", False: "NO"}[row.get("bytes_as_without")],
+    ]  # fmt: skip
 
 
 def _children(process: psutil.Process) -> Iterator[psutil.Process]:
@@ -155,29 +155,21 @@ def main() -> int:
     args = parser.parse_args()
     found: dict[str, Any] = {"machine": machine(1)}
     print(describe(found["machine"]))
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        rows = [*(clips(args, folder) if args.clips else []), *(handing_out(args) if args.items else [])]
-        found["batches"] = rows
-        if rows:
-            print(table(
-                ["what", "processes", "items", "until first", "a second", "lost", "doubled", "failed", "same bytes"],
-                [
-                    [
-                        row["what"], str(row["workers"] or "none of Ray"), str(row["items"]),
-                        f"{row['until_first']:.1f} s", f"{row['per_second']:.2f}",
-                        *(str(row[key]) for key in ("lost", "doubled", "failed")),
-                        {None: "", True: "yes", False: "NO"}[row.get("bytes_as_without")],
-                    ]
-                    for row in rows
-                ],
-            ))  # fmt: skip
+    with TemporaryDirectory() as name, connected("local", workers=max(args.workers)) as cluster:
+        folder, cluster = Path(name), replace(cluster, cpus=1)
+        found["batches"] = []
+        for row in chain(
+            clips(args, cluster, folder) if args.clips else (), handing_out(args, cluster) if args.items else ()
+        ):
+            found["batches"].append(row)
+            print(*_row(row), flush=True)
+        print(table(_HEAD, [_row(row) for row in found["batches"]]))
         if args.lines:
-            found["stream"] = long_stream(args, folder)
+            found["stream"] = long_stream(args, cluster, folder)
             print(found["stream"])
     if args.json:
         write_json(args.json, found)
-    return int(any(row["lost"] or row["doubled"] or row.get("bytes_as_without") is False for row in rows))
+    return int(any(row["lost"] or row["doubled"] or not row.get("bytes_as_without", True) for row in found["batches"]))
 
 
 if __name__ == "__main__":

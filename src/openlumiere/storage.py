@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LumiereError
-from .files import PARTIAL, one_line
+from .files import PARTIAL, one_line, replacing
 
 _LOCAL = ("file://", "local://")
 
@@ -101,17 +101,17 @@ class Storage:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[str]:
-        """Yield a path to write an output to, by what writes it whole or not at all, such as `files.replacing`.
+        """Yield a path to write an output to, with its own name; the output is found when all is written.
 
-        At an address it is a temporary file, put under a hidden name beside the output's and renamed.
+        It is in a hidden folder beside the output, which is renamed; at an address in a temporary folder, and is put
+        under a hidden name, which is renamed.
 
         Raises:
             LumiereError: it cannot be put there.
         """
         if self.folder is not None:
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield f"{path}/" if name.endswith("/") else str(path)
+            with replacing(self.folder / name, named=True) as unfinished:
+                yield f"{unfinished}/" if name.endswith("/") else str(unfinished)
             return
         system, root = self._remote
         with tempfile.TemporaryDirectory(prefix="lumiere-") as folder:
