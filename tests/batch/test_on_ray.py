@@ -130,10 +130,10 @@ def test_what_ends_a_batch_is_told_in_one_line(two: Machines, tmp_path: Path) ->
         with pytest.raises(LumiereError, match="no such model: emoji-giant; choose another"):
             list(run(range(4), Unloadable(tmp_path), cluster))
         with pytest.raises(LumiereError, match="no space") as raised:
-            list(run(range(40), Notes(tmp_path, full=(1,)), cluster))
+            list(run(range(40), Notes(tmp_path / "full", full=(1,)), cluster))
         assert isinstance(raised.value.__cause__, OSError)
         with pytest.raises(LumiereError, match="1 could not be made, such as 00003: 3 is broken"):
-            list(run(range(4), Notes(tmp_path, broken=(3,)), cluster, keep_going=False))
+            list(run(range(4), Notes(tmp_path / "broken", broken=(3,)), cluster, keep_going=False))
 
 
 @pytest.fixture(scope="module")

@@ -95,11 +95,9 @@ def connected(
         options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": _STORE}
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise LumiereError(
-            f"--ray {address}: no cluster answers ({one_line(error)}); start one with: ray start --head, or give "
-            "--ray local"
-        ) from error
+    except Exception as error:  # of all kinds, bare ones too
+        remedy = "free some memory, and try again" if address == LOCAL else "start one with: ray start --head"
+        raise LumiereError(f"--ray {address}: no cluster answers ({one_line(error)}); {remedy}") from error
     try:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield share(machines, workers=workers, device=device)

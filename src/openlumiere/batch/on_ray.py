@@ -109,18 +109,35 @@ def _attempt(
         left: how many are missing.
         ahead: groups that a process is given at a time.
     """
+    with _marked(work.folder()) as mark:
+        outcomes = _dataset(items, work, cluster, made, left, ahead, mark)
+        try:
+            for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for packed in batch[_OUTCOMES].to_pylist():
+                    found, full = cloudpickle.loads(packed)
+                    yield from found
+                    if full:
+                        raise LumiereError(full) from OSError(errno.ENOSPC, full)
+        except ray.exceptions.RayError as error:
+            raise LumiereError(f"on the cluster: {last_line(error)}") from error
+
+
+def _dataset(
+    items: Iterable[T], work: Work[T, V], cluster: Cluster, made: bytearray, left: int, ahead: int, mark: Path | None
+) -> Any:
+    """The outcomes, as a data set that is computed when it is iterated."""
     workers = min(cluster.workers, left)
+    size = math.ceil(left / _MAX_TASKS)
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # one row, a group of items, is a block, and so a task
     context.max_errored_blocks = -1  # tasks that are lost with their process
     context.max_consecutive_actor_init_deaths = min(workers, 3)
     context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    size = math.ceil(left / _MAX_TASKS)
-    with ray.data.DataContext.current(context), _marked(work.folder()) as mark, warnings.catch_warnings():
+    with ray.data.DataContext.current(context), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that options of actors will be given otherwise from Ray 2.64 on
         groups = ray.data.read_datasource(_Groups(items, work, bytes(made), size), num_cpus=0, override_num_blocks=1)
-        outcomes = groups.map_batches(
+        return groups.map_batches(
             _Maker,
             fn_constructor_args=(work, os.getcwd(), openlumiere.__version__, mark),
             batch_size=1,
@@ -133,15 +150,6 @@ def _attempt(
             max_restarts=-1,
             max_task_retries=0,
         )
-        try:
-            for batch in outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for packed in batch[_OUTCOMES].to_pylist():
-                    found, full = cloudpickle.loads(packed)
-                    yield from found
-                    if full:
-                        raise LumiereError(full) from OSError(errno.ENOSPC, full)
-        except ray.exceptions.RayError as error:
-            raise LumiereError(f"on the cluster: {last_line(error)}") from error
 
 
 @contextmanager
