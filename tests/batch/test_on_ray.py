@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,24 @@ COUNT = 120  # benchmarks/ray_batch.py makes 500
 FAST = ("--frames", "4", "--steps", "1", "--seed", "1", "--device", "cpu")
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a machine of a cluster: Ray gives it half a minute, which is little where all cores are busy."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:
+            last = error
+    raise last
+
+
 class Machines:
     """A cluster: a head without CPUs, where batches are started, and machines with one CPU each."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster as Nodes
 
-        self.nodes = Nodes(initialize_head=True, head_node_args={**self._node(), "num_cpus": 0})
+        head = {**self._node(), "num_cpus": 0}
+        self.nodes = patiently(lambda: Nodes(initialize_head=True, head_node_args=head))
         self.address = str(self.nodes.address)
         self.workers: list[Any] = []
 
@@ -58,7 +69,7 @@ class Machines:
     def fill(self, count: int) -> None:
         """Let there be so many machines beside the head."""
         while len(self.workers) < count:
-            self.workers.append(self.nodes.add_node(**self._node()))
+            self.workers.append(patiently(lambda: self.nodes.add_node(**self._node())))
         self.nodes.wait_for_nodes(timeout=300)
 
     def kill(self) -> None:
