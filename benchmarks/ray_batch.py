@@ -96,30 +96,34 @@ def handing_out(args: argparse.Namespace, cluster: Cluster) -> Iterator[dict[str
             yield {"what": f"waits {seconds} s", "workers": workers, **row}
 
 
-def long_stream(args: argparse.Namespace, cluster: Cluster, folder: Path) -> dict[str, Any]:
-    """A file of many prompts: checked, then streamed through items that cost nothing; memory of this process in MiB."""
+def prompts_of(lines: int, folder: Path) -> PromptFile:
+    """A file of so many prompts."""
     file = folder / "prompts.txt"
-    with file.open("w", encoding="utf-8") as lines:
-        lines.writelines(f"a tiger number {n} walking to the left on a green background\n" for n in range(args.lines))
-    prompts = PromptFile(path=file, template=GenerateRequest, seed=0)
+    with file.open("w", encoding="utf-8") as written:
+        written.writelines(f"a tiger number {n} walking to the left on a green background\n" for n in range(lines))
+    return PromptFile(path=file, template=GenerateRequest, seed=0)
+
+
+def checked(prompts: PromptFile, folder: Path) -> dict[str, Any]:
+    """Read a file of prompts as `lumiere generate --prompts` does before anything is made: time, memory in MiB."""
     this = psutil.Process()
+    before, started = _mib(this), time.process_time()
     exists = Storage(str(folder / "clips")).finder()
-    before = _mib(this)
-    started = time.perf_counter()
-    there = sum(exists(request.output) for request in prompts.checked())
-    checked, after_check = time.perf_counter() - started, _mib(this)
+    lines = sum(not exists(request.output) for request in prompts.checked())
+    return {"lines": lines, "cpu_seconds": time.process_time() - started, "mib": _mib(this), "mib_before": before}
+
+
+def streamed(prompts: PromptFile, cluster: Cluster, lines: int) -> dict[str, Any]:
+    """Stream the prompts through items that cost nothing; memory of this process and of the reader in MiB."""
+    this = psutil.Process()
     memory = []
     started = time.perf_counter()
-    for number, _ in enumerate(run(prompts, Waiting(0.0), cluster, left=args.lines - there), 1):
-        if number % max(args.lines // 10, 1) == 0:
+    for number, _ in enumerate(run(prompts, Waiting(0.0), cluster, left=lines), 1):
+        if number % max(lines // 10, 1) == 0:
             memory.append(_mib(this))
             readers = [_mib(child) for child in _children(this) if "Items" in child.name()]
             print(f"{number} lines, {time.perf_counter() - started:.0f} s, {memory[-1]} MiB, reader {readers} MiB")
-    streamed = time.perf_counter() - started
-    return {
-        "lines": args.lines, "check_seconds": checked, "stream_seconds": streamed, "mib_before": before,
-        "mib_after_check": after_check, "mib_at_each_tenth": memory,
-    }  # fmt: skip
+    return {"seconds": time.perf_counter() - started, "mib_at_each_tenth": memory}
 
 
 def _row(row: dict[str, Any]) -> list[str]:
@@ -151,22 +155,29 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes to try, default: 1 2")
     parser.add_argument("--items", type=int, default=200, help="that wait; 0 = none; default: 200")
     parser.add_argument("--lines", type=int, default=0, help="of a file of prompts that is streamed, default: 0")
+    parser.add_argument("--dry", action="store_true", help="start no cluster: with --lines, only read the prompts")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(1)}
+    found: dict[str, Any] = {"machine": machine(1), "batches": []}
     print(describe(found["machine"]))
-    with TemporaryDirectory() as name, connected("local", workers=max(args.workers)) as cluster:
-        folder, cluster = Path(name), replace(cluster, cpus=1)
-        found["batches"] = []
-        for row in chain(
-            clips(args, cluster, folder) if args.clips else (), handing_out(args, cluster) if args.items else ()
-        ):
-            found["batches"].append(row)
-            print(*_row(row), flush=True)
-        print(table(_HEAD, [_row(row) for row in found["batches"]]))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
         if args.lines:
-            found["stream"] = long_stream(args, cluster, folder)
-            print(found["stream"])
+            prompts = prompts_of(args.lines, folder)
+            found["checked"] = checked(prompts, folder)
+            print(found["checked"], flush=True)
+        if not args.dry:
+            with connected("local", workers=max(args.workers)) as cluster:
+                cluster = replace(cluster, cpus=1)
+                for row in chain(
+                    clips(args, cluster, folder) if args.clips else (),
+                    handing_out(args, cluster) if args.items else (),
+                ):
+                    found["batches"].append(row)
+                    print(*_row(row), flush=True)
+                if args.lines:
+                    found["streamed"] = streamed(prompts, cluster, args.lines)
+            print(table(_HEAD, [_row(row) for row in found["batches"]]))
     if args.json:
         write_json(args.json, found)
     return int(any(row["lost"] or row["doubled"] or not row.get("bytes_as_without", True) for row in found["batches"]))
