@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 STORE = 80 * 2**20
 COUNT = 120  # benchmarks/ray_batch.py makes 500
-FAST = ("--frames", "4", "--steps", "1", "--seed", "1", "--device", "cpu")
+FAST = ("--frames", "4", "--steps", "1", "--seed", "1", "--device", "cpu", "--no-mark")
 
 
 def patiently(start: Callable[[], Any]) -> Any:

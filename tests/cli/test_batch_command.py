@@ -27,7 +27,7 @@ def generate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lum
     monkeypatch.chdir(tmp_path)
     lines = ["a cat", '{"prompt": "a dog", "output": "dogs/one.mp4"}', "a bird"]
     Path("prompts.txt").write_text("\n".join(lines), encoding="utf-8")
-    words = ["--model", model, "--frames", "4", "--steps", "1", "--seed", "1", "--device", "cpu"]
+    words = ["--model", model, "--frames", "4", "--steps", "1", "--seed", "1", "--device", "cpu", "--no-mark"]
     return lambda *more: main(["generate", "--prompts", "prompts.txt", *words, *more])
 
 

@@ -19,7 +19,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import remove_leftovers
 from openlumiere.generation.requests import Request
 
-from . import options, running
+from . import marking, options, running
 from .progress import ProgressBars, Stopwatch
 
 if TYPE_CHECKING:
@@ -43,14 +43,16 @@ def make_batch(prompts: PromptFile, storage: Storage, args: argparse.Namespace) 
     if storage.folder is not None:
         remove_leftovers(storage.folder)
     watch = Stopwatch()
+    marker = marking.marker(args)  # first: without keys nothing slow is begun
     with options.cluster(args) as cluster:
         shown: _OneByOne | _Together
         if cluster is None:
             shown = _OneByOne(count - there, watch)
-            work = ClipWork(partial(running.load, args, watch), storage, shown.bars)
+            work = ClipWork(partial(running.load, args, watch), storage, shown.bars, marker)
         else:
             shown = _Together(count, there)
-            work = ClipWork(partial(running.load_quietly, args.model, options.loading(args), args.debug), storage)
+            load = partial(running.load_quietly, args.model, options.loading(args), args.debug)
+            work = ClipWork(load, storage, marker=marker)
         with closing(shown):
             outcomes = run(
                 prompts, work, cluster, left=count - there, starting=shown.starting, report=shown.say,

@@ -92,6 +92,14 @@ def interval(text: str) -> tuple[float, float]:
     return low, high
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not names with commas between them such as cuda:0,cuda:1")
+    return found
+
+
 def timestep(text: str) -> int:
     """A timestep of the noise schedule."""
     return _number(text, int, lambda value: 0 <= value < 1000, "a whole number from 0 to 999")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from openlumiere.batch.work import Work
+from openlumiere.provenance.marking import Marker
 from openlumiere.storage import Storage
 
 from .backends.base import Backend
@@ -38,11 +39,13 @@ class ClipWork(Work[Request, ClipMade]):
         load_model: loads the model.
         storage: where the clips go.
         progress: told of each step, within one process.
+        marker: marks and signs the clips, with keys that all machines see; None = they are unmarked.
     """
 
     load_model: Callable[[], Backend]
     storage: Storage
     progress: Callable[[Progress], None] | None = None
+    marker: Marker | None = None
 
     def name(self, item: Request) -> str:
         return item.output
@@ -64,7 +67,7 @@ class ClipWork(Work[Request, ClipMade]):
         from .make import make
 
         with self.storage.writing(request.output) as path:
-            made = make(replace(request, output=path), model, progress=self.progress)
+            made = make(replace(request, output=path), model, marker=self.marker, progress=self.progress)
         seed = made.recipe.request.seed
         assert seed is not None  # as it was made
         return ClipMade(seed, made.note, (*model.notes, *made.changes))

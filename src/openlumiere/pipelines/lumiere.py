@@ -13,6 +13,7 @@ from openlumiere.diffusion.alpha import lay_over, premultiply
 from openlumiere.diffusion.sampling import Img2ImgStart
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
+from openlumiere.lengths import Lengths
 from openlumiere.stunet import STUNet
 
 from .clip_pipeline import ClipPipeline, LumierePipelineOutput
@@ -127,10 +128,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
 
     def enough_frames(self, num_frames: int) -> int:
         """Return the smallest number of frames that the model makes which is no less than one."""
-        window, multiple = self.config.window_frames, self.unet.frame_multiple
-        if window is not None and num_frames >= window:
-            return num_frames
-        return -(-num_frames // multiple) * multiple
+        return Lengths(multiple=self.unet.frame_multiple, window=self.config.window_frames).enough(num_frames)
 
     @torch.no_grad()
     def __call__(

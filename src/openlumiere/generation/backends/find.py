@@ -85,7 +85,7 @@ def load_backend(model: str = "emoji-nano", loading: Loading | None = None) -> B
 def _found(model: str, may_download: bool) -> tuple[Any, Source]:
     source = Source(model, may_download)
     if is_address(model):
-        return importlib.import_module(f"{__package__}.remote"), source
+        return importlib.import_module(f"{__package__}.remote.backend"), source
     name = source.main.class_name
     if not name:
         raise LumiereError(f"{model} holds no model: {INDEX} is missing")

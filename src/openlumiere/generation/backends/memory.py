@@ -110,6 +110,8 @@ def prepare(pipe: Any, loading: Loading) -> tuple[str, ...]:
     from openlumiere.pipelines.load import resolve_device
 
     device = resolve_device(loading.device)
+    if loading.devices:
+        raise LumiereError("--devices: this model's clips are made on one device; leave it out")
     if loading.offload == "frames":
         raise LumiereError("--offload frames is for openlumiere's own models; choose model or group")
     if loading.offload and device.type == "cpu":
