@@ -27,7 +27,7 @@ from openlumiere.evaluation.clips import ClipMaker, Job
 from openlumiere.evaluation.features.cache import Extraction, features_of
 from openlumiere.evaluation.features.clip_sets import list_clips
 from openlumiere.evaluation.features.networks import FEATURES, find_features
-from openlumiere.files import PARTIAL
+from openlumiere.files import PARTIAL, sha256
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.find import load_backend
 from openlumiere.generation.clip_work import ClipWork
@@ -210,7 +210,8 @@ def test_clips_and_features_of_an_evaluation(two: Machines, tmp_path: Path) -> N
         alone = ClipMaker(load_squares(), tmp_path / "alone")
         alone.make(jobs, batch=16, progress=False)
         assert contents(tmp_path / "clips") == contents(tmp_path / "alone")
-        net = find_features("i3d", path=torchscript(LikeI3D(), tmp_path / "i3d.pt"))
+        file = torchscript(LikeI3D(), tmp_path / "i3d.pt")
+        net = find_features("i3d", path=file, sha256=sha256(file))
         preparation = net.preparation(num_frames=16)
         clips = list_clips(tmp_path / "clips")
         found = [
