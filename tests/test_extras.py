@@ -25,6 +25,9 @@ COMMANDS = {
     },
     "evaluate fvd real made -o out": {"matplotlib"},
     "evaluate ucf101 --data ucf101 -o out": {"matplotlib"},
+    "generate --prompts prompts.txt -o out --ray local": {"ray"},
+    "compare --models a --prompts prompts.txt -o out --ray local": {"torchmetrics"},
+    "evaluate fvd real made -o out --ray local": {"matplotlib", "ray"},
     "study serve study": {"fastapi", "uvicorn"},
     "serve": {
         "dbos", "fastapi", "fsspec", "httpx", "prometheus-client", "python-multipart", "sqlalchemy", "standardwebhooks",
@@ -70,10 +73,10 @@ def test_commands_say_at_once_which_extra_they_need(tmp_path: Path) -> None:
         [sys.executable, "-c", _RUN, json.dumps(list(extras.MODULES)), json.dumps(list(COMMANDS))],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    app = {extra.distribution for extra in extras.MODULES.values() if extra.extra == "app"}
+    extra_of = {each.distribution: each.extra for each in extras.MODULES.values()}
     for (command, needed), (code, told, slow) in zip(COMMANDS.items(), json.loads(done.stdout), strict=True):
         line, end = told[:-1], told[-1:]
-        extra = "app" if needed & app else "train"
+        extra = ",".join(sorted({extra_of[name] for name in needed}))
         assert (code, end, line.count("\n")) == (2, "\n", 0), command
         assert set(re.split(" (?:is|are) not", line.removeprefix("lumiere: error: "))[0].split(", ")) == needed
         assert line.endswith(f"pip install 'openlumiere[{extra}]'"), command

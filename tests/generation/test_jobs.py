@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openlumiere.errors import LumiereError
 from openlumiere.generation import jobs
+from openlumiere.generation.prompt_files import PromptFile
 from openlumiere.generation.requests import GenerateRequest, Sticker, UpscaleRequest
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda words: bool(words.strip()))
@@ -59,50 +59,10 @@ def test_clips_get_a_format_that_holds_them(
     (job,) = jobs.from_prompt(template(prompt=prompt))
     assert Path(job.output).suffix == suffix
     (tmp_path / "prompts.txt").write_text(prompt, encoding="utf-8")
-    (job,) = jobs.from_file(tmp_path / "prompts.txt", template, folder=tmp_path)
+    (job,) = PromptFile(path=tmp_path / "prompts.txt", template=template)
     assert (Path(job.output).suffix, job.transparent) == (suffix, transparent)
     (job,) = jobs.from_prompt(template(prompt=prompt, output="a.mp4"))
     assert job.output == "a.mp4"
-
-
-def test_prompts_file_names_and_seeds_depend_on_the_line_alone(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.txt"
-    file.write_text(
-        'a cat\n\n{"prompt": "a dog", "seed": 5, "output": "dog.webp", "negative_prompt": "red"}\na cat\n',
-        encoding="utf-8",
-    )
-    template = partial(GenerateRequest, negative_prompt="grey")
-    planned = jobs.from_file(file, template, folder=tmp_path, seed=10)
-    assert [(job.prompt, job.negative_prompt, job.seed, Path(job.output).name) for job in planned] == [
-        ("a cat", "grey", 10, "00001-a-cat.mp4"),
-        ("a dog", "red", 5, "dog.webp"),
-        ("a cat", "grey", 13, "00004-a-cat.mp4"),
-    ]
-    twice = jobs.from_file(file, template, folder=tmp_path, seed=10, count=2)
-    assert [job.seed for job in twice] == [10, 11, 5, 6, 16, 17]
-    assert Path(twice[0].output).name == "00001-a-cat-0.mp4"
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ('{"prompt": ""}', "line 1: the prompt is empty"),
-        ('{"seed": 3}', "line 1: the prompt is empty"),
-        ('{"prompt": 3}', "prompt is not text"),
-        ('{"prompt": "x", "sed": 1}', "'sed'"),
-        ('{"prompt": "x", "seed": -1}', "-1"),
-        ('{"prompt": "x", "seed": true}', "True"),
-        ('{"prompt": "x", "output": "../x.mp4"}', "../x.mp4"),
-        ('{"prompt": "x"', "JSON"),
-        ('{"prompt": "x", "output": "a.mp4"}\n{"prompt": "y", "output": "a.mp4"}', "a.mp4"),
-        ("", "no prompts"),
-    ],
-)
-def test_bad_lines_of_prompts_are_named(line: str, word: str, tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(line, encoding="utf-8")
-    with pytest.raises(LumiereError, match=word.replace(".", r"\.")):
-        jobs.from_file(file, GenerateRequest, seed=0, folder=tmp_path)
 
 
 def test_names_from_the_prompt_replace_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

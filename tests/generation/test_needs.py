@@ -119,7 +119,9 @@ def test_weights_of_the_bundled_model_are_those_of_its_files():
     folders = {found.components[-1].name: "sr_unet"}  # the second stage, in an older layout
     for part in found.components:
         # The gate's schedule lies in the file too.
-        assert part.weights == pytest.approx(4 * stored(source.main.folder / folders.get(part.name, part.name)), rel=1e-3)
+        assert part.weights == pytest.approx(
+            4 * stored(source.main.folder / folders.get(part.name, part.name)), rel=1e-3
+        )
     assert "unet" in {part.name for part in found.components if part.activations}
 
 

@@ -33,6 +33,7 @@ def register(commands: Commands) -> None:
             "lumiere compare --models Few=emoji-nano Pika=clips/pika --prompts prompts.txt --steps 4 -o comparison",
             "lumiere compare --models emoji-nano stabilityai/stable-video-diffusion-img2vid-xt "
             "--picture-from emoji-nano --prompts prompts.txt -o comparison",
+            "lumiere compare --models emoji-nano my-model --prompts prompts.txt -o comparison --ray auto",
             "lumiere compare --config configs/compare/lumiere-paper.yaml --models Ours=my-model --prompts prompts.txt "
             "--study Ours -o comparison",
         ],
@@ -52,6 +53,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--seed", type=parsing.seed, help="of the first clip of each prompt, default: 0")
     parser.add_argument("--fps", type=parsing.positive_float, help="frames per second, default: each model's")
     add_making(parser)
+    options.add_ray(parser, "make the clips")
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="real clips to measure FVD from")
     parser.add_argument(
         "--features", choices=["i3d", "emoji"], default="i3d",
@@ -96,6 +98,7 @@ def say(line: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     extras.require("torchmetrics")
+    options.check_ray(args)
     from openlumiere.comparison.compare import compare
     from openlumiere.comparison.entries import read_entry, with_defaults
     from openlumiere.comparison.plan import make_plan
@@ -108,10 +111,12 @@ def run(args: argparse.Namespace) -> int:
     shots = read_shots(Path(settings.prompts), seed=settings.seed, seeds=settings.seeds)
     plan = make_plan(args.output, entries, shots, pictures=settings.pictures, picture_from=settings.picture_from)
     real = _real(args)
-    running.silence_libraries(args)
-    failures = compare(
-        plan, options.loading(args), ours=settings.study, real=real, command=_command(args), report=say,
-    )  # fmt: skip
+    running.silence_libraries(args.debug)
+    with options.cluster(args) as cluster:
+        failures = compare(
+            plan, options.loading(args),
+            cluster=cluster, ours=settings.study, real=real, command=_command(args), report=say,
+        )  # fmt: skip
     return ended(len(failures), args)
 
 

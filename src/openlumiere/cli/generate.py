@@ -9,9 +9,10 @@ from typing import Any
 
 from openlumiere.errors import LumiereError
 from openlumiere.generation import jobs
+from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.requests import GenerateRequest
 
-from . import options, parsing, running, stickers
+from . import batches, options, parsing, running, stickers
 from .parsing import Commands, add_command
 
 
@@ -29,6 +30,8 @@ def register(commands: Commands) -> None:
             'lumiere generate "a red heart growing" --seed 7 --num 4 -o heart.webp',
             'lumiere generate "a waving hand" --for telegram -o wave.webm',
             "lumiere generate --prompts prompts.txt -o clips    # stop it and start it again: it goes on",
+            "lumiere generate --prompts prompts.txt -o clips --ray local --workers 2",
+            "lumiere generate --prompts million.jsonl --seed 1 -o s3://bucket/clips --ray auto",
         ],
     )
     parser.add_argument("prompt", nargs="?", help="what to show")
@@ -37,7 +40,8 @@ def register(commands: Commands) -> None:
         "--output",
         help=".mp4 (H.264), .mov (ProRes), .webm (VP9), .webp, .apng or .gif (looping), .png (contact sheet), "
         "no suffix: frames; "
-        "default: a new .mp4, .webp if transparent, named after the prompt; with --prompts: the folder for the clips",
+        "default: a new .mp4, .webp if transparent, named after the prompt; with --prompts: the folder for the clips, "
+        "or an address such as s3://bucket/clips",
     )
     parser.add_argument(
         "--frames", type=parsing.positive_int,
@@ -50,50 +54,51 @@ def register(commands: Commands) -> None:
         help='one prompt a line, or JSON such as {"prompt": ..., "seed": 1, "output": "a.webp"}; '
         "clips that are there are skipped",
     )
+    options.add_ray(parser, "with --prompts: make the clips")
     options.add_both_stages(parser)
     parser.add_argument("--no-loop", action="store_true", help="with --for, which else makes loops")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int | None:
     args.loop = args.loop or (args.target is not None and not args.no_loop)
-    requests = _requests(args)
-    if requests:
-        running.make_all(requests, args, about=lambda request: request.prompt)
-
-
-def _requests(args: argparse.Namespace) -> list[GenerateRequest]:
-    """The clips to make, each with files that can be read and written, before anything slow is done."""
-    from openlumiere.generation.inputs import check_files
-
     if args.prompts is None and args.prompt is None:
         raise LumiereError('say what to show: lumiere generate "a tiger walking to the left", or give --prompts')
     if args.prompts is not None and args.prompt is not None:
         raise LumiereError("give either a prompt or --prompts FILE, not both")
+    if args.prompts is None and args.ray is not None:
+        raise LumiereError("--ray: it makes batches; give it --prompts FILE")
+    options.check_ray(args)
     stickers.check_options(args)
     args.abilities = options.abilities(args)
-    requests = _from_prompt(args) if args.prompts is None else _from_file(args)
-    for request in requests:
+    if args.prompts is not None:
+        return _run_batch(args)
+    from openlumiere.generation.inputs import check_files
+
+    requests = jobs.from_prompt(_request(_fields(args), args.abilities, prompt=args.prompt), count=args.num)
+    for request in requests:  # before anything slow is done
         check_files(request)
-    return requests
+    running.make_all(requests, args, about=lambda request: request.prompt)
+    return None
 
 
-def _from_prompt(args: argparse.Namespace) -> list[GenerateRequest]:
-    return jobs.from_prompt(_request(args, prompt=args.prompt), count=args.num)
+def _run_batch(args: argparse.Namespace) -> int:
+    from openlumiere.generation.prompt_files import PromptFile
+    from openlumiere.storage import Storage
 
-
-def _from_file(args: argparse.Namespace) -> list[GenerateRequest]:
     if args.output is None:
         raise LumiereError("--prompts needs a folder for the clips: add -o FOLDER")
-    folder, args.output = Path(args.output), None
-    every = jobs.from_file(Path(args.prompts), partial(_request, args), folder=folder, seed=args.seed, count=args.num)
-    wanted = [request for request in every if not Path(request.output).exists()]
-    print(f"{len(wanted)} clips to make, {len(every) - len(wanted)} already there and skipped", flush=True)
-    for request in wanted:
-        Path(request.output).parent.mkdir(parents=True, exist_ok=True)
-    return wanted
+    storage, args.output = Storage(args.output), None
+    storage.check()
+    template = partial(_request, _fields(args), args.abilities)
+    prompts = PromptFile(path=Path(args.prompts), template=template, seed=args.seed, count=args.num)
+    return batches.make_batch(prompts, storage, args)
 
 
-def _request(args: argparse.Namespace, **own: Any) -> GenerateRequest:
+def _fields(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a request that the options say."""
+    return {**options.both_stages_fields(args), "num_frames": args.frames, "fps": args.fps}
+
+
+def _request(fields: dict[str, Any], abilities: Abilities, **own: Any) -> GenerateRequest:
     """A request of the options, and of what a line of prompts says instead."""
-    fields = {**options.both_stages_fields(args), **own}
-    return options.fitted(GenerateRequest(**fields, num_frames=args.frames, fps=args.fps), args.abilities)
+    return options.fitted(GenerateRequest(**{**fields, **own}), abilities)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openlumiere import extras
 from openlumiere.errors import LumiereError
 
-from . import parsing
+from . import options, parsing
 from .parsing import Commands, Parser, add_command
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ def register_metrics(protocols: Commands) -> None:
             "lumiere evaluate fvd real/ generated/ -o runs/fvd --features emoji",
             "lumiere evaluate fvd real/ generated/ -o runs/fvd --features-file i3d_torchscript.pt --size 256",
             "lumiere evaluate fvd real.tar generated.tar -o runs/fvd --clips 2048 --workers 4",
+            "lumiere evaluate fvd real/ generated/ -o runs/fvd --ray auto --cache shared/features",
         ],
     )
     fvd.add_argument("real", type=Path, metavar="REAL", help="folder or .tar of real clips")
@@ -77,6 +81,7 @@ def register_metrics(protocols: Commands) -> None:
             "lumiere evaluate ucf101 --data ucf101/ --model MODEL -o runs/ucf101 "
             "--fvd-features i3d_torchscript.pt --is-features c3d_ucf101.pt",
             "lumiere evaluate ucf101 --data ucf101/ --model MODEL -o runs/ucf101 --variant stylegan-v --shard 1/4",
+            "lumiere evaluate ucf101 --data ucf101/ --model MODEL -o runs/ucf101 --ray auto --cache shared/features",
             "lumiere evaluate ucf101 --data ucf101/ -o runs/quick --clips 20 --features emoji",
         ],
     )
@@ -102,7 +107,7 @@ def register_metrics(protocols: Commands) -> None:
     ucf101.add_argument("--batch", type=parsing.positive_int, default=1, help="clips made at a time, default: 1")
     ucf101.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     ucf101.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    _add_common_options(ucf101)
+    _add_common_options(ucf101, "make the clips and compute the features")
 
     features = add_command(
         protocols,
@@ -141,10 +146,14 @@ def _add_clip_options(parser: Parser) -> None:
     _add_common_options(parser)
 
 
-def _add_common_options(parser: Parser) -> None:
+def _add_common_options(parser: Parser, ray: str = "compute the features") -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the score")
     parser.add_argument("--seed", type=parsing.seed, default=0, help="default: 0")
-    parser.add_argument("--workers", type=parsing.positive_int, default=1, help="processes for features, default: 1")
+    parser.add_argument(
+        "--workers", type=parsing.positive_int, metavar="N",
+        help="processes for features, default: 1; with --ray: default: one for each GPU, or each machine",
+    )  # fmt: skip
+    options.add_ray(parser, ray, workers=False)
     parser.add_argument("--cache", type=Path, help="folder for features, default: ~/.cache/openlumiere/features")
     parser.set_defaults(again=lambda args: _command(parser, args))
 
@@ -168,11 +177,12 @@ def _command(parser: Parser, args: argparse.Namespace) -> str:
 
 
 def run_fvd(args: argparse.Namespace) -> None:
-    extras.require("matplotlib")
+    extras.require("matplotlib", *_ray(args))
     from openlumiere.evaluation.protocols.distributions import FVDSettings, fvd
 
     settings = FVDSettings(replicates=args.replicates, **_clip_settings(args))
-    score = fvd(args.real, args.generated, args.output, settings, _extraction(args), command=args.again(args))
+    with _extraction(args) as how:
+        score = fvd(args.real, args.generated, args.output, settings, how, command=args.again(args))
     print(score.line())
     infinity = score.details.get("infinity")
     if infinity:
@@ -182,41 +192,48 @@ def run_fvd(args: argparse.Namespace) -> None:
 
 
 def run_is(args: argparse.Namespace) -> None:
+    extras.require(*_ray(args))
     from openlumiere.evaluation.protocols.distributions import InceptionSettings, inception
 
     settings = InceptionSettings(splits=args.splits, **_clip_settings(args))
-    score = inception(args.generated, args.output, settings, _extraction(args), command=args.again(args))
+    with _extraction(args) as how:
+        score = inception(args.generated, args.output, settings, how, command=args.again(args))
     print(f"{score.line()}, standard deviation over {args.splits} splits {score.details['std_over_splits']:.2f}")
     _notes(score.notes)
     print(f"wrote {args.output}")
 
 
 def run_ucf101(args: argparse.Namespace) -> None:
-    if "fvd" in args.metrics:
-        extras.require("matplotlib")
-    from openlumiere.evaluation.features.networks import usable_device
-    from openlumiere.evaluation.protocols.ucf101 import UCF101Settings, evaluate_ucf101, load_sample, markdown
+    extras.require(*(["matplotlib"] if "fvd" in args.metrics else []), *_ray(args))
+    from openlumiere.evaluation.protocols import ucf101
     from openlumiere.evaluation.protocols.ucf101_data import read_layout
 
     shard = _shard(args.shard)
     read_layout(args.data, split=args.split)  # before the model, which takes longer to load
-    sample, model = load_sample(
-        args.model, num_frames=args.frames, num_inference_steps=args.steps, guidance_scale=args.guidance,
-        device=args.device, dtype=args.dtype,
-    )  # fmt: skip
-    settings = UCF101Settings(
+    loading = {
+        "num_frames": args.frames, "num_inference_steps": args.steps, "guidance_scale": args.guidance,
+        "device": args.device, "dtype": args.dtype,
+    }  # fmt: skip
+    settings = ucf101.UCF101Settings(
         variant=args.variant, clips=args.clips, split=args.split, prompts=args.prompts, metrics=args.metrics,
         emoji=args.features == "emoji", fvd_file=args.fvd_features, fvd_sha256=args.fvd_sha256,
-        is_file=args.is_features, is_sha256=args.is_sha256, seed=args.seed, device=usable_device(args.device),
+        is_file=args.is_features, is_sha256=args.is_sha256, seed=args.seed, device=_device(args),
     )  # fmt: skip
-    report = evaluate_ucf101(
-        sample, args.data, args.output, settings, _extraction(args, batch=8),
-        model=model, shard=shard, batch=args.batch, command=args.again(args),
-    )  # fmt: skip
+    with _extraction(args, batch=8) as how:
+        if how.cluster is None:
+            sample, model = ucf101.load_sample(args.model, **loading)
+            made_by: dict[str, Any] = {"model": model}
+        else:  # what its clips depend on, device and dtype among it, is known there
+            sample, model = None, how.cluster.call(partial(ucf101.describe_sample, args.model, **loading))
+            made_by = {"model": model, "load_sample": partial(ucf101.load_sample_alone, args.model, **loading)}
+        report = ucf101.evaluate_ucf101(
+            sample, args.data, args.output, settings, how,
+            shard=shard, batch=args.batch, command=args.again(args), **made_by,
+        )  # fmt: skip
     if report is None:
         print(f"made part {args.shard} of the clips in {args.output}; the last part to be made prints the scores")
         return
-    print(markdown(report), end="")
+    print(ucf101.markdown(report), end="")
     print(f"wrote {args.output}")
 
 
@@ -230,21 +247,34 @@ def run_train_features(args: argparse.Namespace) -> None:
 
 def _clip_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return what FVD and IS have in common."""
-    from openlumiere.evaluation.features.networks import usable_device
-
     return {
         "features": args.features, "features_file": args.features_file, "features_sha256": args.features_sha256,
-        "device": usable_device(args.device), "num_frames": args.frames, "sampling": args.sampling, "size": args.size,
+        "device": _device(args), "num_frames": args.frames, "sampling": args.sampling, "size": args.size,
         "fps": args.fps, "resize": args.resize, "clips": args.clips, "seed": args.seed,
     }  # fmt: skip
 
 
-def _extraction(args: argparse.Namespace, *, batch: int | None = None) -> Extraction:
+def _device(args: argparse.Namespace) -> str:
+    """The device of the feature networks; "auto" is the best of this machine, with --ray too."""
+    from openlumiere.evaluation.features.networks import usable_device
+
+    return args.device if args.ray is not None and args.device != "auto" else usable_device(args.device)
+
+
+@contextmanager
+def _extraction(args: argparse.Namespace, *, batch: int | None = None) -> Iterator[Extraction]:
     from openlumiere.evaluation.features.cache import Extraction
 
-    return Extraction(
-        cache=args.cache, workers=args.workers, batch=batch or args.batch, strict=getattr(args, "strict", False)
-    )
+    with options.cluster(args) as cluster:
+        yield Extraction(
+            cache=args.cache, workers=args.workers or 1, cluster=cluster, batch=batch or args.batch,
+            strict=getattr(args, "strict", False),
+        )  # fmt: skip
+
+
+def _ray(args: argparse.Namespace) -> list[str]:
+    """The module that --ray needs."""
+    return [] if args.ray is None else ["ray"]
 
 
 def _notes(notes: list[str]) -> None:

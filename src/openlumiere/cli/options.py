@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from openlumiere import extras
+from openlumiere.batch.cluster import Cluster, connected
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
@@ -120,6 +124,44 @@ def add_both_stages(parser: parsing.Parser) -> None:
     )
     add_sampling(parser)
     add_transparency(parser, "where the prompt asks for no or a transparent background, or the source has one")
+
+
+def add_ray(parser: parsing.Parser, what: str, *, workers: bool = True) -> None:
+    """Add that a batch may be made on a cluster.
+
+    Args:
+        what: is done there.
+        workers: add --workers too.
+    """
+    parser.add_argument(
+        "--ray", metavar="ADDRESS|local",
+        help=f"{what} on a cluster of Ray that this machine is part of, auto or HOST:PORT, or by several processes of "
+        "this machine, local; needs openlumiere[ray]",
+    )  # fmt: skip
+    if workers:
+        parser.add_argument(
+            "--workers", type=parsing.positive_int, metavar="N",
+            help="with --ray: processes, each with a model of its own; default: one for each GPU, or each machine",
+        )  # fmt: skip
+
+
+def check_ray(args: argparse.Namespace) -> None:
+    """Refuse --workers without --ray, and --ray where it is not installed, before anything slow is done."""
+    if args.ray is not None:
+        extras.require("ray")
+    elif args.workers is not None:
+        raise LumiereError("--workers: it is of --ray, such as --ray local --workers 2")
+
+
+@contextmanager
+def cluster(args: argparse.Namespace) -> Iterator[Cluster | None]:
+    """Be connected to the cluster that --ray names, while the context lasts; None without it."""
+    if args.ray is None:
+        yield None
+        return
+    with connected(args.ray, workers=args.workers, device=args.device, debug=args.debug) as found:
+        print(f"on Ray: {found.workers} processes, {found.each()} each", flush=True)
+        yield found
 
 
 def loading(args: argparse.Namespace) -> Loading:

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 
-from openlumiere.generation.backends.base import Backend
+from openlumiere.generation.backends.base import Backend, Loading
 from openlumiere.generation.backends.find import load_backend
 from openlumiere.generation.requests import Request
 
@@ -28,7 +28,9 @@ def make_all(
     """
     watch = Stopwatch()
     marker = marking.marker(args)  # first: without keys nothing slow is begun
-    model = _load(args, watch)
+    model = load(args, watch)
+    for note in model.notes:
+        print(note, flush=True)
     from openlumiere.generation.make import make
 
     bars = ProgressBars(watch)
@@ -46,25 +48,30 @@ def make_all(
     print(watch.report())
 
 
-def _load(args: argparse.Namespace, watch: Stopwatch) -> Backend:
+def load(args: argparse.Namespace, watch: Stopwatch) -> Backend:
+    """Load the model that `args` name, with a bar."""
     with watch.stage("load"), bar("loading", 3, "part") as progress:
         import torch  # noqa: F401
 
         progress.update()
-        silence_libraries(args)
+        silence_libraries(args.debug)
         progress.update()
         model = load_backend(args.model, options.loading(args))
         progress.update()
-    for note in model.notes:
-        print(note, flush=True)
     return model
 
 
-def silence_libraries(args: argparse.Namespace) -> None:
+def load_quietly(model: str, loading: Loading, debug: bool) -> Backend:
+    """Load a model in a process that shows nothing."""
+    silence_libraries(debug)
+    return load_backend(model, loading)
+
+
+def silence_libraries(debug: bool) -> None:
     """Keep libraries from telling about themselves, and from bars beside ours."""
     from diffusers.utils.logging import disable_progress_bar
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)
-    if not args.debug:
+    if not debug:
         warnings.simplefilter("ignore")
     disable_progress_bar()

@@ -189,7 +189,7 @@ def _make_clips(args: argparse.Namespace, models: dict[str, str]) -> tuple[Path,
         args.output.with_name(f"{args.output.name}.clips"), entries, read_shots(args.prompts, seed=args.seed),
         pictures=args.pictures, picture_from=args.picture_from,
     )  # fmt: skip
-    running.silence_libraries(args)
+    running.silence_libraries(args.debug)
     failures = make_clips(plan, options.loading(args), report=compare.say)
     folders = {}
     for entry in plan.entries:

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from openlumiere import files
+from openlumiere.batch.cluster import Cluster
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.features.clip_sets import ClipFile
@@ -55,6 +56,7 @@ def compare(
     plan: Plan,
     loading: Loading,
     *,
+    cluster: Cluster | None = None,
     ours: str = "",
     real: Real | None = None,
     command: str = "",
@@ -65,6 +67,7 @@ def compare(
 
     Args:
         loading: how models are loaded, where their entries do not say otherwise.
+        cluster: makes the clips; None = this process.
         ours: name of the entry that the study is about; "" = no study.
         command: makes the comparison again; stands on its page.
         report: told in lines what happens.
@@ -79,7 +82,7 @@ def compare(
         plan.entry(ours)
     if real is not None:
         real.check()
-    failures = make_clips(plan, loading, report=report, progress=progress)
+    failures = make_clips(plan, loading, cluster=cluster, report=report, progress=progress)
     found = make_report(plan, failures, real=real, command=command, progress=progress)
     if not found["clips"]:
         raise LumiereError(f"no clip could be made: {failures[0].reason if failures else 'none was asked for'}")

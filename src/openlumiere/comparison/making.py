@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from openlumiere import files
+from openlumiere.batch.cluster import Cluster
+from openlumiere.batch.work import Work, run
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.memory import peak_mib, restart_peak
 from openlumiere.generation.backends.base import Backend, Loading
@@ -42,12 +43,18 @@ class Failure:
 
 
 def make_clips(
-    plan: Plan, of_all: Loading, *, report: Callable[[str], None] = print, progress: bool = True
+    plan: Plan,
+    of_all: Loading,
+    *,
+    cluster: Cluster | None = None,
+    report: Callable[[str], None] = print,
+    progress: bool = True,
 ) -> list[Failure]:
     """Make what is missing of a comparison's clips.
 
     Args:
         of_all: how models are loaded, where their entries do not say otherwise.
+        cluster: makes the clips; None = this process.
         report: told in lines what a model changed of what it was asked for, and what failed.
         progress: show a bar for each entry, with clips a second and the time left.
 
@@ -72,9 +79,8 @@ def make_clips(
         if missing and entry.clips:
             failures += _copy(plan, entry, missing, report)
         elif missing:
-            failures += _make(
-                plan, entry, missing, entry.loading(of_all), report, partial(_bar, entry, there, progress)
-            )
+            with _bar(entry, there, progress, len(missing)) as bar:
+                failures += _make(EntryWork(plan, entry, entry.loading(of_all)), missing, cluster, report, bar)
     return failures
 
 
@@ -92,7 +98,7 @@ def _copy(plan: Plan, entry: Entry, missing: Sequence[Shot], report: Callable[[s
         try:
             _put(plan.given[entry.name][shot.key], plan, entry, shot)
         except LumiereError as error:
-            failures.append(_failed(entry, shot, error, report))
+            failures.append(_failed(entry, shot, files.one_line(error), report))
     return failures
 
 
@@ -108,63 +114,79 @@ def _put(source: Path, plan: Plan, entry: Entry, shot: Shot) -> None:
     write_clip(clip.frames, plan.path(entry, shot), fps=clip.fps, min_side=_MIN_SIDE)
 
 
+@dataclass(frozen=True)
+class EntryWork(Work[Shot, "tuple[str, ...]"]):
+    """Makes an entry's clips; tells of each the model's notes, and what was changed of what it was asked for."""
+
+    plan: Plan
+    entry: Entry
+    loading: Loading
+    show: Callable[[Progress], None] | None = None
+
+    def name(self, item: Shot) -> str:
+        return self.plan.path(self.entry, item).name
+
+    def folder(self) -> Path:
+        return self.plan.folder
+
+    def is_done(self, item: Shot) -> bool:
+        return self.plan.clip(self.entry, item) is not None
+
+    def load(self) -> Callable[[Shot], tuple[str, ...]]:
+        return partial(self._make, load_backend(self.entry.model, self.loading))
+
+    def _make(self, backend: Backend, shot: Shot) -> tuple[str, ...]:
+        from openlumiere.generation.make import make
+
+        picture = _picture(self.plan, self.entry, shot)
+        request = self.plan.request(self.entry, shot, picture)
+        record: dict[str, Any] = {"asked": asked_of(self.entry, request)}
+        path = self.plan.record(self.entry, shot)
+        files.write_json(path, record)  # first: who finds a clip finds how it was made
+        restarted = restart_peak(backend.device)
+        started = time.perf_counter()
+        made = make(request, backend, progress=self.show)
+        record |= {"seconds": time.perf_counter() - started, "changes": list(made.changes)}
+        if backend.device:  # else another machine's memory
+            peak = peak_mib(backend.device)
+            record |= {"peak_mib": peak} if restarted and peak is not None else {}
+            record |= {"peak_of": backend.device.partition(":")[0]}
+        files.write_json(path, record)
+        return (*backend.notes, *made.changes)
+
+
 def _make(
-    plan: Plan,
-    entry: Entry,
-    missing: Sequence[Shot],
-    loading: Loading,
-    report: Callable[[str], None],
-    new_bar: Callable[[int], tqdm],
+    work: EntryWork, missing: Sequence[Shot], cluster: Cluster | None, report: Callable[[str], None], bar: tqdm
 ) -> list[Failure]:
-    try:
-        backend = load_backend(entry.model, loading)
-    except Exception as error:  # whatever a library raises: the other models can be compared all the same
-        report(f"{entry.name} cannot be loaded: {files.one_line(error)}")
-        return [_failed(entry, shot, error, None) for shot in missing]
-    for note in backend.notes:
-        report(f"{entry.name}: {note}")
-    failures: list[Failure] = []
-    told: set[str] = set()
-    with new_bar(len(missing)) as bar:
-        for shot in missing:
-            try:
-                changes = _make_one(plan, entry, shot, backend, bar)
-            except Exception as error:
-                if _is_disk_full(error):
-                    raise  # no other clip can be written either
-                failures.append(_failed(entry, shot, error, report))
-            else:
-                for change in sorted(set(changes) - told):
-                    report(f"{entry.name}: {change}")
-                told.update(changes)
-            bar.update()
-    del backend
-    _release()
-    return failures
-
-
-def _make_one(plan: Plan, entry: Entry, shot: Shot, backend: Backend, bar: tqdm) -> tuple[str, ...]:
-    from openlumiere.generation.make import make
-
-    picture = _picture(plan, entry, shot)
-    request = plan.request(entry, shot, picture)
-    record: dict[str, Any] = {"asked": asked_of(entry, request)}
-    files.write_json(plan.record(entry, shot), record)  # first: who finds a clip finds how it was made
+    """Make an entry's clips; whatever a library raises, the other entries can be compared all the same."""
 
     def show(now: Progress) -> None:
         bar.set_postfix_str(f"{now.stage} {now.step}/{now.total}" if now.total else now.stage, refresh=False)
         bar.update(0)
 
-    restarted = restart_peak(backend.device)
-    started = time.perf_counter()
-    made = make(request, backend, progress=show)
-    record |= {"seconds": time.perf_counter() - started, "changes": list(made.changes)}
-    if backend.device:  # else another machine's memory
-        peak = peak_mib(backend.device)
-        record |= {"peak_mib": peak} if restarted and peak is not None else {}
-        record |= {"peak_of": backend.device.partition(":")[0]}
-    files.write_json(plan.record(entry, shot), record)
-    return made.changes
+    entry, left = work.entry, dict(enumerate(missing))
+    failures: list[Failure] = []
+    told: set[str] = set()
+    here = replace(work, show=show) if cluster is None else work
+    try:
+        for outcome in run(missing, here, cluster, left=len(missing), report=report):
+            shot = left.pop(outcome.index)
+            if outcome.error:
+                failures.append(_failed(entry, shot, outcome.error, report))
+            for line in dict.fromkeys(outcome.value or ()):
+                if line not in told:
+                    report(f"{entry.name}: {line}")
+            told.update(outcome.value or ())
+            bar.update()
+    except Exception as error:
+        if files.is_disk_full(error):
+            raise  # no other clip can be written either
+        reason = files.one_line(error)
+        report(f"{entry.name} cannot be loaded: {reason}")
+        failures += [_failed(entry, shot, reason, None) for shot in left.values()]
+    finally:
+        _release()
+    return failures
 
 
 def _picture(plan: Plan, entry: Entry, shot: Shot) -> Path | None:
@@ -181,15 +203,10 @@ def _picture(plan: Plan, entry: Entry, shot: Shot) -> Path | None:
     return first_frame(clip, plan.folder / OWN / "pictures" / other.folder / f"{clip.stem}.png")
 
 
-def _failed(entry: Entry, shot: Shot, error: BaseException, report: Callable[[str], None] | None) -> Failure:
-    failure = Failure(entry, shot, files.one_line(error))
+def _failed(entry: Entry, shot: Shot, reason: str, report: Callable[[str], None] | None) -> Failure:
     if report is not None:
-        report(f"failed: {entry.name}, {shot.prompt!r}, seed {shot.seed}: {failure.reason}")
-    return failure
-
-
-def _is_disk_full(error: Exception) -> bool:
-    return any(getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for each in (error, error.__cause__))
+        report(f"failed: {entry.name}, {shot.prompt!r}, seed {shot.seed}: {reason}")
+    return Failure(entry, shot, reason)
 
 
 def _release() -> None:

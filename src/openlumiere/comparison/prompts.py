@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openlumiere.errors import LumiereError
-from openlumiere.generation.jobs import read_prompts, slug
+from openlumiere.generation.jobs import slug
+from openlumiere.generation.prompt_files import read_prompts
 from openlumiere.study.pairs import prompt_key
 
 _SLUG = 60  # characters that `slug` keeps

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from openlumiere.errors import LumiereError
+from typing import TypeVar
 
 from .requests import EditRequest, GenerateRequest, Request, UpscaleRequest, random_seed
 
@@ -17,7 +13,6 @@ R = TypeVar("R", bound=Request)
 
 _TRANSPARENT = re.compile(r"\b(transparent|no|without( an?y?)?) (background|backdrop)", re.IGNORECASE)
 _OPAQUE_FORMATS = {".mp4", ".png"}
-_KEYS = {"prompt", "negative_prompt", "seed", "output"}
 
 
 def asks_for_transparency(prompt: str) -> bool:
@@ -110,96 +105,6 @@ def has_alpha(clip: Path) -> bool:
     from openlumiere.video import read_clip
 
     return read_clip(clip).frames.shape[-1] == 4
-
-
-def from_file(
-    path: Path, template: Callable[..., GenerateRequest], *, folder: Path, seed: int | None = None, count: int = 1
-) -> list[GenerateRequest]:
-    """Return the requests of a file of prompts, one prompt or one JSON object a line.
-
-    A clip's seed depends on its line's number alone, so a run that was stopped goes on as it would have.
-
-    Args:
-        template: makes a request of what a line says.
-        seed: of the first clip; None = drawn for each line.
-        folder: where the clips go; JSON lines may name their ``output`` in it.
-        count: clips of each prompt.
-
-    Raises:
-        LumiereError: an unreadable file, a bad line (told by number), two clips of one name.
-    """
-    jobs: list[GenerateRequest] = []
-    for number, entry in read_prompts(path):
-        try:
-            jobs += _from_entry(entry, number, template, folder=folder, seed=seed, count=count)
-        except LumiereError as error:
-            raise LumiereError(f"{path}, line {number}: {error}") from error
-    names = [job.output for job in jobs]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice:
-        raise LumiereError(f"{path}: two clips would be written to {twice}; give each its own output")
-    return jobs
-
-
-def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Read a file of prompts, one prompt or one JSON object a line; each with its line's number, from 1 on.
-
-    Raises:
-        LumiereError: an unreadable or empty file, or a bad line (told by number).
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise LumiereError(f"cannot read the prompts from {path}: {reason}") from error
-    entries = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                entries.append((number, _parse(line.strip())))
-            except LumiereError as error:
-                raise LumiereError(f"{path}, line {number}: {error}") from error
-    if not entries:
-        raise LumiereError(f"{path} holds no prompts; write one a line")
-    return entries
-
-
-def _from_entry(
-    entry: dict[str, Any],
-    number: int,
-    template: Callable[..., GenerateRequest],
-    *,
-    folder: Path,
-    seed: int | None,
-    count: int,
-) -> list[GenerateRequest]:
-    own = entry.pop("seed", None)
-    if own is None and seed is not None:
-        own = seed + (number - 1) * count
-    job = template(**{"prompt": "", **entry, "seed": own})
-    output = job.output or f"{number:05d}-{slug(job.prompt)}{default_suffix(job)}"
-    if Path(output).is_absolute() or ".." in Path(output).parts:
-        raise LumiereError(f"the output {output!r} is not inside the folder given with -o")
-    return several(replace(job, output=f"{folder}/{output}"), "", count=count)
-
-
-def _parse(line: str) -> dict[str, Any]:
-    if not line.startswith("{"):
-        return {"prompt": line}
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise LumiereError(f"no valid JSON ({error.msg}); write a prompt, or an object with one") from error
-    unknown = sorted(set(entry) - _KEYS)
-    if unknown:
-        raise LumiereError(f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
-    for key in ("prompt", "negative_prompt", "output"):
-        if not isinstance(entry.get(key, ""), str):
-            raise LumiereError(f"{key} is not text")
-    seed = entry.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise LumiereError(f"the seed {seed!r} is not a whole number from 0 to 2^63 - 1")
-    return entry
 
 
 def slug(prompt: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shutil
 import tempfile
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 from openlumiere.errors import LumiereError
 from openlumiere.files import PARTIAL, one_line, remove, remove_leftovers, replacing
+from openlumiere.storage import put_whole
 
 _JOB = re.compile(r"video_[A-Za-z0-9_-]{22}")
 _NAME = re.compile(r"[a-z0-9][a-zA-Z0-9_-]*(\.[a-zA-Z0-9_-]+)*")
@@ -55,17 +55,7 @@ class Results:
             with replacing(self._path(job_id, name)) as partial:
                 shutil.copyfile(local_path, partial)
             return
-        target = self._key(job_id, name)
-        unfinished = f"{target.rpartition('/')[0]}/.{name}.{secrets.token_hex(4)}{PARTIAL}"
-        self._remote.makedirs(target.rpartition("/")[0], exist_ok=True)
-        try:
-            self._remote.put_file(str(local_path), unfinished)
-            self._remote.mv(unfinished, target)
-        finally:
-            with suppress(OSError):
-                if self._remote.exists(unfinished):
-                    self._remote.rm_file(unfinished)
-        self._remote.invalidate_cache()
+        put_whole(self._remote, local_path, self._key(job_id, name))
 
     def fetch(self, job_id: str, name: str, folder: Path | None = None) -> Path:
         """Return a file's path: its own where it is local.

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -22,6 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from openlumiere import files
+from openlumiere.batch.cluster import Cluster
+from openlumiere.batch.work import Work, run
 from openlumiere.errors import LumiereError
 
 from .clip_sets import ClipFile, Preparation, read_prepared
@@ -83,7 +85,8 @@ class Extraction:
 
     Attributes:
         cache: folder that keeps them; None = `cache_folder`.
-        workers: processes.
+        workers: processes of this machine.
+        cluster: computes them in its own processes; clips and cache lie where all its machines see them.
         batch: clips that the network looks at together.
         strict: refuse a set for one clip that is corrupt or too short, which is otherwise left out and named.
         progress: show a bar.
@@ -91,6 +94,7 @@ class Extraction:
 
     cache: Path | None = None
     workers: int = 1
+    cluster: Cluster | None = None
     batch: int = 8
     strict: bool = False
     progress: bool = True
@@ -116,13 +120,14 @@ def features_of(
     cache = how.cache or cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     chunks = [clips[start : start + CHUNK] for start in range(0, len(clips), CHUNK)]
-    jobs = [_Job(list(chunk), net, preparation, cache, how.batch, how.workers) for chunk in chunks]
-    found: list[_Found] = []
+    workers = how.workers if how.cluster is None else 1
+    jobs = [_Job(list(chunk), net, preparation, cache, how.batch, workers) for chunk in chunks]
+    found: dict[int, _Found] = {}
     with tqdm(total=len(clips), desc=f"features of {what}", unit="clip", disable=not how.progress) as bar:
-        for done in _run(jobs, how.workers):
-            found.append(done)
+        for index, done in _run(jobs, workers, how.cluster):
+            found[index] = done
             bar.update(len(done.names) + len(done.refused))
-    return _together(found, cache, net, preparation, strict=how.strict, what=what)
+    return _together([found[i] for i in range(len(jobs))], cache, net, preparation, strict=how.strict, what=what)
 
 
 @dataclass(frozen=True)
@@ -146,14 +151,36 @@ class _Found:
     contents: list[str] = field(default_factory=list)
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Found]:
+@dataclass(frozen=True)
+class _ChunkWork(Work[_Job, _Found]):
+    """Computes the features of chunks; what is in the cache is only read."""
+
+    cache: Path
+
+    def folder(self) -> Path:
+        return self.cache
+
+    def name(self, item: _Job) -> str:
+        return f"{item.clips[0].name} to {item.clips[-1].name}"
+
+    def load(self) -> Callable[[_Job], _Found]:
+        return _compute
+
+
+def _run(jobs: Sequence[_Job], workers: int, cluster: Cluster | None) -> Iterator[tuple[int, _Found]]:
+    """What was found in each chunk, by its index, in any order."""
+    if cluster is not None:
+        for outcome in run(jobs, _ChunkWork(jobs[0].cache), cluster, left=len(jobs), keep_going=False):
+            assert outcome.value is not None  # as no chunk is done before it is looked at
+            yield outcome.index, outcome.value
+        return
     if workers == 1 or len(jobs) == 1:
-        yield from map(_compute, jobs)
+        yield from enumerate(map(_compute, jobs))
         return
     # Spawned: a fork of a process whose PyTorch has started threads may hang.
     with ProcessPoolExecutor(max_workers=min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.map(_compute, jobs)
+            yield from enumerate(pool.map(_compute, jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

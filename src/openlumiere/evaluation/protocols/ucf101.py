@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,14 @@ class UCF101Settings:
 
 
 def evaluate_ucf101(
-    sample: Sample,
+    sample: Sample | None,
     data: str | Path,
     output: Path,
     settings: UCF101Settings | None = None,
     extraction: Extraction | None = None,
     *,
     model: Mapping[str, Any],
+    load_sample: Callable[[], Sample] | None = None,
     shard: tuple[int, int] = (1, 1),
     batch: int = 1,
     command: str = "",
@@ -107,6 +109,7 @@ def evaluate_ucf101(
         sample: makes clips of prompts; their 16 middle frames are kept.
         data: see `read_layout`.
         model: what the clips depend on besides prompts and seeds; compared when a run goes on.
+        load_sample: loads what makes clips, in place of `sample`, in the processes of the extraction's cluster.
         shard: (i, n): make the i-th of n equal parts, i from 1.
         batch: clips made at a time.
         command: kept in the report.
@@ -129,10 +132,13 @@ def evaluate_ucf101(
     said = hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()
     fixed = {**model, "variant": variant.name, "split": how.split, "prompts_sha256": said, "seed": how.seed}
     cache.continue_or_start(output, fixed)
-    maker = ClipMaker(_middle(sample), output / "clips")
+    maker = ClipMaker(None if sample is None else _middle(sample), output / "clips")
     labels = generated_classes(variant, layout, seed=how.seed)
     jobs = [Job(f"{i:05d}", prompts[label], clip_seed(how.seed, i)) for i, label in enumerate(labels)]
-    maker.make(jobs[part - 1 :: parts], batch=batch, progress=extraction.progress)
+    maker.make(
+        jobs[part - 1 :: parts], batch=batch, progress=extraction.progress, cluster=extraction.cluster,
+        load_sample=None if load_sample is None else partial(_load_middle, load_sample),
+    )  # fmt: skip
     if maker.missing(jobs):
         return None
 
@@ -152,6 +158,10 @@ def evaluate_ucf101(
     files.write_json(output / "ucf101.json", report, indent=1)
     files.write_text(output / "ucf101.md", markdown(report))
     return report
+
+
+def _load_middle(load_sample: Callable[[], Sample]) -> Sample:
+    return _middle(load_sample())
 
 
 def _middle(sample: Sample) -> Sample:
@@ -236,6 +246,16 @@ def _cell(score: Mapping[str, Any] | None, plain: str) -> str:
     low, high = score["interval_95"]
     other = "" if score["metric"] == plain else f", {score['metric']}: compares with no other row"
     return f"{score['value']:.2f} ({low:.2f} to {high:.2f}{other})"
+
+
+def load_sample_alone(model: str, **options: Any) -> Sample:
+    """Load a model as `load_sample`; return the maker of its clips alone."""
+    return load_sample(model, **options)[0]
+
+
+def describe_sample(model: str, **options: Any) -> dict[str, Any]:
+    """Load a model as `load_sample`; return what its clips depend on alone."""
+    return load_sample(model, **options)[1]
 
 
 def load_sample(
