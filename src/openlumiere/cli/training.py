@@ -108,11 +108,12 @@ def run_train(args: argparse.Namespace) -> int:
             )
     from accelerate import PartialState
 
-    from openlumiere.training.loop import DivergedError, train
+    from openlumiere.training.loop import train
+    from openlumiere.training.parallel import AlikeError
 
     try:
         exported = train(config, resume=not args.no_resume)
-    except DivergedError:
+    except AlikeError:
         if PartialState().is_main_process:
             raise
         return 2  # the main process says it for all
