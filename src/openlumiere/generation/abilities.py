@@ -92,7 +92,8 @@ class Abilities:
                 lacks.
         """
         if request.task not in self.tasks:
-            learn = "; to teach it: lumiere train conditional" if self.family == "lumiere" and self.width else ""
+            stage = "ssr-image, then ssr" if request.task == "upscale" else "conditional"
+            learn = f"; to teach it: lumiere train {stage}" if self.family == "lumiere" and self.width else ""
             can = ", ".join(self.tasks)
             raise LumiereError(f"{self.model} cannot {request.task}: it can {can}; {models_that(request.task)}{learn}")
         if request.transparent and not self.transparent and not isinstance(request, UpscaleRequest):

@@ -75,7 +75,19 @@ def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
     """Return about the nearest matrix whose singular values are all 1, by a Newton-Schulz iteration; (m, n)."""
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-12)
-    for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    # Each iteration multiplies x by a polynomial of x @ x.T, and all of them commute: multiplied with each other first,
+    # the long side is met twice in all rather than twice an iteration.
+    gram = x @ x.T
+    factor = step = _polynomial(gram)
+    for _ in range(1, _ITERATIONS):
+        gram = step @ gram @ step
+        step = _polynomial(gram)
+        factor = step @ factor
+    x = factor @ x
     return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def _polynomial(gram: torch.Tensor) -> torch.Tensor:
+    step = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
+    step.diagonal().add_(_A)
+    return step

@@ -57,8 +57,14 @@ class Supervisor:
     def stop(self) -> None:
         """Stop the workers: each after the step that it is in, or at once when that takes long."""
         self._stop.set()
-        for process in tuple(self._processes):
+        processes, deadline = tuple(self._processes), time.monotonic() + _STOP_SECONDS
+        for process in processes:
             process.terminate()
+        for process in processes:
+            try:
+                process.wait(timeout=max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                process.kill()  # its job is taken over by the next that is started
         for thread in self._threads:
             thread.join()
 
@@ -84,12 +90,9 @@ class Supervisor:
             assert process.stdin is not None
             process.stdin.write(self._options)
             process.stdin.flush()
-            while True:
-                try:
-                    return process.wait(timeout=_STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    if self._stop.is_set():
-                        process.kill()  # its job is taken over by the next that is started
+            if self._stop.is_set():  # too late for `stop` to see it
+                process.terminate()
+            return process.wait()
         except BrokenPipeError:
             return process.wait()
         finally:
