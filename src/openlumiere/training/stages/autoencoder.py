@@ -83,6 +83,7 @@ class Autoencode:
 
     def _begin_training(self) -> None:
         self.module.train()
+        self.module.standardize.synchronized = True
         if self.config.model.decoder_only:  # latents that others were trained on stay as they are
             self.module.encoder.requires_grad_(False)
             self.module.standardize.eval()
@@ -137,6 +138,7 @@ class Autoencode:
         statistics = self.module.standardize
         before = {name: value.clone() for name, value in statistics.state_dict().items()}
         momentum, statistics.momentum = statistics.momentum, None  # the plain mean over what follows
+        statistics.synchronized = False  # one process exports
         statistics.reset_running_stats()
         size = self.config.optim.batch_size
         shown = DataLoader(Subset(self.dataset, range(_CALIBRATION_BATCHES * size)), batch_size=size)
