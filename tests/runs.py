@@ -81,9 +81,8 @@ def free_port() -> str:
 
 def together(count: int, function: Callable[..., int], *arguments: Any, folder: Path) -> tuple[list[int | None], str]:
     """Run some processes as `torchrun` would; returns their exit codes, and what they printed."""
-    shared = {
-        "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-    }  # fmt: skip
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     started = []

@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import processes
 from openlumiere.cli import main
 from openlumiere.training import loop, parallel, state
 from openlumiere.training.config import TrainConfig
@@ -111,29 +110,23 @@ def test_a_frozen_t2i_is_sharded_too_but_not_kept(runs: Runs, t2v_overrides: lis
     assert samples[0] == samples[1] != []
 
 
-def test_an_autoencoder_sees_the_statistics_of_the_whole_batch(runs: Runs, drawings: Path, tmp_path: Path) -> None:
-    shape = "model.autoencoder={latent_channels: 4, block_out_channels: [8, 8, 8], layers_per_block: [1, 1]}"
-    empty = ["model={}", "data={}", "scheduler={}", "sample_prompts=[]"]
+def test_an_autoencoder_sees_the_statistics_of_the_whole_batch(drawings: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "{stage: autoencoder, output: '-', seed: 3, log_every: 1, sample_every: 0,\n"
+        "model: {size: 16, equivariance: 0.6,\n"
+        "  autoencoder: {latent_channels: 4, block_out_channels: [8, 8, 8], layers_per_block: [1, 1]}},\n"
+        "optim: {lr: 1.0e-3, warmup_steps: 0, max_steps: 4, batch_size: 6}}\n",
+        encoding="utf-8",
+    )
     for count in (1, 2):
         output = tmp_path / str(count)
-        train = ["train", str(_autoencoder(tmp_path)), "-o", str(output), f"data.folder={drawings}", shape]
+        train = ["train", str(tmp_path / "config.yaml"), "-o", str(output), f"data.folder={drawings}"]
         codes, log = together(count, main, train, folder=output)
         assert codes == [0] * count, log
-    assert empty
     one, other = (scalars(tmp_path / count, "loss") for count in "12")
     assert one == {step: pytest.approx(loss, rel=TOLERANCE) for step, loss in other.items()}
     kept = [load_file(state.checkpoints(tmp_path / count)[-1] / "buffers.safetensors") for count in "12"]
     assert all(torch.allclose(value, kept[1][name], rtol=1e-3, atol=1e-4) for name, value in kept[0].items())
-
-
-def _autoencoder(folder: Path) -> Path:
-    file = folder / "autoencoder.yaml"
-    file.write_text(
-        "{stage: autoencoder, output: '-', seed: 3, log_every: 1, sample_every: 0, model: {size: 16, equivariance: 0.6}, "
-        "optim: {lr: 1.0e-3, warmup_steps: 0, max_steps: 4, batch_size: 6}}",
-        encoding="utf-8",
-    )
-    return file
 
 
 def test_a_slow_process_is_named(runs: Runs, tmp_path: Path) -> None:
@@ -147,9 +140,8 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(runs: Runs, tmp_pa
     train = runs.arguments(tmp_path, "optim.batch_size=3")
     codes, log = together(2, main, train, folder=tmp_path)
     assert codes == [2, 2], log
-    assert (
-        log.count("lumiere: error: 2 processes can't share batches of 3 evenly: make optim.batch_size a multiple") == 1
-    )
+    told = "lumiere: error: 2 processes can't share batches of 3 evenly: make optim.batch_size a multiple of 2"
+    assert log.count(told) == 1
     assert "Traceback" not in log
 
 
@@ -201,7 +193,3 @@ def test_what_never_came_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ema-00002-of-00002|weights-00002-of-00002.* never came"):
         saver.check()
     assert state.checkpoints(tmp_path) == []
-
-
-def test_processes_module_is_used() -> None:
-    assert processes.context()
