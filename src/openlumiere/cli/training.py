@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
             "lumiere train configs/emoji-nano/t2v.yaml -o runs/mine optim.lr=1e-4 time_budget=60",
             "lumiere train style --images my-drawings/ -o runs/mine    # generate takes it: --style runs/mine/export",
             "lumiere train configs/emoji/plan.yaml --minutes 8.5 --state carried/",
-            "accelerate launch -m openlumiere.cli train configs/emoji-nano/t2i.yaml",
+            "torchrun --nproc-per-node 2 -m openlumiere.cli train configs/emoji-nano/t2i.yaml    # see docs/scale.md",
         ],
     )
     train.add_argument(

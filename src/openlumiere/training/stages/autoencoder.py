@@ -177,7 +177,7 @@ def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: draws
     error = made - real
     colours = [draws.rand(len(made), 3, 1, 1, generator=generator) for _ in range(2)]
     if not len(made):  # other processes have all of these
-        return made.sum()
+        return made.new_zeros(())
     total = 0.5 * error[:, 3:].abs().mean()
     for colour in colours:
         # Compositing is linear in premultiplied RGBA, so errors can be composited.
