@@ -37,14 +37,14 @@ def in_parts(arguments: list[str]) -> int:
 def delayed(arguments: list[str]) -> int:
     """Train, with one process that gets its samples late."""
     make_stage = loop.make_stage
-    parallel._LOOK_EVERY, parallel._LOOKS = 1, 4
+    parallel._LOOK_EVERY, parallel._LOOKS = 1, 3
 
     class Late:
         def __init__(self, dataset: Any) -> None:
             self.dataset = dataset
 
         def __getitem__(self, index: int) -> Any:
-            time.sleep(0.4 if os.environ["RANK"] == "1" else 0)
+            time.sleep(3 if os.environ["RANK"] == "1" else 0)
             return self.dataset[index]
 
     def late(config: TrainConfig, device: torch.device) -> Stage:
@@ -125,15 +125,26 @@ def test_an_autoencoder_sees_the_statistics_of_the_whole_batch(drawings: Path, t
         assert codes == [0] * count, log
     one, other = (scalars(tmp_path / count, "loss") for count in "12")
     assert one == {step: pytest.approx(loss, rel=TOLERANCE) for step, loss in other.items()}
+    # What flows back through the statistics too; later steps differ by Adam's, of gradients that are all but zero.
+    norms = [scalars(tmp_path / count, "gradient_norm")[1] for count in "12"]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
     kept = [load_file(state.checkpoints(tmp_path / count)[-1] / "buffers.safetensors") for count in "12"]
-    assert all(torch.allclose(value, kept[1][name], rtol=1e-3, atol=1e-4) for name, value in kept[0].items())
+    assert all(torch.allclose(value, kept[1][name], atol=1e-3) for name, value in kept[0].items())
 
 
 def test_a_slow_process_is_named(runs: Runs, tmp_path: Path) -> None:
-    train = runs.arguments(tmp_path, *STEADY, "optim.max_steps=5", "optim.batch_size=2")
+    train = runs.arguments(tmp_path, *STEADY, "optim.max_steps=3", "optim.batch_size=2")
     codes, log = together(2, delayed, train, folder=tmp_path)
     assert codes == [0, 0], log
-    assert log.count("step 3: all wait for process 1 (") == 1
+    assert log.count("step 2: all wait for process 1 (") == 1
+
+
+def test_who_is_slow_is_found_by_what_is_typical() -> None:
+    # A single slow step, such as a first one, is nothing.
+    assert parallel.slow_processes([[9.0, 1.0, 1.0], [1.0, 1.1, 1.0], [1.0, 1.0, 1.1]]) == ""
+    found = parallel.slow_processes([[1.0, 1.0, 3.0, 1.1]] * 4)
+    assert found == "process 2 (3.00 s a step, most need 1.00 s)"
+    assert parallel.slow_processes([[1.0, 1.6]]).startswith("process 1 ")
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(runs: Runs, tmp_path: Path) -> None:
@@ -156,7 +167,7 @@ def test_torchrun_goes_on_from_the_last_checkpoint_when_a_process_dies(runs: Run
                 "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1",
                 "-m", "openlumiere.cli", *train,
             ],
-            env=os.environ | ENVIRONMENT, stdout=log, stderr=log,
+            env=os.environ | ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}, stdout=log, stderr=log,
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 300
@@ -187,7 +198,7 @@ def test_what_never_came_is_told(tmp_path: Path) -> None:
     state.PART_BYTES, kept = 100, state.PART_BYTES
     try:
         saver.save(1, *trained_once(16), config={})
-        saver.close()
+        saver.close(grace=0)
     finally:
         state.PART_BYTES = kept
     with pytest.raises(ValueError, match=r"ema-00002-of-00002|weights-00002-of-00002.* never came"):

@@ -109,7 +109,7 @@ def run_train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from openlumiere.training.loop import train
-    from openlumiere.training.parallel import AlikeError
+    from openlumiere.training.parallel import AlikeError, lost_others
 
     try:
         exported = train(config, resume=not args.no_resume)
@@ -117,6 +117,10 @@ def run_train(args: argparse.Namespace) -> int:
         if PartialState().is_main_process:
             raise
         return 2  # the main process says it for all
+    except RuntimeError as error:
+        if not lost_others(error):
+            raise
+        raise LumiereError("another process of this training is gone: its own message says why") from error
     if PartialState().is_main_process:
         print(f"wrote {exported}")
     return 0

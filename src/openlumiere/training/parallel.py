@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import os
 import statistics
@@ -39,7 +40,6 @@ from .sharding import whole
 _UNITS = (ResnetBlock2D, Transformer2DModel, Attention, ConvolutionBlock, AttentionBlock)
 # Longer than the main process ever samples alone. A process that dies is noticed at once, by torchrun.
 _PATIENCE = timedelta(hours=2)
-_ACCELERATES_FSDP = "ACCELERATE_USE_FSDP"
 # Who is slow: steps between those that are looked at, looks before it is told, times what most need.
 _LOOK_EVERY, _LOOKS = 5, 10
 _SLOW = 1.5
@@ -58,9 +58,15 @@ def make_accelerator(config: TrainConfig) -> tuple[Accelerator, bool]:
 
     Raises:
         AlikeError: sharded weights in float16, whose gradients would need one scale on all processes.
+        LumiereError: processes that torchrun started anew would find the addresses of those that are gone.
     """
-    # `accelerate launch --use_fsdp`. Accelerate itself is not to see it: it knows no blocks of ours, nor CPUs.
-    launched = os.environ.pop(_ACCELERATES_FSDP, "").lower() in ("1", "true", "yes")
+    started_anew = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if started_anew and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # pytorch#135712
+        raise LumiereError(
+            "torchrun still hands out the addresses of the processes that are gone; start it with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --rdzv-backend c10d, and the run goes on"
+        )
+    launched = _launched_to_shard()
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
@@ -73,6 +79,16 @@ def make_accelerator(config: TrainConfig) -> tuple[Accelerator, bool]:
     if sharded and config.mixed_precision == "fp16":
         raise AlikeError("parallel: fsdp does not go with mixed_precision: fp16; use bf16")
     return accelerator, sharded
+
+
+@functools.cache
+def _launched_to_shard() -> bool:
+    """Return whether this is `accelerate launch --use_fsdp`.
+
+    Accelerate itself is not to see it, which knows no blocks of ours, nor transformers, which may then load weights in
+    the main process alone.
+    """
+    return os.environ.pop("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
 
 
 def share_of_batch(config: TrainConfig, accelerator: Accelerator, generator: torch.Generator) -> BatchShare:
@@ -153,6 +169,11 @@ def averaged(network: nn.Module, trained: nn.Module, ema: state.EMA, accelerator
         buffer.copy_(copied[name])
     yield
     _empty(network)
+
+
+def lost_others(error: RuntimeError) -> bool:
+    """Return whether an error says that another process can't be reached: NCCL's, and gloo's, which has no class."""
+    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
 
 
 class Watch:

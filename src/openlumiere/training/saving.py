@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -34,7 +36,7 @@ class Saver:
         self.folder, self.keep, self.rank, self.processes = folder, keep, rank, processes
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._alone = threading.Event()  # the others are not coming any more
+        self._give_up = math.inf  # time at which the others are not waited for any more
 
     def save(
         self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, ema: state.EMA, *, config: dict
@@ -69,9 +71,13 @@ class Saver:
                 "from the one before"
             ) from error
 
-    def close(self) -> None:
-        """Finish what was begun, though other processes may be gone; for the end of a run, whatever its reason."""
-        self._alone.set()
+    def close(self, grace: float = 10.0) -> None:
+        """Finish what was begun; for the end of a run, whatever its reason.
+
+        Args:
+            grace: seconds that other processes, which may be gone, are waited for.
+        """
+        self._give_up = time.monotonic() + grace
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -92,7 +98,8 @@ class Saver:
         if self.rank:
             return
         while missing := [name for name in taken.files if not (shared / name).exists()]:
-            if self._alone.wait(_LOOK_EVERY):
+            time.sleep(_LOOK_EVERY)
+            if time.monotonic() > self._give_up:
                 raise FileNotFoundError(f"{missing[0]} never came: do all processes see {self.folder}?")
         write_json(shared / state.STATE, taken.told)
         if target.exists():  # left by an abandoned run
