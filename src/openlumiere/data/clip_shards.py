@@ -146,7 +146,8 @@ def index(address: str) -> IndexReport:
         raise LumiereError(
             f"no shards (*.tar) in {address}; make some of a folder of clips: lumiere data shards FOLDER -o"
         )
-    indexed, skipped, count = set(storage.names(_INDEX)), {}, 0
+    indexed, count = set(storage.names(_INDEX)), 0
+    skipped: dict[str, str] = {}
     for shard in tqdm(shards, desc="indexing", unit="shard"):
         if _index_of(shard) in indexed:
             count += len(storage.read(_index_of(shard)).splitlines())
@@ -182,7 +183,11 @@ def _described(shard: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 continue
             file = Path(folder) / f"clip{clip}"
             file.write_bytes(tar.extractfile(files[clip]).read())  # type: ignore[union-attr]
-            texts = {s: tar.extractfile(files[s]).read().decode() for s in (".json", ".txt") if s in files}  # type: ignore[union-attr]
+            texts = {
+                suffix: tar.extractfile(member).read().decode()  # type: ignore[union-attr]
+                for suffix, member in files.items()
+                if suffix in (".json", ".txt")
+            }
             try:
                 told = _told(texts)
                 info = probe(file)
