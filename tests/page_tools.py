@@ -27,18 +27,23 @@ AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding=
 PATIENCE = 240  # seconds: machines that also train are slow
 DESKTOP, PHONE = (1600, 1000), (360, 740)
 _SERVE = (
-    "import sys; from openlumiere.app.server import serve; from openlumiere.app.settings import Settings; "
-    "models = {'models': tuple(sys.argv[4:])} if sys.argv[4:] else {}; "
-    "serve(Settings(data=sys.argv[1], port=0, keys=sys.argv[2] == 'keys' or None, **models), workers=int(sys.argv[3]))"
+    "import json, sys; from openlumiere.app.server import serve; "
+    "from openlumiere.app.settings import settings_from_json; "
+    "serve(settings_from_json(json.loads(sys.argv[1])), workers=int(sys.argv[2]))"
 )
 
 
 class Server:
-    """The server as a process, with its worker."""
+    """The server as a process, with its worker; `more` are other settings."""
 
-    def __init__(self, data: Path, *, keys: bool = False, workers: int = 1, models: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, data: Path, *, keys: bool = False, workers: int = 1, models: tuple[str, ...] = (), **more: Any
+    ) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(openlumiere.__file__).parents[1])}
-        command = [sys.executable, "-c", _SERVE, str(data), "keys" if keys else "", str(workers), *models]
+        settings = {"data": str(data), "port": 0, "keys": keys or None, **more}
+        if models:
+            settings["models"] = list(models)
+        command = [sys.executable, "-c", _SERVE, json.dumps(settings), str(workers)]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         found = re.search(r"http://127\.0\.0\.1:\d+", self.process.stdout.readline())
@@ -149,6 +154,13 @@ class Page:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", control)
         control.clear()
         control.send_keys(value)
+
+    def upload(self, label: str, file: str) -> None:
+        """Choose a file for a field, and wait until it is shown."""
+        inputs = "[...document.querySelectorAll('#composer input[type=file]')]"
+        control = self.run(f"{inputs}.find((e) => e.getAttribute('aria-label') === arguments[0])", label)
+        control.send_keys(file)
+        self.until(lambda: self.run("arguments[0].closest('.field').querySelector('.shown img') !== null", control))
 
     def quickly(self, *, frames: int | None = None, first: bool = False) -> None:
         """Settings that take seconds: two steps, few frames."""

@@ -45,6 +45,7 @@ BOTH_STAGES = SHARED | {
     "path": st.sampled_from([(), ((0.1, 0.5), (0.9, 0.5)), ((0.1, 0.5, 0.3, 20.0),)]),
     "planner": st.booleans(),
     "size": st.none() | st.just((832, 480)),
+    "references": st.sampled_from([(), ("a face.png",), ("-a.png", "b.jpg")]),
 }
 FITTED = {"fit": st.sampled_from(["crop", "pad", "stretch"]), "fps": decimals, "feather": st.integers(0, 9)}
 EDIT = BOTH_STAGES | {"source": prompts}

@@ -62,16 +62,43 @@ def results(run: Run, tmp_path: Path, script: str, *arguments: str) -> tuple[dic
     return json.loads(file.read_text()), printed
 
 
-def test_step_measures_every_contestant(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "small").mkdir()
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    """A shape of a few thousand parameters."""
     recipes = {
         "t2i": tiny.TRAINING | {"output": "-", "model": tiny.TRAINING["model"] | {"size": 32}},
         "t2v": {"stage": "t2v", "output": "-", "model": {"t2i": "-"}},
     }
+    (tmp_path / "small").mkdir()
     for name, tree in recipes.items():
         (tmp_path / "small" / f"{name}.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return str(tmp_path / "small")
+
+
+def test_what_a_gpu_is_measured_by_runs_on_the_cpu(run: Run, tmp_path: Path, small: str) -> None:
+    options = ("--device", "cpu", "--shape", small, "--frames", "8,16", "--rounds", "1")
+    sections = ("--sections", "ceilings", "contestants", "convolutions", "ways", "correct")
+    found, printed = results(
+        run, tmp_path, "gpu.py", *options, *sections, "--ways", "float32", "bfloat16", "channels-last"
+    )
+    assert found["left_out"] == []
+    assert "failed" not in printed
+    rows = {(row["contestant"], row["mode"], row["frames"]): row for row in found["contestants"]}
+    assert len(rows) == 3 * 2 * 2
+    assert all(row["ms"] > 0 for row in rows.values())
+    assert rows["STUNet", "training", 16]["peak_GiB"] < rows["UNetMotionModel", "training", 16]["peak_GiB"]
+    assert len(found["ways"]) == 3 * 2
+    assert all(row["of_peak"] > 0 for row in found["ways"])
+    errors = {row["way"]: row["relative_error"] for row in found["correct"]}
+    assert errors["float32"] < 1e-5 < errors["bfloat16"] < 0.05
+    found, printed = results(run, tmp_path, "gpu.py", *options, "--minutes", "0")
+    assert "left out" in printed
+    assert found["left_out"][0] == "ceilings"
+
+
+def test_step_measures_every_contestant(run: Run, tmp_path: Path, small: str) -> None:
     options = ("--frames", "8", "--rounds", "2", "--threads", "1", "--layout", "channels-last")
-    found, printed = results(run, tmp_path, "step.py", "--shape", str(tmp_path / "small"), *options)
+    found, printed = results(run, tmp_path, "step.py", "--shape", small, *options)
     names = {row["contestant"] for row in found["results"]}
     assert names | {OPTIONAL} == {"STUNet", "fixed-rate", "UNetMotionModel", OPTIONAL}
     # What is not there is named, with the reason.

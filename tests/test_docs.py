@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*.md"), *ROOT.glob("benchmarks/*.md")]
 FILES = {
     f"/{path.relative_to(ROOT).as_posix()}"
-    for folder in ("src", "tests", "docs", "configs", "benchmarks", "examples", ".ci", "models")
+    for folder in ("src", "tests", "docs", "configs", "benchmarks", "deploy", "examples", ".ci", "models")
     for path in (ROOT / folder).rglob("*")
 } | {f"/{path.name}" for path in ROOT.iterdir()}
 # History: what these name may be gone.

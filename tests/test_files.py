@@ -176,6 +176,21 @@ def test_sha256(tmp_path: Path) -> None:
     assert files.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+@pytest.mark.parametrize("size", [0, 5, 40, 1000])
+def test_a_sample_sees_changes_of_start_end_middle_and_size(size: int, tmp_path: Path) -> None:
+    path, content = tmp_path / "a", bytes(size)
+
+    def sample(data: bytes) -> str:
+        path.write_bytes(data)
+        return files.sampled_sha256(path, blocks=5, block=8)
+
+    seen = [sample(content), sample(content + b"\0")]
+    for at in sorted({0, size // 2, size - 1} & {*range(size)}):
+        seen.append(sample(content[:at] + b"x" + content[at + 1 :]))
+    assert len({*seen}) == len(seen)
+    assert sample(content) == seen[0]
+
+
 def test_errors_in_one_line() -> None:
     assert files.one_line(OSError("no\n such  file")) == "no such file"
     assert files.one_line(KeyError()) == "KeyError"

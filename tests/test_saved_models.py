@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from openlumiere import LumierePipeline, STUNet, load_pipeline
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.bundled import model_folder, models_root
+from openlumiere.bundled import bundled_folder, fingerprint, model_folder, models_root, weight_files
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
 
@@ -112,3 +113,19 @@ def test_diffusers_own_loader_finds_the_class_once_ours_is_imported() -> None:
     assert hidden.shape == (1, 24, 384)
     assert isinstance(hidden, torch.Tensor)
     assert pipe.text_encoder is not None
+
+
+def test_weights_are_hashed_whole_unless_they_are_huge(tmp_path: Path) -> None:
+    whole = hashlib.sha256()
+    model = bundled_folder("emoji-nano")
+    for path in weight_files(model):
+        whole.update(path.relative_to(model).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
+    assert fingerprint(model) == whole.hexdigest()[:12]
+
+    weights = tmp_path / "unet.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(2**35)  # a hole: 32 GiB that take no place, and minutes to read
+    before = fingerprint(tmp_path)
+    with weights.open("rb+") as file:
+        file.write(b"header")
+    assert before != fingerprint(tmp_path)

@@ -10,10 +10,11 @@ import hashlib
 from pathlib import Path
 
 from openlumiere.errors import LumiereError
-from openlumiere.files import sha256, write_text
+from openlumiere.files import sampled_sha256, sha256, write_text
 
 CHECKSUMS = "SHA256SUMS"
 STYLES = "styles"  # folder of a model that holds those that come with it
+_HASHED_WHOLE = 256 * 2**20  # bytes
 _INDEX = "model_index.json"  # what makes a folder a diffusers pipeline
 
 
@@ -72,10 +73,15 @@ def styles_of(folder: Path) -> list[str]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return twelve hexadecimal digits that identify the weights, whatever the folder is called."""
+    """Return twelve hexadecimal digits that identify the weights, whatever the folder is called.
+
+    Of files above 256 MiB a sample is looked at: each loading of tens of gigabytes would else begin with minutes of
+    hashing. Training, even of LoRAs merged into them, changes nearly all of a file.
+    """
     digest = hashlib.sha256()
     for path in weight_files(folder):
-        digest.update(path.relative_to(folder).as_posix().encode() + bytes.fromhex(sha256(path)))
+        found = sha256(path) if path.stat().st_size <= _HASHED_WHOLE else sampled_sha256(path)
+        digest.update(path.relative_to(folder).as_posix().encode() + bytes.fromhex(found))
     return digest.hexdigest()[:12]
 
 

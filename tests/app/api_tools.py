@@ -48,12 +48,13 @@ class Api:
         answer = self.client.post("/v1/videos", json={**TIGER, **fields})
         return line_of(answer, status)
 
-    def finish(self, id: str, *, alpha: bool = False, frames: int = 6) -> Job:
+    def finish(self, id: str, *, alpha: bool = False, frames: int = 6, watermark: str = "") -> Job:
         """Do a worker's work: a clip of 32 x 32 pixels that gets brighter, as WebP alone, and the job's end."""
         job = self.parts.store.get(id)
         assert job is not None
         request = request_from_json({**job.request, "num_inference_steps": 2, "guidance_scale": 2.0})
-        recipe = Recipe(request=request, model=ModelIdentity(name=job.model, device="cpu", dtype="float32"), fps=8)
+        model = ModelIdentity(name=job.model, device="cpu", dtype="float32")
+        recipe = Recipe(request=request, model=model, fps=8, watermark=watermark)
         with self.parts.uploads.workspace() as folder:
             path = write_clip(clip(frames, alpha=alpha), folder / "clip.webp", fps=8, metadata=recipe.metadata())
             self.parts.results.put(id, "clip.webp", path)

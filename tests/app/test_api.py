@@ -177,6 +177,10 @@ def test_models_and_session_say_what_there_is(api: Api) -> None:
     assert [(model["id"], model["default"]) for model in models] == [("emoji-nano", True)]
     assert "flat" in models[0]["styles"]
     assert "telegram" in models[0]["stickers"]
+    assert models[0]["error"] is None
+    api.parts.store.note_model("emoji-nano", "its weights are cut off")
+    assert api.client.get("/v1/videos/models").json()["data"][0]["error"] == "its weights are cut off"
+    api.parts.store.note_model("emoji-nano", None)
     session = api.client.get("/v1/session").json()
     assert (session["signed_in"], session["keys_needed"]) == (True, False)
     assert session["limits"]["num_frames"] == RequestLimits().num_frames

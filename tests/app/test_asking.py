@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def test_fields_become_the_request_that_the_command_would_make() -> None:
     assert _made("generate", size="128x128", width=128).task == "generate"
 
 
+def test_where_a_model_makes_several_sizes_what_is_widened_has_one() -> None:
+    fields = CreateVideo(to="2:1", size="32x32")
+    able = replace(MODEL, resizable=True, size_multiple=16)
+    made = build_request("outpaint", fields, {"source": CLIP}, able, RequestLimits())
+    assert made.size == (32, 32)  # type: ignore[attr-defined]
+    wide, limits = CreateVideo(to="10:1", size="160x160"), RequestLimits(frame_pixels=100_000)
+    with pytest.raises(ApiError, match="to: 1600x160 are 256000 pixels; at most 100000 are made"):
+        build_request("outpaint", wide, {"source": CLIP}, able, limits)
+
+
+def test_a_model_between_two_pictures_wants_both() -> None:
+    able = replace(MODEL, last_frame_needed=True)
+    with pytest.raises(ApiError, match=r"last_frame: m makes clips between two pictures; say what the clip ends with"):
+        build_request("animate", CreateVideo(), {"source": PICTURE}, able, RequestLimits())
+    files = {"source": PICTURE, "last": replace(PICTURE, path=Path("/somewhere/last.png"))}
+    assert build_request("animate", CreateVideo(), files, able, RequestLimits()).last == "last.png"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("task", "source", "fields", "line"),
     [
@@ -57,6 +76,7 @@ def test_fields_become_the_request_that_the_command_would_make() -> None:
         ("restyle", PICTURE, {}, "restyle wants a clip; animate the picture first"),
         ("inpaint", CLIP, {}, "inpaint: say what may change, by either a mask or a box"),
         ("generate", None, {"size": "720x1280"}, "size: m makes clips of 128x128; leave it out"),
+        ("outpaint", CLIP, {"to": "200:1"}, "to: 25600x128 are 3276800 pixels; at most 2100000 are made"),
         ("generate", None, {"size": "big"}, "size: give WIDTHxHEIGHT, or leave it out"),
         (
             "outpaint",

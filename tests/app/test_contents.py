@@ -11,6 +11,7 @@ from api_tools import Api, clip, line_of, running
 
 from openlumiere.app.api.objects import FORMATS
 from openlumiere.app.jobs.store import Job
+from openlumiere.provenance.credentials import check
 from openlumiere.video import read_clip, read_metadata
 from openlumiere.video.stickers import check_sticker, target_for
 
@@ -45,6 +46,20 @@ def test_other_formats_are_made_once_with_the_recipe_inside(api: Api, job: Job, 
     known = api.parts.store.get(job.id)
     assert known is not None
     assert f"clip.{format}" in known.files
+
+
+@pytest.mark.parametrize("wanted", [{"format": "mp4"}, {"format": "gif"}, {"sticker": "slack"}])
+def test_other_formats_of_a_marked_clip_are_signed(api: Api, wanted: dict[str, str], tmp_path: Path) -> None:
+    marker = api.parts.marker
+    assert marker is not None
+    mark = marker.of({"model": "emoji-nano"})
+    job = api.finish(api.ask()["id"], watermark=mark.words)
+    path = tmp_path / f"a.{wanted.get('format', 'gif')}"
+    path.write_bytes(_get(api, job, **wanted))
+    credentials = check(path, identity=marker.identity)
+    assert credentials is not None
+    assert (credentials.state, credentials.soft_binding) == ("trusted", mark.payload)
+    assert path.stat().st_size <= 128_000
 
 
 def test_mp4_is_the_usual_format_and_names_are_safe(api: Api, job: Job) -> None:

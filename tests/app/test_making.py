@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from failing_server import ours
 from job_tools import LIMITS, request
@@ -23,8 +24,11 @@ from openlumiere.app.workers import making
 from openlumiere.app.workers.making import Maker, Stopped
 from openlumiere.app.workers.resident import Resident
 from openlumiere.errors import LumiereError
-from openlumiere.generation.requests import AnimateRequest, Request
-from openlumiere.video import read_clip
+from openlumiere.generation.requests import AnimateRequest, Request, Sticker
+from openlumiere.provenance.credentials import check
+from openlumiere.provenance.identity import Identity
+from openlumiere.provenance.marking import payload_in
+from openlumiere.video import read_clip, read_metadata
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +36,11 @@ pytestmark = pytest.mark.slow
 class Bench:
     """A worker's parts, without a queue."""
 
-    def __init__(self, folder: Path, model: Path, *, results: str = "", memory: int | None = None) -> None:
-        self.settings, self.model = Settings(data=str(folder), results=results, expiry_seconds=100), str(model)
+    def __init__(
+        self, folder: Path, model: Path, *, results: str = "", memory: int | None = None, mark: bool = True
+    ) -> None:
+        self.settings = Settings(data=str(folder), results=results, expiry_seconds=100, mark=mark)
+        self.model = str(model)
         self.store, self.results = Store(self.settings.store_url), Results(self.settings.results_address)
         self.resident = Resident(self.store, "w", device="cpu", dtype="auto", capacity=memory)
         self.stop = threading.Event()
@@ -111,6 +118,56 @@ def test_a_clip_whose_second_stage_is_cancelled_keeps_the_first(bench: Bench, mo
     assert (done.status, done.files) == ("cancelled", ("base.webp",))
     assert read_clip(bench.results.fetch(job.id, "base.webp")).frames.shape[0] == 8
     bench.check_tidy()
+
+
+def test_all_files_of_a_clip_are_marked_and_signed(bench: Bench) -> None:
+    done = bench.work(bench.ask(request(sticker=Sticker(target="slack"))))
+    payload = payload_in(done.recipe or {})
+    assert payload is not None
+    assert payload.model == 256  # a model of one's own
+    assert set(done.files) == {"clip.webp", "clip.mp4", "spritesheet.png", "sticker.gif", "thumbnail.webp"}
+    for name in done.files:
+        credentials = check(bench.results.fetch(done.id, name), identity=Identity.load())
+        assert credentials is not None, name
+        assert (credentials.state, credentials.soft_binding) == ("trusted", payload), name
+
+
+def test_what_was_edited_is_named_in_the_credentials(bench: Bench, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    job = bench.ask(AnimateRequest(prompt="a tiger", source="source.png", num_frames=8, seed=1, upscale_steps=0))
+    bench.results.put(job.id, "source.png", tmp_path / "a.png")
+    done = bench.work(job)
+    for name in ("clip.webp", "clip.mp4"):
+        credentials = check(bench.results.fetch(done.id, name))
+        assert credentials is not None
+        assert [ingredient.title for ingredient in credentials.ingredients] == ["source.png"]
+
+
+def test_an_operator_may_leave_clips_unmarked(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bench = Bench(tmp_path / "data", tiny_model, mark=False)
+    done = bench.work(bench.ask())
+    assert (done.recipe or {})["watermark"] == "none"
+    assert [check(bench.results.fetch(done.id, name)) for name in done.files if name != "clip.webm"] == [None] * 4
+    assert f"{done.id} is left unmarked" in caplog.text
+
+
+def test_a_base_clip_that_is_all_that_is_left_is_marked(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path / "data", tiny_model)
+    monkeypatch.setattr(making, "SMALLEST_SIDE", 16)  # as large as the tiny model's
+    monkeypatch.setattr("openlumiere.provenance.watermark.SMALLEST_SIDE", 16)
+    job = bench.ask(request(upscale_steps=4))
+    each_step(monkeypatch, lambda told: told.stage == "sharpen" and bench.store.request_cancel(job.id))
+    done = bench.work(job)
+    base = bench.results.fetch(done.id, "base.webp")
+    recipe = read_metadata(base)
+    assert payload_in(recipe) is not None
+    assert recipe["prompt"] == "a tiger"
+    assert check(base) is not None
 
 
 ERRORS = {

@@ -23,7 +23,7 @@ from serving import COMMAND, ENVIRONMENT, PATIENCE, Serving, lumiere
 
 import tiny
 from clips import moving, sticker
-from openlumiere.app.mcp.makers import LocalMaker
+from openlumiere.app.mcp.local_maker import LocalMaker
 from openlumiere.app.mcp.server import create_server
 from openlumiere.app.mcp.tools import TOOLS, Target
 from openlumiere.bundled import bundled_models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -77,6 +78,34 @@ def test_a_clip_is_made_with_all_that_belongs_to_it(desk: Desk, log: Path) -> No
     assert "Loading pipeline" not in worker.text()
     assert desk.store.workers() == []
     desk.check_tidy()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_others_are_served(
+    desk: Desk, log: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    other = Desk(desk.settings, broken)
+    jobs = [other.ask(), desk.ask()]
+    with Worker(desk.settings, log, model=str(broken)) as worker:
+        failed, done = desk.wait([job.id for job in jobs])
+        assert done.status == "completed"
+        assert (failed.status, failed.error_code) == ("failed", "model_unusable")
+        assert (failed.error_message or "").startswith(f"{broken} cannot be loaded: ")
+        reason = desk.store.unusable_models()[str(broken)]
+        assert failed.error_message == f"{broken} cannot be loaded: {reason}"
+        lines = [line for line in worker.text().splitlines() if "cannot be loaded" in line]
+        assert len(lines) == 2  # when it started, and for the job
+        assert lines[0].endswith(failed.error_message)
+        assert "Traceback" not in worker.text()
+        weights.write_bytes(whole)
+        (mended,) = desk.wait([other.ask().id])
+        assert mended.status == "completed"
+        assert desk.store.unusable_models() == {}
+        assert worker.stop() == 0
 
 
 def test_pictures_are_read_by_their_names_and_stickers_made_beside_the_clip(

@@ -101,7 +101,10 @@ def test_a_region_changes_and_nothing_else(files: Path, model: str, words: tuple
     made = lumiere(model, task, source, "a hat", *region, *options)
     before = read_clip(source).frames
     change = np.asarray(Image.open("mask.png")) > 0
-    np.testing.assert_array_equal(made[:, ~change], np.broadcast_to(before, made.shape)[:, ~change])
+    kept = np.where(
+        made[..., 3:] > 0, made, 0
+    )  # hidden colours are no part of the picture, and WebP's encoder's choice
+    np.testing.assert_array_equal(kept[:, ~change], np.broadcast_to(before, made.shape)[:, ~change])
     assert np.abs(made[-1, change].astype(int) - before[-1, change]).mean() > 3
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comparison_tools import PROMPTS, ages, prompt_file
 
 from openlumiere.cli import main
+from openlumiere.evaluation.protocols.distributions import FVDSettings, fvd
 from openlumiere.study.pairs import load_study
 from openlumiere.video import read_metadata
+from study_tools import PROMPTS as STUDY_PROMPTS
 from study_tools import folder_of
 from tiny_backends import save_svd
+from tiny_features import LikeI3D, torchscript
 from tiny_transformers import save_wan
 
 pytestmark = pytest.mark.slow
@@ -68,6 +74,46 @@ def test_three_families_side_by_side(
 
     assert main(words) == 0  # nothing is made twice, and the study stays
     assert ages(tmp_path / "out") == before
+
+
+def test_the_distance_from_real_clips(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real = folder_of(tmp_path / "real", frames=18, fps=16)
+    same, short = tmp_path / "same", folder_of(tmp_path / "short", frames=5)
+    shutil.copytree(real, same)
+    prompts = ("--prompts", str(prompt_file(tmp_path, STUDY_PROMPTS)), "--frames", "16", *FAST[2:])
+    models = ("--models", f"Ours={model}", f"Same={same}", f"Short={short}", "--real", str(real))
+    i3d = torchscript(LikeI3D(), tmp_path / "i3d.pt")
+
+    def distances(*words: str) -> dict[str, dict[str, Any]]:
+        assert main(["compare", *models, *prompts, "-o", str(tmp_path / "out"), *words]) == 0
+        report = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        assert "index.html" in capsys.readouterr().out
+        return {entry["name"]: entry["fvd"] for entry in report["entries"]}
+
+    file = ("--features-file", str(i3d))
+    assert main(["compare", *models, *prompts, "-o", str(tmp_path / "none"), *file]) == 2
+    digest = hashlib.sha256(i3d.read_bytes()).hexdigest()
+    assert f"with --features-sha256 {digest}" in capsys.readouterr().err
+    for name, words in {
+        "FVD-emoji": ("--features", "emoji"), f"FVD-{digest[:8]}": (*file, "--features-sha256", digest),
+    }.items():  # fmt: skip
+        found = distances(*words)
+        assert found["Ours"]["metric"] == found["Same"]["metric"] == name
+        assert found["Ours"]["clips"] == found["Same"]["clips"] == {"real": 4, "generated": 4}
+        assert found["Same"]["value"] == pytest.approx(0, abs=1e-3 * found["Ours"]["value"])
+        settings = FVDSettings(
+            features=words[1] if words[0] == "--features" else "i3d", size=None if "emoji" in words else 256,
+            features_file=None if "emoji" in words else i3d, features_sha256=None if "emoji" in words else digest,
+        )  # fmt: skip
+        alone = fvd(str(real), str(tmp_path / "out" / "ours"), None, settings)
+        assert found["Ours"]["value"] == pytest.approx(alone.value, rel=1e-6)
+        assert found["Ours"]["protocol"]["num_frames"] == 16
+        assert "too short: 5 of 16 frames" in found["Short"]["failed"]
+    rows = list(csv.DictReader((tmp_path / "out" / "measures.csv").open()))
+    assert [row["name"] for row in rows if row["measure"] == f"FVD-{digest[:8]}"] == ["Ours", "Same"]
 
 
 def test_a_study_makes_the_clips_of_its_models(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -181,6 +184,22 @@ def test_several_devices_share_the_windows_and_change_nothing(plan: Windows, see
         together = denoise_in_windows([denoiser(i) for i in range(3)], clip, plan, batch_size=batch_size)
         assert sorted(start for starts in seen for start in starts) == sorted(plan.frames[:, 0].tolist())
         assert torch.equal(together, denoise_in_windows([denoiser(0)], clip, plan, batch_size=batch_size))
+
+
+def test_several_devices_share_the_parts_of_one_windows_prediction() -> None:
+    clip, plan = noise(0, 2, 3, 8, 2, 2), plan_windows(8, 8)
+    both_at_work = threading.Barrier(2, timeout=60)
+
+    def part(factor: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        def predict(x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+            both_at_work.wait()
+            return factor * x
+
+        return predict
+
+    parts = [part(10), part(1)]
+    net = Denoiser(parts, merge=lambda first, second: first - second)
+    torch.testing.assert_close(denoise_in_windows([net, net], clip, plan), 9 * clip)
 
 
 def test_an_error_on_one_device_is_told() -> None:

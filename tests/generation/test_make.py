@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,3 +190,12 @@ def test_what_a_model_cannot_do_is_one_line(model: STUNetBackend) -> None:
     alone = load_backend("alone")
     with pytest.raises(LumiereError, match="alone cannot generate: it can upscale; models that can: emoji-nano"):
         make(replace(REQUEST, output="a.webp"), alone)
+
+
+def test_devices_share_a_clip_to_the_byte(model: STUNetBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    command = shlex.split(f"generate 'a tiger' --model {model.name} --frames 8 --steps 2 --seed 3 --no-mark")
+    for devices, name in (("cpu", "one.webp"), ("cpu,cpu", "two.webp")):
+        assert main([*command, "--devices", devices, "-o", name]) == 0
+    assert Path("one.webp").read_bytes() == Path("two.webp").read_bytes()
+    assert main([*command, "--devices", "cpu,cuda:77", "-o", "three.webp"]) == 2
+    assert "the device cuda:77 cannot be used here; try cpu" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 import tiny
 import tiny_backends
 import tiny_transformers
+from openlumiere import counting
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends import find, needs, tracing
@@ -75,16 +76,16 @@ def test_activations_are_near_to_what_the_allocator_gives(name: str):
             tracing.decode(net, shape, torch.float32) if name.endswith("vae")
             else tracing.denoise(net, shape, torch.float32)
         )  # fmt: skip
-    computed, real = tracing.peak_bytes(calls["meta"]), measured(calls["cpu"])
+    computed, real = counting.peak_bytes(calls["meta"]), measured(calls["cpu"])
     print(f"{name}: computed {computed / 1e6:.2f} MB, measured {real / 1e6:.2f} MB, {computed / real - 1:+.1%}")
     assert computed == pytest.approx(real, rel=0.15)
 
 
 def test_offloading_and_tiling_are_counted():
     net = NETWORKS["sd-vae"][0]().eval().to("meta")
-    whole = tracing.peak_bytes(tracing.decode(net, (4, 24, 24), torch.float32))
+    whole = counting.peak_bytes(tracing.decode(net, (4, 24, 24), torch.float32))
     assert tile(net) == ["tiling", "slicing"]
-    assert tracing.peak_bytes(tracing.decode(net, (4, 24, 24), torch.float32)) < whole / 2
+    assert counting.peak_bytes(tracing.decode(net, (4, 24, 24), torch.float32)) < whole / 2
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,7 @@ def test_recipe_survives_metadata_and_the_shell(request: Request) -> None:
     if not isinstance(request, UpscaleRequest):
         assert (args.upscale_steps or 0, args.no_upscale) == (request.upscale_steps, not request.upscale_steps)
         assert args.style == [name for name, _ in request.styles]
+        assert args.reference == [*request.references]
         assert (tuple(args.path), args.no_planner) == (request.path, not request.planner)
     for field in ("num_frames", "fps", "noise_level", "box", "mask"):
         if hasattr(request, field):

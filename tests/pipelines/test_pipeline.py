@@ -155,6 +155,15 @@ def test_without_guidance_the_unconditional_half_is_not_run(pipe: LumierePipelin
     assert batches == [1, 1]
     make(pipe, guidance_scale=2.0)
     assert batches == [1, 1, 2, 2]
+    # Outside of an interval neither, such as one from between the two steps.
+    between = float(pipe.scheduler.timesteps[[0, -1]].float().mean()) / pipe.scheduler.config.num_train_timesteps
+    batches.clear()
+    at_high_noise = make(pipe, guidance_scale=2.0, guidance_interval=(between, 1))
+    assert batches == [2, 1]
+    pipe.register_to_config(guidance_interval=[between, 1])
+    assert np.array_equal(at_high_noise, make(pipe, guidance_scale=2.0))
+    with pytest.raises(LumiereError, match=r"guidance_interval 0\.7, 0\.2: give two shares from 0 to 1"):
+        make(pipe, guidance_interval=(0.7, 0.2))
 
 
 @pytest.mark.slow
@@ -322,6 +331,10 @@ def test_long_clips_of_any_length_are_made_in_windows(pipe: LumierePipeline) -> 
     assert set(seen) == {8}
     same = make(pipe, num_frames=21, window_batch_size=3, devices=["cpu", "cpu"], offload_frames=True)
     np.testing.assert_allclose(same, frames, atol=1e-4)
+    # One window's guidance, and several windows, on one device and on two.
+    for length in (8, 21):
+        alone, shared = (make(pipe, num_frames=length, devices=["cpu"] * count) for count in (1, 2))
+        assert np.array_equal(alone, shared)
     assert np.abs(make(pipe, num_frames=21, window_overlap=1) - frames).max() > 1e-3
     with pytest.raises(LumiereError, match="7 frames: choose a multiple of 4"):
         make(pipe, num_frames=7)

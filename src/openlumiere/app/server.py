@@ -14,8 +14,10 @@ from fastapi.responses import Response
 import openlumiere
 from openlumiere import web
 from openlumiere.errors import LumiereError
+from openlumiere.provenance.identity import Identity
+from openlumiere.provenance.marking import Marker
 
-from .api import contents, health, pages, security, videos
+from .api import contents, detecting, health, pages, security, videos
 from .api.context import Context
 from .api.errors import add_handlers, error_response
 from .api.events import Changes
@@ -25,6 +27,7 @@ from .jobs.keys import Keys
 from .jobs.queue import Queue
 from .jobs.results import Results
 from .jobs.store import Store
+from .moderation.moderator import Moderator
 from .sandbox.limited import ProcessLimits
 from .sandbox.uploads import Uploads
 from .settings import Settings
@@ -32,7 +35,9 @@ from .workers.supervisor import Supervisor
 
 _SMALL_BODY = 64 * 1024  # bytes, of what carries no files
 _FORM = 256 * 1024  # bytes of a form around its files
-_TAKES_FILES = ("/v1/videos", "/v1/videos/sync", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/inspect")
+_TAKES_FILES = (
+    "/v1/videos", "/v1/videos/sync", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/inspect", "/v1/detect",
+)  # fmt: skip
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error} for status in (400, 401, 403, 404, 409, 411, 413, 415, 429, 503)
 }
@@ -42,13 +47,13 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the page and the API on a data folder.
 
     Raises:
-        LumiereError: the database or the results cannot be used.
+        LumiereError: the database, the results, the keys or the block list cannot be used.
     """
     app = FastAPI(
         title="openlumiere", version=openlumiere.__version__, docs_url=None, redoc_url=None, openapi_url=None,
         lifespan=_until_stopped,
     )  # fmt: skip
-    store = Store(settings.store_url, webhooks=settings.webhooks)
+    store, identity = Store(settings.store_url, webhooks=settings.webhooks), Identity.load()
     parts = app.state.context = Context(
         settings=settings,
         store=store,
@@ -56,11 +61,14 @@ def create_app(settings: Settings) -> FastAPI:
         queue=Queue(settings),
         gate=Gate(settings, Keys(settings.store_url)),
         uploads=Uploads(settings.folder / "uploads", settings.uploads, ProcessLimits()),
+        moderator=Moderator(settings.moderation),
         changes=Changes(store),
+        identity=identity,
+        marker=Marker(identity) if settings.mark else None,
     )
-    metrics = app.state.metrics = health.Metrics(store)
+    metrics = app.state.metrics = health.Metrics(store, parts.moderator)
     # Videos before contents: `/v1/videos/{id}` comes after what has a name of its own.
-    for room in (videos, contents, pages, health):
+    for room in (videos, contents, detecting, pages, health):
         app.include_router(room.router, responses=_ERRORS)
     add_handlers(app)
 

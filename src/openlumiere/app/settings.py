@@ -75,6 +75,23 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModerationSettings:
+    """What may not be asked for.
+
+    Attributes:
+        block_list: file of words, see `moderation.block_list`; "" = none.
+        classifier: address that texts and pictures are sent to, see `moderation.classifier`; "" = none.
+        classifier_key: sent to it; "" = none.
+        classifier_seconds: what it has not answered then is refused.
+    """
+
+    block_list: str = ""
+    classifier: str = ""
+    classifier_key: str = ""
+    classifier_seconds: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the server and its workers are started with.
 
@@ -94,10 +111,12 @@ class Settings:
         webhooks: addresses that are told of finished and failed jobs: all of them, or the one that a request names.
         webhook_secret: ``whsec_`` and base64, signs the calls.
         log_prompts: write prompts into the log.
+        mark: put watermarks into clips, and sign them; the log tells of clips that are not.
         host, port: to listen on; port 0 = any free one.
         hosts: names by which browsers may address the server, besides loopback's, its own and IP addresses.
         keys: whether a key is needed; None = on all addresses but loopback's.
         uploads, requests: how much a file may hold, and a request ask for.
+        moderation: what may not be asked for.
     """
 
     data: str
@@ -114,12 +133,14 @@ class Settings:
     webhooks: tuple[str, ...] = ()
     webhook_secret: str = ""
     log_prompts: bool = False
+    mark: bool = True
     host: str = "127.0.0.1"
     port: int = 8000
     hosts: tuple[str, ...] = ()
     keys: bool | None = None
     uploads: UploadLimits = UploadLimits()
     requests: RequestLimits = RequestLimits()
+    moderation: ModerationSettings = ModerationSettings()
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.database_url).scheme.partition("+")[0]

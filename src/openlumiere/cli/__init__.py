@@ -7,7 +7,24 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from . import compare, data, edit, evaluate, generate, info, models, serve, stickers, study, training, upscale
+from . import (
+    compare,
+    data,
+    detect,
+    edit,
+    evaluate,
+    generate,
+    info,
+    keys,
+    mcp,
+    models,
+    plan,
+    serve,
+    stickers,
+    study,
+    training,
+    upscale,
+)
 from .failures import explain
 from .parsing import Parser, new_parser
 
@@ -44,7 +61,24 @@ def build_parser() -> Parser:
     """The parser of the whole command line; a module of this package adds each group of commands."""
     parser = new_parser()
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (generate, edit, upscale, stickers, serve, info, models, data, training, evaluate, compare, study):
+    for group in (
+        generate,
+        edit,
+        upscale,
+        stickers,
+        serve,
+        keys,
+        mcp,
+        info,
+        detect,
+        models,
+        plan,
+        data,
+        training,
+        evaluate,
+        compare,
+        study,
+    ):
         group.register(commands)
     return parser
 

@@ -58,6 +58,7 @@ def register(commands: Commands) -> None:
         help="of FVD: i3d, or emoji, which needs no file and compares emoji clips alone; default: i3d",
     )  # fmt: skip
     parser.add_argument("--features-file", type=Path, metavar="FILE", help="i3d's; default: the Hugging Face cache's")
+    parser.add_argument("--features-sha256", metavar="SHA256", help="that --features-file may have, if not i3d's own")
     parser.add_argument(
         "--study", metavar="NAME", help="make a preference study, OUTPUT/study: which of the models is ours"
     )
@@ -136,8 +137,10 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _real(args: argparse.Namespace) -> Real | None:
     if args.real is None:
-        if args.features_file is not None:
-            raise LumiereError("--features-file: there are no real clips to compare with; add --real FOLDER")
+        for name in ("features_file", "features_sha256"):
+            if getattr(args, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise LumiereError(f"{option}: there are no real clips to compare with; add --real FOLDER")
         return None
     from openlumiere.comparison.compare import FEATURE_SIZE, Real
     from openlumiere.evaluation.features.networks import usable_device
@@ -145,8 +148,9 @@ def _real(args: argparse.Namespace) -> Real | None:
 
     size = FEATURE_SIZE if args.features == "i3d" else None
     settings = FVDSettings(
-        features=args.features, features_file=args.features_file, size=size, device=usable_device(args.device)
-    )
+        features=args.features, features_file=args.features_file, features_sha256=args.features_sha256, size=size,
+        device=usable_device(args.device),
+    )  # fmt: skip
     return Real(folder=args.real, settings=settings)
 
 

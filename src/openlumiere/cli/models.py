@@ -124,7 +124,10 @@ def _described(abilities: Abilities) -> str:
     size = "as large as the source" if abilities.width is None else f"{abilities.width}x{abilities.height}{sides}"
     also = {
         "negative prompts": abilities.negative_prompt, "loops": abilities.loop, "transparency": abilities.transparent,
-        "paths": abilities.path, "its own paths": abilities.planner, "a last frame": abilities.last_frame,
+        "paths": abilities.path, "its own paths": abilities.planner,
+        "a last frame": abilities.last_frame and not abilities.last_frame_needed,
+        "a last frame, always": abilities.last_frame_needed,
+        f"up to {abilities.references} reference pictures": abilities.references > 0,
     }  # fmt: skip
     commerce = {True: "", False: "; no commercial use", None: ""}[abilities.commercial]
     lines = {

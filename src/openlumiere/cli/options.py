@@ -13,13 +13,14 @@ from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.options import parse_size
 from openlumiere.generation.requests import Request
 
-from . import parsing, stickers
+from . import marking, parsing, stickers
 
 R = TypeVar("R", bound=Request)
 
 # Options of the fields that `Abilities` refuses or changes.
 _OPTIONS = {
     "num_frames": "--frames", "negative_prompt": "--negative", "upscale_steps": "--upscale-steps",
+    "references": "--reference",
     **{name: f"--{name}" for name in ("transparent", "size", "path", "last", "loop")},
 }  # fmt: skip
 
@@ -37,12 +38,18 @@ def add_sampling(parser: parsing.Parser) -> None:
         f"http://HOST:PORT#name; lumiere models NAME says what it can do; default: {DEFAULT_MODEL}",
     )  # fmt: skip
     add_loading(parser)
+    marking.add_no_mark(parser)
     stickers.add_options(parser)
 
 
 def add_loading(parser: parsing.Parser) -> None:
     """Add how models are loaded, see `loading`."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument(
+        "--devices", type=parsing.names, default=(), metavar="A,B",
+        help="cuda:0,cuda:1 for instance: several share each clip, its windows and the halves of guidance; the clip is "
+        "the same however many they are",
+    )  # fmt: skip
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument(
         "--batch", type=parsing.positive_int, default=1, metavar="WINDOWS",
@@ -96,6 +103,11 @@ def add_both_stages(parser: parsing.Parser) -> None:
         help="0 = none of the style, 1 = all of it, default: 1; once for each --style, or once for all",
     )  # fmt: skip
     parser.add_argument(
+        "--reference", action="append", default=[], metavar="IMAGE",
+        help="a picture of what is to be in the clip, a face or a thing, of a model that takes some (Wan VACE); "
+        "again for more",
+    )  # fmt: skip
+    parser.add_argument(
         "--path", type=parsing.way_points, default=(), metavar="POINTS",
         help='where the subject goes: way points x,y[,size[,degrees]] such as "0.1,0.5 0.9,0.5", as parts of the frame '
         "from its left and its top, evenly spaced in time; default: what the model plans after the prompt",
@@ -113,7 +125,7 @@ def add_both_stages(parser: parsing.Parser) -> None:
 def loading(args: argparse.Namespace) -> Loading:
     """Return how the model is to be loaded."""
     return Loading(
-        device=args.device, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
+        device=args.device, devices=args.devices, dtype=args.dtype, window_batch_size=args.batch, offload=args.offload,
         quantize=args.quantize, compile=args.compile, memory=args.memory,
     )  # fmt: skip
 
@@ -163,6 +175,7 @@ def both_stages_fields(args: argparse.Namespace) -> dict[str, Any]:
         "path": tuple(args.path),
         "planner": not args.no_planner,
         "size": args.size,
+        "references": tuple(args.reference),
     }
 
 

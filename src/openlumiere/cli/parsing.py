@@ -81,6 +81,25 @@ def guidance(text: str) -> float:
     return _number(text, float, lambda value: value >= 0, "a number, 0 or more")
 
 
+def interval(text: str) -> tuple[float, float]:
+    """Two numbers from 0 to 1, the smaller first."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low <= high <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers from 0 to 1 such as 0.4,1")
+    return low, high
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not names with commas between them such as cuda:0,cuda:1")
+    return found
+
+
 def timestep(text: str) -> int:
     """A timestep of the noise schedule."""
     return _number(text, int, lambda value: 0 <= value < 1000, "a whole number from 0 to 999")

@@ -11,7 +11,7 @@ from openlumiere.generation.backends.base import Backend
 from openlumiere.generation.backends.find import load_backend
 from openlumiere.generation.requests import Request
 
-from . import options
+from . import marking, options
 from .progress import ProgressBars, Stopwatch, bar
 
 
@@ -27,6 +27,7 @@ def make_all(
         about: what is printed of each of several clips before it is made.
     """
     watch = Stopwatch()
+    marker = marking.marker(args)  # first: without keys nothing slow is begun
     model = _load(args, watch)
     from openlumiere.generation.make import make
 
@@ -35,7 +36,7 @@ def make_all(
         if len(requests) > 1:
             print(f"clip {number} of {len(requests)}: {about(request)}", flush=True)
         try:
-            made = make(request, model, progress=bars)
+            made = make(request, model, marker=marker, progress=bars)
         finally:
             bars.close()
         for change in made.changes:

@@ -1,28 +1,24 @@
-"""`lumiere serve`, `lumiere worker`, `lumiere keys` and `lumiere mcp`: clips for browsers, programs and assistants."""
+"""`lumiere serve` and `lumiere worker`: clips for browsers and programs."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openlumiere import extras
 from openlumiere.generation.backends.find import read_abilities
 from openlumiere.generation.models import DEFAULT_MODEL
 
-from . import parsing
+from . import marking, parsing, server_options
 from .parsing import Commands, Parser, add_command
 
 if TYPE_CHECKING:
     from openlumiere.app.settings import Settings
 
-KEY_VARIABLE = "LUMIERE_API_KEY"  # opens the server that `lumiere mcp --url` asks
-DATABASE_VARIABLE = "LUMIERE_DATABASE_URL"  # holds a password, which other users see in a command line
 SECRET_VARIABLE = "LUMIERE_WEBHOOK_SECRET"
 _DAY, _GIB, _MB = 86400.0, 2**30, 10**6
 _QUEUE = ("dbos", "fsspec", "httpx", "sqlalchemy", "standardwebhooks")
@@ -32,8 +28,6 @@ _SERVER = (*_QUEUE, "fastapi", "prometheus_client", "python_multipart", "uvicorn
 def register(commands: Commands) -> None:
     _register_serve(commands)
     _register_worker(commands)
-    _register_keys(commands)
-    _register_mcp(commands)
 
 
 # ------------------------------------------------------------------------------------------------ arguments
@@ -51,6 +45,7 @@ def _register_serve(commands: Commands) -> None:
             "lumiere serve --open",
             "lumiere serve --port 8080 --data ~/clips --expire-days 30",
             "lumiere serve --host 0.0.0.0 --host-name clips.example.org --quota 100",
+            "lumiere serve --block-list words.txt --classifier http://127.0.0.1:9000/v1/moderations",
             "lumiere serve --workers 0 --database-url postgresql://lumiere@db/lumiere --results s3://bucket/clips",
         ],
     )
@@ -93,6 +88,7 @@ def _register_serve(commands: Commands) -> None:
     access.add_argument(
         "--max-upload", type=parsing.positive_int, metavar="MB", help="of all files together, default: 67"
     )
+    server_options.add_moderation(serve)
 
 
 def _register_worker(commands: Commands) -> None:
@@ -111,79 +107,9 @@ def _register_worker(commands: Commands) -> None:
     _add_shared(worker)
 
 
-def _register_keys(commands: Commands) -> None:
-    keys = add_command(
-        commands,
-        "keys",
-        lambda _args: None,  # a subcommand is required, and has its own
-        help="make, list and revoke the keys that open a server",
-        example=["lumiere keys add alice", "lumiere keys list", "lumiere keys revoke alice"],
-    )
-    actions = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add = add_command(
-        actions,
-        "add",
-        run_keys_add,
-        help="make a key and print it, once",
-        more="Only its hash is kept. Whoever has it sees the clips made with it, and no others.",
-        example=["lumiere keys add alice", "lumiere keys add alice --data ~/clips > alice.key"],
-    )
-    add.add_argument("name", help="of who uses it")
-    listing = add_command(
-        actions, "list", run_keys_list, help="list the keys, without what opens", example=["lumiere keys list"]
-    )
-    revoke = add_command(
-        actions,
-        "revoke",
-        run_keys_revoke,
-        help="end a key",
-        more="Its clips stay.",
-        example=["lumiere keys revoke alice"],
-    )
-    revoke.add_argument("name", help="or id of the key")
-    for parser in (add, listing, revoke):
-        _add_data(parser)
-
-
-def _register_mcp(commands: Commands) -> None:
-    mcp = add_command(
-        commands,
-        "mcp",
-        run_mcp,
-        help="let assistants make clips and stickers, as a server of the Model Context Protocol",
-        more="It speaks over the standard input and output: an assistant's program starts it. It works by itself, or "
-        f"with --url hands all work to a running lumiere serve, whose key it takes from {KEY_VARIABLE}.",
-        example=["lumiere mcp", "lumiere mcp -o ~/stickers", "lumiere mcp --url http://127.0.0.1:8000"],
-    )
-    mcp.add_argument(
-        "-o", "--output", type=Path, default=Path("~/lumiere"), metavar="FOLDER",
-        help="where the files go, default: ~/lumiere",
-    )  # fmt: skip
-    mcp.add_argument("--url", help="address of a running lumiere serve that makes the clips")
-    mcp.add_argument("--model", help=f"bundled name, local folder or hub id, default: {DEFAULT_MODEL}, or the server's")
-    _add_device(mcp)
-
-
-def _add_data(parser: Parser) -> None:
-    parser.add_argument(
-        "--data", type=Path, default=_data_folder(), metavar="DIR",
-        help="folder of all that is kept, default: $XDG_DATA_HOME/lumiere, or ~/.local/share/lumiere",
-    )  # fmt: skip
-    parser.add_argument(
-        "--database-url", metavar="URL", default=os.environ.get(DATABASE_VARIABLE, ""),
-        help="postgresql://USER:PASSWORD@HOST/NAME, for workers on several machines; default: what "
-        f"{DATABASE_VARIABLE} says, else SQLite in --data",
-    )  # fmt: skip
-
-
-def _add_device(parser: Parser) -> None:
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-
-
 def _add_shared(parser: Parser) -> None:
     """Add what server and workers must agree on, and what is said of workers."""
-    _add_data(parser)
+    server_options.add_data(parser)
     parser.add_argument(
         "--results", default="", metavar="ADDRESS",
         help="folder, or fsspec address such as s3://bucket/clips, of finished clips; default: in --data",
@@ -193,7 +119,7 @@ def _add_shared(parser: Parser) -> None:
         help="bundled name, local folder, hub id, or http://HOST:PORT#NAME of another server; may be given several "
         f"times, the first is that of requests that name none; default: {DEFAULT_MODEL}",
     )  # fmt: skip
-    _add_device(parser)
+    server_options.add_device(parser)
     parser.add_argument(
         "--memory", type=parsing.positive_float, metavar="GIB", help="of the device that clips may take, default: all"
     )
@@ -206,12 +132,9 @@ def _add_shared(parser: Parser) -> None:
         help="call this address when a clip is finished or has failed, signed with the secret that "
         f"{SECRET_VARIABLE} holds; may be given several times",
     )  # fmt: skip
+    marking.add_no_mark(parser)
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
     parser.add_argument("--log-prompts", action="store_true", help="write prompts into the log")
-
-
-def _data_folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "lumiere"
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -236,45 +159,6 @@ def run_worker(args: argparse.Namespace) -> None:
     run(settings, device=args.device, dtype=args.dtype)
 
 
-def run_keys_add(args: argparse.Namespace) -> None:
-    key, secret = _keys(args).add(args.name)
-    print(secret, flush=True)
-    print(f"this is {key.name}'s key, {key.id}; it is shown this once", file=sys.stderr)
-
-
-def run_keys_list(args: argparse.Namespace) -> None:
-    found = _keys(args).list()
-    if not found:
-        print("there are no keys; make one with: lumiere keys add NAME")
-    for key in found:
-        used = "never used" if key.used_at is None else f"used {_date(key.used_at)}"
-        state = used if key.revoked_at is None else f"revoked {_date(key.revoked_at)}"
-        print(f"{key.id}  {key.name:<20}  made {_date(key.created_at)}  {state}")
-
-
-def run_keys_revoke(args: argparse.Namespace) -> None:
-    key = _keys(args).revoke(args.name)
-    print(f"revoked {key.name}'s key, {key.id}")
-
-
-def run_mcp(args: argparse.Namespace) -> None:
-    extras.require("mcp", *(["httpx"] if args.url else []))
-    _log("WARNING", quiet=not args.debug)
-    folder = args.output.expanduser()
-    maker: Any
-    if args.url is None:
-        from openlumiere.app.mcp.makers import LocalMaker
-
-        maker = LocalMaker(folder, model=args.model or DEFAULT_MODEL, device=args.device, dtype=args.dtype)
-    else:
-        from openlumiere.app.mcp.server_maker import ServerMaker
-
-        maker = ServerMaker(args.url, folder, key=os.environ.get(KEY_VARIABLE, ""), model=args.model or "")
-    from openlumiere.app.mcp.server import serve
-
-    serve(maker)
-
-
 # ------------------------------------------------------------------------------------------------ shared
 
 
@@ -286,7 +170,7 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
         read_abilities(model, may_download=True)  # refuses what is no model
     from openlumiere.app.settings import Limits, RequestLimits, Settings, UploadLimits
 
-    _log(args.log_level.upper(), quiet=not args.debug)
+    server_options.log(args.log_level.upper(), quiet=not args.debug)
     own = vars(args)
     return Settings(
         data=str(args.data.expanduser()),
@@ -298,6 +182,7 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
         webhooks=tuple(args.webhook),
         webhook_secret=os.environ.get(SECRET_VARIABLE, ""),
         log_prompts=args.log_prompts,
+        mark=args.mark,
         host=own.get("host", "127.0.0.1"),
         port=own.get("port", 0),
         hosts=tuple(own.get("host_name", ())),
@@ -315,30 +200,13 @@ def _settings(args: argparse.Namespace, *modules: str) -> Settings:
                 per_minute=own.get("rate"), num_frames=own.get("max_frames"), num_inference_steps=own.get("max_steps")
             )
         ),
+        moderation=server_options.moderation(args),
     )
 
 
 def _given(**options: int | None) -> dict[str, int]:
     """Options that were given; for the others the settings' own defaults hold."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _keys(args: argparse.Namespace) -> Any:
-    extras.require("sqlalchemy", *(["psycopg"] if args.database_url else []))
-    from openlumiere.app.jobs.keys import Keys
-    from openlumiere.app.settings import Settings
-
-    return Keys(Settings(data=str(args.data.expanduser()), database_url=args.database_url).store_url)
-
-
-def _log(level: str, *, quiet: bool) -> None:
-    """Log to stderr."""
-    import logging
-    import warnings
-
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if quiet:
-        warnings.simplefilter("ignore")  # of libraries, about themselves
 
 
 @contextmanager
@@ -351,7 +219,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

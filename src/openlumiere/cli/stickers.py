@@ -10,7 +10,7 @@ from openlumiere.generation.jobs import free_names
 from openlumiere.generation.options import shape_words
 from openlumiere.generation.requests import Sticker
 
-from . import parsing
+from . import marking, parsing
 from .parsing import Commands, add_command
 from .progress import Stopwatch, attempts_bar
 
@@ -38,6 +38,7 @@ def register(commands: Commands) -> None:
         "--background", metavar="COLOUR",
         help="what a GIF's half transparent edge is laid over, a name or #rrggbb; default: its own colour",
     )  # fmt: skip
+    marking.add_no_mark(parser)
     parser.add_argument(
         "--period", type=parsing.positive_float, metavar="SECONDS",
         help="after which the clip repeats itself, to cut it to whole loops; default: looked for",
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
     target_for(args.target, output)
     for name in (args.outline_colour, args.background or "white"):
         colour(name)
+    marker = marking.marker(args)
     with watch.stage("sticker"), attempts_bar() as progress:
 
         def advance(tried: str) -> None:
@@ -98,7 +100,8 @@ def run(args: argparse.Namespace) -> None:
 
         report = sticker_from_file(
             args.clip, _sticker(args, args.target), output,
-            background=None if args.background == "white" else args.background, period=args.period, progress=advance,
+            background=None if args.background == "white" else args.background, period=args.period, marker=marker,
+            progress=advance,
         )  # fmt: skip
     print(f"wrote {output} for {args.target}: {report.line()}")
     print(watch.report())

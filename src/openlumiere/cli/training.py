@@ -77,6 +77,10 @@ def register(commands: Commands) -> None:
     export.add_argument("--steps", type=parsing.positive_int, help="the model's default, else the run's sample_steps")
     export.add_argument("--guidance", type=parsing.guidance, help="the model's default, else the run's")
     export.add_argument("--rescale", type=float, metavar="0..1", help="guidance rescaling, the model's default")
+    export.add_argument(
+        "--guidance-interval", type=parsing.interval, metavar="LOW,HIGH",
+        help="guide only at noise between these shares of the schedule, 0.4,1 for instance: faster",
+    )  # fmt: skip
     export.add_argument("--super-resolution", metavar="RUN", type=Path, help="output folder of an ssr run to add")
     export.add_argument(
         "--planner",
@@ -202,6 +206,7 @@ def run_export(args: argparse.Namespace) -> None:
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
         guidance_rescale=args.rescale,
+        guidance_interval=args.guidance_interval,
         super_resolution=args.super_resolution,
         planner=args.planner,
         upscale_steps=args.upscale_steps,

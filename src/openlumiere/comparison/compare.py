@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from openlumiere import files
 from openlumiere.errors import LumiereError
+from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.features.clip_sets import ClipFile
 from openlumiere.evaluation.protocols.distributions import FVDSettings, fvd
 from openlumiere.evaluation.scores import versions
@@ -116,8 +117,11 @@ def make_report(
             elif not entry.clips or shot.index == 0:
                 why = reasons.get((entry.name, shot), "not in its folder" if entry.clips else "not made")
                 missing.append({"name": entry.name, "prompt": shot.prompt, "seed": shot.seed, "reason": why})
-        entries.append(_described(plan, entry, own, real))
+        entries.append(_described(plan, entry, own))
     bar.close()
+    if real is not None:  # after the bar, as features have bars of their own
+        for entry, described in zip(plan.entries, entries, strict=True):
+            described["fvd"] = _distance(plan, entry, real, progress=progress)
     return {
         "prompts": len({shot.key for shot in plan.shots}), "seeds": 1 + max(shot.index for shot in plan.shots),
         "shots": [{"prompt": shot.prompt, "seed": shot.seed, "index": shot.index} for shot in plan.shots],
@@ -129,9 +133,7 @@ def make_report(
     }  # fmt: skip
 
 
-def _described(
-    plan: Plan, entry: Entry, own: Sequence[tuple[Shot, Mapping[str, Any]]], real: Real | None
-) -> dict[str, Any]:
+def _described(plan: Plan, entry: Entry, own: Sequence[tuple[Shot, Mapping[str, Any]]]) -> dict[str, Any]:
     """What is known of an entry: where its clips come from, their shapes, and its measures."""
     abilities = plan.abilities.get(entry.name)
     shapes = [one["shape"] for _, one in own]
@@ -155,16 +157,18 @@ def _described(
         "facts": {name: sorted(set(map(str, values)) - {""}) for name, values in facts.items()},
         "shapes": [dict(shape) for shape in {tuple(shape.items()) for shape in shapes}],
         "clips": len(own), "changes": sorted(changes), "measures": summarize(own),
-        "fvd": None if real is None or not own else _distance(plan, entry, own, real),
+        "fvd": None,
     }  # fmt: skip
 
 
-def _distance(plan: Plan, entry: Entry, own: Sequence[tuple[Shot, Any]], real: Real) -> dict[str, Any]:
-    """FVD of an entry's clips, or why there is none."""
-    paths = [path for shot, _ in own if (path := plan.clip(entry, shot)) is not None]
-    listed = [ClipFile(path.name, path, path.suffix) for path in paths]
+def _distance(plan: Plan, entry: Entry, real: Real, *, progress: bool) -> dict[str, Any] | None:
+    """FVD of an entry's clips, or why there is none; None without clips."""
+    wanted = [plan.clip(entry, shot) for shot in plan.shots if plan.is_wanted(entry, shot)]
+    listed = [ClipFile(path.name, path, path.suffix) for path in wanted if path is not None]
+    if not listed:
+        return None
     try:
-        score = fvd(str(real.folder), listed, None, real.settings)
+        score = fvd(str(real.folder), listed, None, real.settings, Extraction(progress=progress))
     except LumiereError as error:
         return {"failed": files.one_line(error)}
     counts = {name: side["clips"] for name, side in score.protocol["sets"].items()}

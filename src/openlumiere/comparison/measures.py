@@ -192,6 +192,10 @@ def write_tables(report: Mapping[str, Any], folder: Path) -> None:
             low, high = found["interval_95"] or ("", "")
             unit = report["measures"][name]["unit"]
             rows.append([entry["name"], name, unit, found["value"], low, high, found["clips"], found["prompts"]])
+        fvd = entry.get("fvd") or {"failed": ""}
+        if "failed" not in fvd:
+            count = fvd["clips"]["generated"]
+            rows.append([entry["name"], fvd["metric"], "", fvd["value"], *fvd["interval_95"], count, ""])
     _write_csv(folder / "measures.csv", rows)
     rows = [["name", "prompt", "seed", "file", "num_frames", "fps", "width", "height", *MEASURES]]
     for clip in report["clips"]:

@@ -21,7 +21,7 @@ from .prompts import Shot
 OWN = ".comparison"  # folder of what is known of clips, and of pictures to start from
 STUDY = "study"
 SUFFIXES = (".mp4", ".webm")  # of clips: what browsers play
-_RECORD_KEYS = {"output", "source"}  # of a request, which say nothing of how a clip is made
+_RECORD_KEYS = {"output", "source", "references"}  # of a request, which say nothing of how a clip is made
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from queue import SimpleQueue
+from typing import TypeAlias
 
 import torch
 
@@ -91,24 +93,38 @@ def _taper(length: int) -> torch.Tensor:
     return torch.minimum(position + 1, length - position)
 
 
+Predict: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _whole(part: torch.Tensor) -> torch.Tensor:
+    return part
+
+
 @dataclass(frozen=True)
 class Denoiser:
     """A network on one device.
 
     Attributes:
         predict: called with some windows of each of B clips, (B * w, C, L, H, W), clips outermost, and the windows'
-            frames, (w, L); returns the prediction for each, (B * w, C', L, H', W').
+            frames, (w, L); returns the prediction for each, (B * w, C', L, H', W'). Or several such functions, each of
+            which makes a part of the prediction, as the halves of guidance: several devices share them too.
         device: where `predict` wants the windows; None = wherever the clip is.
+        merge: makes the prediction of the parts', which it gets in order, on the clip's device.
     """
 
-    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    predict: Predict | Sequence[Predict]
     device: torch.device | None = None
+    merge: Callable[..., torch.Tensor] = _whole
 
-    def __call__(self, clip: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Predict some windows of a clip, (B, C, F, H, W) -> (B, C', w, L, H', W'), on the clip's device."""
-        parts = clip[:, :, frames.to(clip.device)].transpose(1, 2).flatten(0, 1)
-        out = self.predict(parts if self.device is None else parts.to(self.device), frames)
-        return out.to(clip.device).unflatten(0, (len(clip), -1)).transpose(1, 2)
+    @property
+    def parts(self) -> Sequence[Predict]:
+        """The functions that make a prediction's parts."""
+        return (self.predict,) if callable(self.predict) else self.predict
+
+    def make(self, part: int, clip: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Predict a part for windows of a clip, (B, C, F, H, W) -> (B * w, C', L, H', W'), on the clip's device."""
+        windows = clip[:, :, frames.to(clip.device)].transpose(1, 2).flatten(0, 1)
+        return self.parts[part](windows if self.device is None else windows.to(self.device), frames).to(clip.device)
 
 
 def denoise_in_windows(
@@ -120,8 +136,8 @@ def denoise_in_windows(
     steps lead to.
 
     Args:
-        denoisers: one, or one on each of several devices, which then share the windows. A clip kept on the CPU never
-            lies on any of them as a whole.
+        denoisers: one, or one on each of several devices, which then share the windows, and the parts of each window's
+            prediction. A clip kept on the CPU never lies on any of them as a whole.
         batch_size: windows that a denoiser gets at once: more are faster, fewer take less memory.
     """
     if clip.shape[2] != windows.num_frames:
@@ -141,25 +157,38 @@ def denoise_in_windows(
 def _predictions(
     denoisers: Sequence[Denoiser], clip: torch.Tensor, windows: Windows, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Frames, weights and prediction of each batch of windows, in order whoever made them, so that sums are too."""
+    """Frames, weights and prediction of each batch of windows, in order whoever made them, so that sums are too.
+
+    A prediction is (B, C', w, L, H', W').
+    """
     batches = list(zip(windows.frames.split(batch_size), windows.weights.split(batch_size), strict=True))
+    count = len(denoisers[0].parts)
+    made = _made(denoisers, clip, [(part, frames) for frames, _ in batches for part in range(count)])
+    for frames, weights in batches:
+        out = denoisers[0].merge(*islice(made, count))
+        yield frames, weights, out.unflatten(0, (len(clip), -1)).transpose(1, 2)
+
+
+def _made(
+    denoisers: Sequence[Denoiser], clip: torch.Tensor, work: Sequence[tuple[int, torch.Tensor]]
+) -> Iterator[torch.Tensor]:
+    """Make parts of some windows, each on the device that is idle first; in order."""
     if len(denoisers) == 1:
-        for frames, weights in batches:
-            yield frames, weights, denoisers[0](clip, frames)
+        for part, frames in work:
+            yield denoisers[0].make(part, clip, frames)
         return
     idle: SimpleQueue[Denoiser] = SimpleQueue()
     for denoiser in denoisers:
         idle.put(denoiser)
     grad = torch.is_grad_enabled()  # which threads don't inherit
 
-    def predict(frames: torch.Tensor) -> torch.Tensor:
+    def make(item: tuple[int, torch.Tensor]) -> torch.Tensor:
         denoiser = idle.get()
         try:
             with torch.set_grad_enabled(grad):
-                return denoiser(clip, frames)
+                return denoiser.make(item[0], clip, item[1])
         finally:
             idle.put(denoiser)
 
     with ThreadPoolExecutor(len(denoisers)) as pool:
-        for (frames, weights), out in zip(batches, pool.map(predict, [f for f, _ in batches]), strict=True):
-            yield frames, weights, out
+        yield from pool.map(make, work)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openlumiere.errors import LumiereError
+from openlumiere.lengths import Lengths
 
 from .requests import (
+    AnimateRequest,
     ClipRequest,
     ExtendRequest,
     GenerateRequest,
@@ -33,6 +35,8 @@ class Abilities:
             it starts from a noisy version of it.
         prompt, negative_prompt: whether it is told what to show, and what not.
         last_frame: whether `animate` may be told how the clip ends.
+        last_frame_needed: whether it must be.
+        references: so many pictures of what is to be in the clip it takes, in tasks that are not emulated; 0 = none.
         loop: whether the end of a clip can flow into its start.
         styles: names of those that come with it.
         transparent: whether clips can keep alpha.
@@ -59,6 +63,8 @@ class Abilities:
     prompt: bool = True
     negative_prompt: bool = True
     last_frame: bool = True
+    last_frame_needed: bool = False
+    references: int = 0
     loop: bool = False
     styles: tuple[str, ...] = ()
     transparent: bool = False
@@ -89,7 +95,7 @@ class Abilities:
 
         Raises:
             LumiereError: another task than the model's, or alpha, a path, a size or a second stage that it
-                lacks.
+                lacks, or no last picture where it needs one.
         """
         if request.task not in self.tasks:
             stage = "ssr-image, then ssr" if request.task == "upscale" else "conditional"
@@ -100,6 +106,8 @@ class Abilities:
             raise LumiereError(f"transparent: {self.model} makes opaque clips; leave it out, or choose another model")
         if getattr(request, "last", None) is not None and not self.last_frame:
             raise LumiereError(f"last: {self.model} is not told how a clip ends; leave it out, or choose another model")
+        if isinstance(request, AnimateRequest) and request.last is None and self.last_frame_needed:
+            raise LumiereError(f"last: {self.model} makes clips between two pictures; say what the clip ends with")
         if isinstance(request, ClipRequest):
             self._check_clip(request)
 
@@ -117,6 +125,10 @@ class Abilities:
     def _check_clip(self, request: ClipRequest) -> None:
         if self.family != "lumiere":
             self.check_styles(request)
+        most = 0 if request.task in self.emulated else self.references
+        if len(request.references) > most:
+            can = f"{request.task} of {self.model} takes {most or 'no'} reference pictures"
+            raise LumiereError(f"references: {can}; {'give fewer' if most else 'leave them out'}")
         if request.path and not self.path:
             raise LumiereError(f"path: {self.model} is not told where its subject goes; leave it out")
         if request.upscale_steps and self.scale == 1:
@@ -216,20 +228,14 @@ class Abilities:
 
     def nearest_length(self, num_frames: float) -> int:
         """Return the number of frames that the model can make of text which is nearest to one."""
-        if self.window_frames and num_frames >= self.window_frames:
-            return round(num_frames)
-        return self._length(round((num_frames - self.frame_offset) / self.frame_multiple))
+        return self.lengths.nearest(num_frames)
 
-    def enough_frames(self, num_frames: int) -> int:
-        """Return the smallest number of frames that the model can make which is no less than one, or its largest."""
-        if self.window_frames and num_frames >= self.window_frames:
-            return num_frames
-        return self._length(-((self.frame_offset - num_frames) // self.frame_multiple))
-
-    def _length(self, steps: int) -> int:
-        if self.max_frames is not None:
-            steps = min(steps, (self.max_frames - self.frame_offset) // self.frame_multiple)
-        return max(steps, 0 if self.frame_offset else 1) * self.frame_multiple + self.frame_offset
+    @property
+    def lengths(self) -> Lengths:
+        """The numbers of frames that the model can make."""
+        return Lengths(
+            multiple=self.frame_multiple, offset=self.frame_offset, window=self.window_frames, longest=self.max_frames
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .requests import (
     Request,
     RestyleRequest,
     UpscaleRequest,
+    files_of,
 )
 
 _ON_CLIPS = (InpaintRequest, OutpaintRequest, RestyleRequest, ExtendRequest, InterpolateRequest)
@@ -82,10 +83,9 @@ def check_files(request: Request) -> None:
         LumiereError: a source that cannot be read, an output that cannot be written, or no colour.
     """
     colour(request.background)
-    if isinstance(request, EditRequest):
-        for path in (request.source, getattr(request, "mask", None), getattr(request, "last", None)):
-            if path is not None:
-                read_picture(path)
+    if not isinstance(request, UpscaleRequest):
+        for path in files_of(request).values():
+            read_picture(path)
     if isinstance(request, (*_ON_CLIPS, UpscaleRequest)):
         probe(request.source)
     check_writable(request.output)

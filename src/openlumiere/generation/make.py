@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from openlumiere.errors import LumiereError
+from openlumiere.provenance.marking import Mark, Marker
 from openlumiere.video import write_clip
+from openlumiere.video.pixels import as_uint8, enlarged
 
 from .backends.base import Backend, Clip
 from .inputs import check_files
 from .progress import Progress, Watch
-from .recipe import Recipe
-from .requests import Request
+from .recipe import UNMARKED, Recipe
+from .requests import AnimateRequest, Request
 from .stickers import write_sticker
 
 _MIN_SIDE = 128  # pixels; players blur tiny clips: those of the smallest models are enlarged by whole pixels
@@ -37,6 +41,7 @@ def make(
     request: Request,
     model: Backend,
     *,
+    marker: Marker | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     lossless: bool = False,
@@ -46,6 +51,7 @@ def make(
     The same request, seed included, gives the same clip on the same machine.
 
     Args:
+        marker: marks and signs it, as whatever a user gets should be; None = leave it unmarked, to be measured.
         progress: told of each step.
         cancelled: asked before each step; True = stop.
         lossless: as `write_clip`'s.
@@ -60,13 +66,27 @@ def make(
     watch = Watch(progress, cancelled)
     fitted = model.fit(request)
     clip = model.make(fitted.request, watch)
-    recipe = Recipe(request=fitted.request, model=model.identity, fps=clip.fps)
-    return Made(recipe, _write(clip, recipe, watch, lossless=lossless), fitted.changes)
+    recipe = Recipe(request=fitted.request, model=model.identity, fps=clip.fps, watermark=clip.watermark)
+    mark = None
+    if marker is not None:
+        edited, placed = sources_of(fitted.request)
+        mark = marker.of(recipe.metadata(), family=model.family, edited=edited, placed=placed)
+    recipe = replace(recipe, watermark=clip.watermark or (UNMARKED if mark is None else mark.words))
+    return Made(recipe, _write(clip, recipe, mark, watch, lossless=lossless), fitted.changes)
 
 
-def _write(clip: Clip, recipe: Recipe, watch: Watch, *, lossless: bool) -> str:
+def sources_of(request: Request) -> tuple[str | None, tuple[str, ...]]:
+    """Return the file that a request edits, and those of which pictures are put into what it makes."""
+    source = getattr(request, "source", None)
+    if isinstance(request, AnimateRequest):
+        return None, (request.source, *(() if request.last is None else (request.last,)))
+    return source, ()
+
+
+def _write(clip: Clip, recipe: Recipe, mark: Mark | None, watch: Watch, *, lossless: bool) -> str:
     """Write the clip, or the sticker of it; a line about the sticker."""
     request, count = recipe.request, len(clip.frames)
+    frames = as_uint8(clip.frames)
     # By default nothing is laid under half transparent edges: a GIF's keep their own colour then.
     background = None if request.background == "white" else request.background
     if request.sticker is not None:
@@ -79,14 +99,23 @@ def _write(clip: Clip, recipe: Recipe, watch: Watch, *, lossless: bool) -> str:
 
         watch.tell("sticker", 0, 0)
         report = write_sticker(
-            clip.frames, recipe.fps, request.sticker, request.output, background=background,
-            period=count / recipe.fps if request.loop else None, metadata=recipe.metadata(), progress=advance,
+            frames, recipe.fps, request.sticker, request.output, background=background,
+            period=count / recipe.fps if request.loop else None, metadata=recipe.metadata(), mark=mark,
+            progress=advance,
         )  # fmt: skip
         return report.line()
     watch.tell("write", 0, count)
+    frames = enlarged(frames, _MIN_SIDE)
+    if mark is not None:
+        frames = mark.put_into(frames, _enlarged(clip.made_anew))
     write_clip(
-        clip.frames, request.output, fps=recipe.fps, metadata=recipe.metadata(), min_side=_MIN_SIDE,
-        lossless=lossless, background=background,
-    )  # fmt: skip
+        frames, request.output, fps=recipe.fps, metadata=recipe.metadata(), lossless=lossless, background=background
+    )
+    if mark is not None:
+        mark.sign(request.output)
     watch.tell("write", count, count)
     return ""
+
+
+def _enlarged(where: np.ndarray | None) -> np.ndarray | None:
+    return None if where is None else enlarged(where, _MIN_SIDE)

@@ -85,6 +85,16 @@ def read_styles(words: str) -> list[list[Any]]:
     return [[name, float(alpha)] for name, alpha in zip(values[::2], values[1::2], strict=True)]
 
 
+def references_of(request: ClipRequest) -> str:
+    """Return the options that name the reference pictures, quoted for a shell."""
+    return shlex.join(word for path in request.references for word in with_value("--reference", path))
+
+
+def read_references(words: str) -> list[str]:
+    """Read what `references_of` gave, as plain JSON."""
+    return [value for _, value in _options_in(words)]
+
+
 def layout_of(request: ClipRequest) -> str:
     """Return the options that say where the subject goes, quoted for a shell."""
     points = [",".join(repr(number) for number in point) for point in request.path]

@@ -13,6 +13,8 @@ from openlumiere.errors import LumiereError
 from . import options
 from .requests import TASKS, ClipRequest, EditRequest, GenerateRequest, Request, UpscaleRequest, request_from_json
 
+# As provenance.marking's, which imports NumPy: the test holds them together.
+WATERMARK_KEY, UNMARKED = "watermark", "none"
 STICKER_KEY = "sticker"  # of a file's metadata: the options of its sticker, quoted for a shell
 _VERSION, _COMMAND = "openlumiere", "command"  # the keys that tell our metadata from others', and our commands apart
 _EDIT = "edit"  # the command of all that start from a picture or clip; `task` says which
@@ -49,11 +51,13 @@ class Recipe:
     Attributes:
         request: with every choice made; `transparent` is None where model or clip have no alpha.
         fps: of the clip, in frames per second.
+        watermark: what its mark says, see `provenance.marking`; "none" = it was left unmarked, "" = not known.
     """
 
     request: Request
     model: ModelIdentity
     fps: float
+    watermark: str = ""
 
     def metadata(self) -> dict[str, str | int | float]:
         """Return what `openlumiere.video.write_clip` puts into the file."""
@@ -75,6 +79,7 @@ class Recipe:
             "loop": request.loop,
             "alpha": _ALPHA[request.transparent],
             "background": request.background,
+            WATERMARK_KEY: self.watermark or None,
         }
         match request:
             case GenerateRequest():
@@ -89,6 +94,8 @@ class Recipe:
             data |= {"upscale_steps": request.upscale_steps, "styles": styles, "layout": layout}
             if request.size is not None:
                 data["size"] = options.size_text(request.size)
+            if request.references:
+                data["references"] = options.references_of(request)
         if request.sticker is not None:
             data[STICKER_KEY] = shlex.join(options.sticker_words(request.sticker))
         return {key: value for key, value in data.items() if value is not None}
@@ -113,7 +120,8 @@ class Recipe:
             names = {"name": "model", **{key: key for key in ("weights", "device", "dtype", "licence")}}
             known = {name: str(metadata[key]) for name, key in names.items() if key in metadata}
             model = ModelIdentity(**known, version=str(metadata[_VERSION]))
-            return cls(request=request, model=model, fps=float(metadata.get("fps", 16.0)))
+            watermark = str(metadata.get(WATERMARK_KEY, ""))
+            return cls(request=request, model=model, fps=float(metadata.get("fps", 16.0)), watermark=watermark)
         except ValueError as error:
             raise LumiereError(
                 f"the clip's metadata, by openlumiere {metadata[_VERSION]}, can't be read ({error}); "
@@ -140,6 +148,7 @@ class Recipe:
             *("--device", model.device),
             *("--dtype", model.dtype),
             *options.sticker_words(request.sticker),
+            *(("--no-mark",) if self.watermark == UNMARKED else ()),
         ]
         if request.sticker is not None and isinstance(request, GenerateRequest) and not request.loop:
             every.append("--no-loop")  # stickers are loops by default
@@ -161,8 +170,14 @@ class Recipe:
             upscale = ["--no-upscale"] if request.upscale_steps == 0 else []
             own += upscale or _option("--upscale-steps", request.upscale_steps)
             own += [] if request.size is None else ["--size", options.size_text(request.size)]
-            own += [*shlex.split(options.styles_of(request)), *shlex.split(options.layout_of(request))]
+            for words in (options.styles_of(request), options.layout_of(request), options.references_of(request)):
+                own += shlex.split(words)
         return own
+
+
+def is_ours(metadata: Mapping[str, Any]) -> bool:
+    """Return whether a clip's metadata say that it was made by openlumiere."""
+    return _VERSION in metadata
 
 
 def prompt_of(metadata: Mapping[str, Any]) -> str:
@@ -197,6 +212,7 @@ def _request_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
         data |= options.read_layout(str(metadata.get("layout", "")))
         if "size" in metadata:
             data["size"] = options.parse_size(str(metadata["size"]))
+        data["references"] = options.read_references(str(metadata.get("references", "")))
     if STICKER_KEY in metadata:
         data["sticker"] = options.read_sticker(str(metadata[STICKER_KEY]))
     return data

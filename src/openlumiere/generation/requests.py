@@ -106,6 +106,7 @@ class ClipRequest(Request):
         path: way points (x, y[, size[, degrees]]) of the subject, see `diffusion.layout.path_through`.
         planner: let the model plan where its subject goes, if it can.
         size: width and height of the clip, pixels, of a model that makes several.
+        references: paths of pictures of what is to be in the clip, of a model that takes some.
     """
 
     upscale_steps: int | None = None
@@ -113,6 +114,7 @@ class ClipRequest(Request):
     path: tuple[tuple[float, ...], ...] = ()
     planner: bool = True
     size: tuple[int, int] | None = None
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -288,6 +290,13 @@ TASKS: dict[str, type[Request]] = {
         ExtendRequest, InterpolateRequest, UpscaleRequest,
     )
 }  # fmt: skip
+
+
+def files_of(request: Request) -> dict[str, str]:
+    """Return the paths of files that a request starts from: "source", "mask", "last", "reference-0" and so on."""
+    named = {name: getattr(request, name, None) for name in ("source", "mask", "last")}
+    references = {f"reference-{n}": path for n, path in enumerate(getattr(request, "references", ()))}
+    return {name: path for name, path in (named | references).items() if path is not None}
 
 
 def request_from_json(data: Mapping[str, Any]) -> Request:

@@ -172,7 +172,8 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
 
         Args:
             noise: of unit variance; clips stay on its device, windows of them go to the networks.
-            devices: a copy of the network on each denoises some of the windows; the pipeline's own when None.
+            devices: a copy of the network on each denoises some of the windows, with and without the prompt apart; the
+                pipeline's own, and both at once, when None.
         """
         own = self._execution_device
         on = [own] if devices is None else [torch.device(device) for device in devices]
@@ -182,8 +183,11 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         self._num_timesteps = len(timesteps)
 
         def denoisers_at(t: torch.Tensor) -> list[Denoiser]:
+            now = conditions.at(float(t) / self.scheduler.config.num_train_timesteps, len(noise))
+            apart = [now] if devices is None else now.halves(len(noise))
+            merge = partial(self._guided, now, noise.shape[:2])
             return [
-                Denoiser(partial(self._predict, net, conditions, t.to(device)), device)
+                Denoiser([partial(self._predict, net, part, t.to(device)) for part in apart], device, merge)
                 for net, device in zip(nets, on, strict=True)
             ]
 
@@ -277,15 +281,14 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         sample: torch.Tensor,
         frames: torch.Tensor,
     ) -> torch.Tensor:
-        """Predict windows of each of B clips, (B * w, C, L, h, w), guided where the text holds both halves.
+        """Predict windows of each of B clips, (B * w, C, L, h, w); twice as many where the text holds both halves.
 
         Args:
             frames: (w, L), the frames of the clip that the windows see.
         """
         count, device = len(frames), sample.device
-        channels, clips = sample.shape[1], len(sample) // count
-        guided = len(conditions.text.hidden_states) == 2 * clips
-        copies = 2 if guided else 1
+        clips = len(sample) // count
+        copies = len(conditions.text.hidden_states) // clips
         channels_in, labels = sample, None
         if conditions.concat is not None:
             channels_in = torch.cat([sample, conditions.concat.seen(frames).to(sample)], dim=1)
@@ -296,19 +299,24 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         layout = conditions.layout
         if layout is not None:  # the same with and without the prompt
             layout = layout[:, frames.to(layout.device)].flatten(0, 1).repeat(copies, 1, 1)
-        out = self.call_network(
+        return self.call_network(
             net, channels_in.repeat(copies, 1, 1, 1, 1), t, conditions.text.repeat(count).to(device),
             class_labels=labels, frame_positions=positions, layout=layout,
         )  # fmt: skip
+
+    def _guided(self, conditions: Conditions, shape: Sequence[int], *parts: torch.Tensor) -> torch.Tensor:
+        """Return the prediction for windows of B clips of C channels, `shape`, from what `_predict` made of them."""
+        clips, channels = shape
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
         # DeepFloyd IF also predicts a variance, in as many channels again.
         prediction, variance = out.split(channels, dim=1) if out.shape[1] > channels else (out, None)
-        if guided:
+        if len(conditions.text.hidden_states) == 2 * clips:
             conditional, unconditional = prediction.chunk(2)
             prediction = classifier_free_guidance(
                 conditional, unconditional, conditions.guidance_scale, rescale=conditions.guidance_rescale
             )
         if variance is not None and self._takes_variance:
-            prediction = torch.cat([prediction, variance[: len(sample)]], dim=1)
+            prediction = torch.cat([prediction, variance[: len(prediction)]], dim=1)
         return prediction
 
     def call_network(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -46,6 +46,7 @@ class Conditions:
         concat: channels beside the noisy clip.
         loop: the clip's end flows into its start.
         layout: where the subject of each of the B clips is, (B, F, 6), see `diffusion.layout`; None = left open.
+        guidance_interval: the noise at which there is guidance, as shares of the schedule's timesteps, both included.
     """
 
     text: TextConditions
@@ -55,3 +56,14 @@ class Conditions:
     concat: ConcatCondition | None = None
     loop: bool = False
     layout: torch.Tensor | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+
+    def at(self, noise: float, clips: int) -> Conditions:
+        """Return those of B clips at a share of the timesteps: outside of the interval, the prompts alone."""
+        low, high = self.guidance_interval
+        return self if low <= noise <= high else self.halves(clips)[0]
+
+    def halves(self, clips: int) -> list[Conditions]:
+        """Return those of B clips with their prompts, and those of what they are guided away from if they are."""
+        count = len(self.text.hidden_states) // clips
+        return [replace(self, text=self.text.select(slice(i * clips, (i + 1) * clips))) for i in range(count)]

@@ -124,7 +124,7 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise LumiereError(f"--device {device} cannot be used here; try --device cpu") from error
+        raise LumiereError(f"the device {device} cannot be used here; try cpu") from error
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from openlumiere.diffusion.alpha import lay_over, premultiply
 from openlumiere.diffusion.sampling import Img2ImgStart
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
+from openlumiere.lengths import Lengths
 from openlumiere.stunet import STUNet
 
 from .clip_pipeline import ClipPipeline, LumierePipelineOutput
@@ -45,7 +46,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         pixel_unshuffle: side of the blocks of pixels that are channels, for networks on pixels.
         text_encoder_id: hub id or folder of the encoder, where the pipeline's folder does not carry it.
         max_text_length: tokens that the bundled models read.
-        num_inference_steps, guidance_scale, guidance_rescale: the model's own defaults.
+        num_inference_steps, guidance_scale, guidance_rescale, guidance_interval: the model's own defaults.
         timestep_shift: above 1 samples more at high noise, see `diffusion.timesteps`.
         noise_correlation: of adjacent frames' noise, as in training, see `diffusion.noise`. Above 0, use a scheduler
             that adds no noise of its own, such as the bundled models': what it added would be independent.
@@ -78,6 +79,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         guidance_rescale: float = 0.0,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
         timestep_shift: float = 1.0,
         noise_correlation: float = 0.0,
         window_frames: int | None = None,
@@ -126,10 +128,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
 
     def enough_frames(self, num_frames: int) -> int:
         """Return the smallest number of frames that the model makes which is no less than one."""
-        window, multiple = self.config.window_frames, self.unet.frame_multiple
-        if window is not None and num_frames >= window:
-            return num_frames
-        return -(-num_frames // multiple) * multiple
+        return Lengths(multiple=self.unet.frame_multiple, window=self.config.window_frames).enough(num_frames)
 
     @torch.no_grad()
     def __call__(
@@ -143,6 +142,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
+        guidance_interval: Sequence[float] | None = None,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
@@ -183,6 +183,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
                 length when None.
             height, width: in pixels; the size that the network was trained at when None.
             num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
+            guidance_interval: leave guidance out at noise below and above these shares of the schedule's timesteps
+                (Kynkäänniemi et al. 2024), which halves the cost of those steps: (0.4, 1) guides at high noise alone,
+                where a clip's subject and motion are decided. The model's own when None.
             generator: one, or a list with one for each clip; a clip then does not depend on its batch. The second stage
                 gets fresh ones of the same seeds, as `lumiere upscale --seed` does.
             latents: the noise to start from, of unit variance, (B, C, F, h, w) as the network sees it.
@@ -213,7 +216,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             window_frames, window_overlap: longer clips are denoised in windows of so many frames that overlap by so
                 many, merged at each step (temporal MultiDiffusion); the model's own, and half a window, when None.
             window_batch_size: windows denoised at once.
-            devices: share the windows between these; the pipeline's own device when None.
+            devices: share the windows between these, and of each window what is predicted with and without the prompt;
+                the clip is the same, to the bit, whichever and however many they are. The pipeline's own when None,
+                both predicted at once.
             offload_frames: keep the clip on the CPU, so that memory on the device does not grow with its length.
             transparent: keep the clips' alpha, as a fourth channel, where the model has it (`has_alpha`); a video's
                 transparency is then kept too.
@@ -228,9 +233,11 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             LumiereError: an empty prompt, a number of frames or a size that the network does not divide, an unknown
                 `output_type`, another number of generators, negative prompts, embeddings or latents than of clips; a
                 video without a mask or of another size, or a model that takes none; likewise a layout; `transparent` of
-                a model without alpha, `upscale` of one without a second stage; a scheduler that does not fit.
+                a model without alpha, `upscale` of one without a second stage; a scheduler that does not fit; an
+                interval of guidance that is none.
         """
         steps, scale, rescale = self._sampling_options(num_inference_steps, guidance_scale, guidance_rescale)
+        interval = self._guidance_interval(guidance_interval)
         embeds = self._given_text("prompt_embeds", prompt_embeds, pooled_prompt_embeds)
         against = self._given_text("negative_prompt_embeds", negative_prompt_embeds, negative_pooled_prompt_embeds)
         prompts = self._prompts(prompt, embeds is not None, needs_words=video is None)
@@ -263,7 +270,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         shared: dict[str, Any] = {"window_batch_size": window_batch_size, "devices": devices}
         denoised = self._denoise(
             noise.to(kept_on, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale, concat, loop, layout),
+            Conditions(text, num_frames, scale, rescale, concat, loop, layout, interval),
             windows,
             num_inference_steps=steps,
             start=start,
@@ -320,6 +327,12 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         if not prompts or any(not isinstance(p, str) or (needs_words and not p.strip()) for p in prompts):
             raise LumiereError("the prompt is empty: say what the clip should show")
         return prompts
+
+    def _guidance_interval(self, given: Sequence[float] | None) -> tuple[float, float]:
+        low, high = self.config.guidance_interval if given is None else given
+        if not 0 <= low <= high <= 1:
+            raise LumiereError(f"guidance_interval {low:g}, {high:g}: give two shares from 0 to 1, the smaller first")
+        return low, high
 
     def _check(self, num_videos: int, strength: float | None, *, transparent: bool) -> None:
         if num_videos < 1:

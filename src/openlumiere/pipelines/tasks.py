@@ -40,6 +40,16 @@ class Task:
         """Arguments of `LumierePipeline`."""
         return {"video": self.video, "mask": self.mask, "num_frames": len(self.video)}
 
+    @property
+    def made_anew(self) -> np.ndarray | None:
+        """What `finish` returns that was not given, bool (F, H, W); None = everything."""
+        if self.mask is None:
+            return None
+        made = self.mask[: self.num_frames]
+        if self.before is None:
+            return made
+        return np.concatenate([np.zeros((len(self.before), *made.shape[1:]), bool), made])
+
     def filled_up(self, num_frames: int) -> Task:
         """The same with frames added at its end, all to be made, until there are so many as a network wants."""
         more = num_frames - len(self.video)

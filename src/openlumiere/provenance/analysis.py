@@ -11,11 +11,12 @@ import numpy as np
 from .carriers import RINGS, SIDE, TILE, WAVES, blur, plane_size, resize
 
 MOST_FRAMES = 64  # that are looked at, evenly spread
-_NEAR, _AROUND = 2.5, 2.0  # pixels of the plane: what is shading, and over how far activity is measured
-_QUIET = 4.0  # variance, in squared levels, below which a place is as good as still
+_NEAR, _AROUND = 1.8, 1.5  # pixels of the plane: what is shading, and over how far activity is measured
+_QUIET = 8.0  # variance, in squared levels, below which a place is as good as still
 _PADDED = 512  # of the spectrum that is interpolated
 _LUMA = (0.299, 0.587, 0.114)
 _LOUDEST = 1.5  # a wave above so many times its ring's root mean square is the picture's own
+_RIDGE = 1.5  # of unmixing, in the mean power with which a wave is seen
 _RING = np.eye(RINGS.max() + 1)[RINGS] / np.bincount(RINGS)  # (216, rings): means over rings
 
 
@@ -33,9 +34,9 @@ class Geometry:
     angle: float = 0.0
     mirrored: bool = False
 
-    def frequencies(self) -> np.ndarray:
-        """Return the waves' frequencies as they are now, waves per pixel of the plane, (216, 2)."""
-        down, across = (WAVES * [1, -1 if self.mirrored else 1] / (TILE * self.scale)).T
+    def frequencies(self, waves: np.ndarray = WAVES) -> np.ndarray:
+        """Return waves' frequencies as they are now, waves per pixel of the plane, (216, 2) unless others are given."""
+        down, across = (waves * [1, -1 if self.mirrored else 1] / (TILE * self.scale)).T
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.stack([cos * down - sin * across, sin * down + cos * across], axis=1)
 
@@ -45,21 +46,42 @@ def chosen_frames(count: int, most: int = MOST_FRAMES) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def details(frames: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return what stands out from the shading around it, on the plane, in levels of 8 bits.
+@dataclass(frozen=True)
+class Seen:
+    """What stands out from the shading around it, on the plane, in levels of 8 bits; float32 (F, h, w) each.
 
-    Args:
-        frames: (H, W, 3 or 4) each, uint8 or float in [0, 1].
-
-    Returns:
-        The details and their mean squares around each pixel, float32 (F, h, w) each; and the alpha, or None.
+    Attributes:
+        details: luma less its mean around each pixel.
+        activity: mean squares of the details around each pixel.
+        alpha: of transparent clips.
     """
+
+    details: np.ndarray
+    activity: np.ndarray
+    alpha: np.ndarray | None = None
+
+    def weights(self) -> np.ndarray:
+        """Return how much is given on each place: float32 (F, h, w).
+
+        Where a picture is busy, it says little of a faint mark; weights by the inverse of the variance are those of
+        maximum likelihood.
+        """
+        weights = 1 / (np.maximum(self.activity, 0) + _QUIET)
+        return weights if self.alpha is None else weights * self.alpha
+
+    def evidence(self) -> np.ndarray:
+        """Return each frame's details, weighted: float32 (F, h, w)."""
+        return self.details * self.weights()
+
+
+def details(frames: Sequence[np.ndarray] | np.ndarray) -> Seen:
+    """Measure frames of (H, W, 3 or 4) each, uint8 or float in [0, 1]."""
     luma, alpha = (np.stack(planes) for planes in zip(*map(_on_plane, frames), strict=True))
     if frames[0].shape[-1] == 3:
         found = luma - blur(luma, _NEAR)
-        return found, blur(found * found, _AROUND), None
+        return Seen(found, blur(found * found, _AROUND))
     found = np.where(alpha > 0.5, luma - blur(luma, _NEAR, alpha), 0)
-    return found, blur(found * found, _AROUND, alpha), alpha
+    return Seen(found, blur(found * found, _AROUND, alpha), alpha)
 
 
 def _on_plane(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +98,8 @@ def _on_plane(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evidence(frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Return each frame's details, weighted by how still the place is: float32 (F, h, w).
-
-    Where a picture is busy, it says little of a faint mark; weights by the inverse of the variance are those of
-    maximum likelihood.
-    """
-    found, activity, seen = details(frames)
-    weighted = found / (np.maximum(activity, 0) + _QUIET)
-    return weighted if seen is None else weighted * seen
+    """Return what each frame tells of a mark, see `Seen.evidence`: float32 (F, h, w)."""
+    return details(frames).evidence()
 
 
 def whitened(waves: np.ndarray) -> np.ndarray:
@@ -100,12 +116,51 @@ def ring_means(values: np.ndarray) -> np.ndarray:
 
 def waves_at(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Measure the whitened waves of an image on the plane, exactly, phases from its middle: complex (216,)."""
-    frequencies = geometry.frequencies()
+    return whitened(_spectrum(image, geometry.frequencies()))
+
+
+def unmixed_waves_at(image: np.ndarray, weights: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Measure the whitened waves of weighted details, freed from each other: complex (216,).
+
+    Weights w that differ from place to place mix the waves a of a mark: their sum, weighted, is seen as
+    A a + C conj(a), with half the spectrum of w at the differences and at the sums of their frequencies. This is the
+    least-squares estimate of a with a penalty for its size (ridge regression, or Wiener's filter), as noise would
+    otherwise be amplified.
+
+    Args:
+        image: details times weights, added up over frames, (h, w).
+        weights: added up over frames, (h, w).
+        geometry: how the clip lies.
+    """
+    mixing = _mixing(weights, geometry)
+    ridge = _RIDGE * np.trace(mixing) / len(mixing) + 1e-12
+    seen = _spectrum(image, geometry.frequencies())
+    real, imaginary = np.split(
+        np.linalg.solve(mixing + ridge * np.eye(len(mixing), dtype=np.float32), np.concatenate([seen.real, seen.imag])),
+        2,
+    )
+    return whitened(real + 1j * imaginary)
+
+
+def _mixing(weights: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return how weights mix the waves' real and imaginary parts, (432, 432)."""
+    reach = 2 * int(np.abs(WAVES).max())
+    down, across = np.meshgrid(np.arange(reach + 1), np.arange(-reach, reach + 1), indexing="ij")
+    lattice = np.stack([down.ravel(), across.ravel()], axis=1)  # of sums and differences, in waves per tile
+    half = _spectrum(weights, geometry.frequencies(lattice)).reshape(down.shape) / 2
+    whole = np.concatenate([half[:0:-1, ::-1].conj(), half])
+    difference, total = (WAVES[:, None] + sign * WAVES + reach for sign in (-1, 1))
+    a, c = (whole[index[..., 0], index[..., 1]] for index in (difference, total))
+    return np.block([[a.real + c.real, c.imag - a.imag], [a.imag + c.imag, a.real - c.real]])
+
+
+def _spectrum(image: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """Return an image's Fourier transform at any frequencies (N, 2), phases from its middle: complex64 (N,)."""
     down, across = (
-        np.exp(-2j * np.pi * np.outer(frequencies[:, axis], np.arange(n) - n // 2)).astype(np.complex64)
+        np.exp(np.complex64(-2j * np.pi) * np.outer(frequencies[:, axis], np.arange(n) - n // 2).astype(np.float32))
         for axis, n in enumerate(image.shape)
     )
-    return whitened(((down @ image) * across).sum(axis=1))
+    return ((down @ image) * across).sum(axis=1)
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 
 from openlumiere.errors import LumiereError
 
-from .analysis import MOST_FRAMES, Geometry, chosen_frames, evidence
+from .analysis import MOST_FRAMES, Geometry, chosen_frames, details
 from .payload import Payload
 from .search import Mark, Plane, look
 from .watermark import check_frames, check_keys
@@ -65,8 +65,9 @@ def detect(
         raise LumiereError(f"{fps} frames per second; give more than 0")
     second_of = (np.arange(len(frames)) / fps).astype(int)
     chosen = chosen_frames(len(frames), max(MOST_FRAMES, math.ceil(len(frames) / fps) * _FRAMES_A_SECOND))
-    seen = evidence([frames[index] for index in chosen])
-    plane = Plane(seen.sum(axis=0))
+    details_seen = details([frames[index] for index in chosen])
+    seen = details_seen.evidence()
+    plane = Plane(seen.sum(axis=0), details_seen.weights().sum(axis=0))
     least = 1.0
     for index, key in enumerate(keys):
         mark = look(plane, key)

@@ -3,7 +3,8 @@
 **Search.** A clip's evidence (`analysis`) is added up over its frames. The waves are read from its spectrum at each of
 1462 scales, rotations and mirrorings; a small inverse Fourier transform correlates their known parts with a key's eight
 patterns at all shifts at once (as Kalker and Janssen's spatial tiles, "Analysis of Watermark Detection Using SPOMF",
-1999). The best are refined, the data parts read against the known ones, and the payload decoded.
+1999). The best are refined, the data parts read against the known ones, and the payload decoded. Upright waves, and
+those of refined places, are freed from each other first; for each of the 1462 this would take too long.
 
 **The chance of a false alarm** needs no model of pictures. Whatever a clip without a mark looks like, its waves met
 with phases that are uniform and independent give a sum of c cos(phase): z, that sum over its standard deviation,
@@ -19,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .analysis import Geometry, ring_means, searched, waves_at, waves_everywhere
+from .analysis import Geometry, ring_means, searched, unmixed_waves_at, waves_at, waves_everywhere
 from .carriers import PATTERNS, TILE, WAVES, patterns
 from .coding import decode, encode
 from .payload import BITS, Payload
@@ -32,7 +33,7 @@ _ROUNDS, _MOVES = 3, 3
 # Geometries that refining can reach from one: so many quarters of a step each way, in scale and angle.
 _REACHED = (2 * _MOVES * (4 + 2 + 1) + 1) ** 2
 _TESTS = 3  # upright, everywhere, codeword
-_SURE = 1e-12  # an upright mark with a smaller chance needs no search
+_SURE = 1e-9  # an upright mark with a smaller chance needs no search
 _FAINTEST = 0.05  # correlation that a ring is given at least
 _CHUNK = 128  # geometries correlated at a time
 
@@ -42,11 +43,12 @@ class Plane:
 
     Args:
         image: evidence added up over frames, (h, w).
+        weights: its weights, added up over frames, (h, w).
     """
 
-    def __init__(self, image: np.ndarray) -> None:
-        self.image = image
-        self.upright = np.stack([waves_at(image, geometry) for geometry in _UPRIGHT])
+    def __init__(self, image: np.ndarray, weights: np.ndarray) -> None:
+        self.image, self.weights = image, weights
+        self.upright = np.stack([unmixed_waves_at(image, weights, geometry) for geometry in _UPRIGHT])
 
     @cached_property
     def everywhere(self) -> np.ndarray:
@@ -72,7 +74,7 @@ class Mark:
 
     def chance_in(self, image: np.ndarray) -> float:
         """Return the chance of a part's evidence, (h, w), did it not hold this mark."""
-        return chance(_correlation(waves_at(image, self.geometry), self.expected))
+        return chance(agreement(waves_at(image, self.geometry), self.expected))
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,22 @@ def look(plane: Plane, key: bytes) -> Mark:
     phases = np.stack([pattern.phases for pattern in patterns(key)])
     candidates = _best(plane.upright, _UPRIGHT, phases, _MIDDLE)
     least = chance(candidates[0].score, len(_UPRIGHT) * PATTERNS * _MIDDLE**2)
-    if least > _SURE:
+    found = _first_read(plane, candidates, key)
+    if min(least, found.p_value) > _SURE:
         geometries = searched()[0]
         further = _best(plane.everywhere, geometries, phases, _COARSE)
         least = min(least, chance(further[0].score, len(geometries) * PATTERNS * _COARSE**2))
-        candidates = sorted(candidates + further, key=lambda one: one.score, reverse=True)
-    first = None
-    for candidate in candidates[:_CANDIDATES]:
-        read = _read(plane.image, candidate, key)
-        first = first or read
-        if read.payload is not None:
-            first = read
-            break
-    assert first is not None
-    return Mark(min(1.0, _TESTS * min(least, first.p_value)), first.payload, first.geometry, first.expected)
+        elsewhere = _first_read(plane, further, key)
+        both = [(found, candidates[0].score), (elsewhere, further[0].score)]
+        found = min(both, key=lambda one: (one[0].p_value, one[0].payload is None, -one[1]))[0]
+    return Mark(min(1.0, _TESTS * min(least, found.p_value)), found.payload, found.geometry, found.expected)
+
+
+def _first_read(plane: Plane, candidates: list[_Candidate], key: bytes) -> Mark:
+    """Return the first candidate's mark whose payload is read, or the first of all."""
+    marks = (_read(plane, candidate, key) for candidate in candidates)
+    first = next(marks)
+    return first if first.payload is not None else next((mark for mark in marks if mark.payload is not None), first)
 
 
 def chance(score: float, tries: float = 1) -> float:
@@ -108,7 +112,7 @@ def chance(score: float, tries: float = 1) -> float:
     return min(1.0, tries * float(np.exp(-(max(score, 0.0) ** 2) / 2)))
 
 
-def _correlation(waves: np.ndarray, expected: np.ndarray) -> float:
+def agreement(waves: np.ndarray, expected: np.ndarray) -> float:
     """Return how far waves agree with those expected, in standard deviations of the sum at random phases."""
     power = np.sum(np.abs(waves * expected) ** 2)
     return float((waves * expected.conj()).real.sum() * np.sqrt(2 / max(power, 1e-20)))
@@ -136,10 +140,12 @@ def _best(waves: np.ndarray, geometries: tuple[Geometry, ...], phases: np.ndarra
     ]
 
 
-def _read(image: np.ndarray, candidate: _Candidate, key: bytes) -> Mark:
+def _read(plane: Plane, candidate: _Candidate, key: bytes) -> Mark:
     """Refine a candidate, and decode its payload."""
     pattern = patterns(key)[candidate.number]
-    geometry, waves, shift = _refine(image, candidate.geometry, pattern.phases)
+    geometry = _refine(plane.image, candidate.geometry, pattern.phases)
+    waves = unmixed_waves_at(plane.image, plane.weights, geometry)
+    shift = _best_shift(waves, pattern.phases)[1]
     there = np.exp(-2j * np.pi / TILE * (WAVES @ shift))
     products = waves * (pattern.phases * there).conj()
     reliability = np.maximum(ring_means(products.real), _FAINTEST)  # that of the known parts is that of the data
@@ -150,18 +156,22 @@ def _read(image: np.ndarray, candidate: _Candidate, key: bytes) -> Mark:
         return Mark(1.0, None, geometry, pattern.phases * there)
     expected = pattern.amplitudes(encode(bits)) * there
     tries = len(searched()[0]) * _REACHED * PATTERNS * _FINE**2 * 2.0**BITS
-    return Mark(chance(_correlation(waves, expected), tries), Payload.from_bits(bits), geometry, expected)
+    return Mark(chance(agreement(waves, expected), tries), Payload.from_bits(bits), geometry, expected)
 
 
-def _refine(image: np.ndarray, geometry: Geometry, phases: np.ndarray) -> tuple[Geometry, np.ndarray, np.ndarray]:
-    """Climb to the scale and angle nearby that agree best: those, the waves there, and the shift."""
+def _best_shift(waves: np.ndarray, phases: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the highest correlation of all shifts, and the shift, in pixels of the plane down and across."""
+    scores = correlations(waves[None], phases[None], _FINE)[0, 0]
+    across, down = np.unravel_index(int(scores.argmax()), scores.shape)
+    return float(scores[across, down]), np.array([down, across]) * (TILE / _FINE)
 
-    def at(scale: float, angle: float) -> tuple[float, Geometry, np.ndarray, np.ndarray]:
+
+def _refine(image: np.ndarray, geometry: Geometry, phases: np.ndarray) -> Geometry:
+    """Climb to the scale and angle nearby that agree best."""
+
+    def at(scale: float, angle: float) -> tuple[float, Geometry]:
         there = Geometry(scale, angle, geometry.mirrored)
-        waves = waves_at(image, there)
-        scores = correlations(waves[None], phases[None], _FINE)[0, 0]
-        across, down = np.unravel_index(int(scores.argmax()), scores.shape)
-        return float(scores[across, down]), there, waves, np.array([down, across]) * (TILE / _FINE)
+        return _best_shift(waves_at(image, there), phases)[0], there
 
     best = at(geometry.scale, geometry.angle)
     for halved in range(_ROUNDS):
@@ -174,4 +184,4 @@ def _refine(image: np.ndarray, geometry: Geometry, phases: np.ndarray) -> tuple[
             if further[0] <= best[0]:
                 break
             best = further
-    return best[1], best[2], best[3]
+    return best[1]

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from diffusers import UNet2DConditionModel
+
+from openlumiere.counting import Work, count
 
 from .model import STUNet
-from .t2i import text_dim
+from .t2i import takes_layout, text_dim
+
+_TOKENS = 77
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Cost:
-    """One evaluation of the network for one clip: multiply-adds times two, and bytes of weights and activations.
+    """One evaluation of the network for one clip, see `counting.Work`, and the bytes of its weights.
 
     Attributes:
-        activation_bytes: of the largest feature maps alive at once: the skip connections and the finest level's work.
+        activation_bytes: most of its tensors that are alive at once, beside the weights.
     """
 
     flops: int
@@ -48,8 +52,7 @@ def levels(net: STUNet, num_frames: int = 80) -> list[Level]:
     """The network's levels, finest first; the middle block counts to the coarsest."""
     t2i, temporal = net.spatial, net.temporal
     last = len(t2i.down_blocks) - 1
-    sample = t2i.config["sample_size"] or 64
-    size = sample if isinstance(sample, int) else sample[0]
+    size, _ = trained_size(t2i)
     rows, frames = [], num_frames
     for level, channels in enumerate(t2i.config["block_out_channels"]):
         spatial = [t2i.down_blocks[level], t2i.up_blocks[last - level]]
@@ -67,36 +70,78 @@ def levels(net: STUNet, num_frames: int = 80) -> list[Level]:
     return rows
 
 
-def cost(net: STUNet, num_frames: int = 80) -> Cost:
-    """Count one evaluation at the trained size; the network itself is not run."""
-    with torch.device("meta"):
-        twin = STUNet.from_config(dict(net.config))
-    config = twin.spatial.config
-    sample = config["sample_size"] or 64
-    height, width = (sample, sample) if isinstance(sample, int) else sample
-    text_width = text_dim(twin.spatial)
-    inputs = torch.empty(1, config["in_channels"], num_frames, height, width, device="meta")
-    text = torch.empty(1, 77, text_width, device="meta")
-    added = None
+def example_inputs(
+    net: STUNet | UNet2DConditionModel, num_frames: int = 80, *, batch: int = 1, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Return arguments of a network's forward pass: zeros, on its device, with a condition where it takes one.
+
+    Args:
+        net: of a clip, or of pictures, of which there are `batch`.
+        size: height and width as the network sees them; None = what it was trained on.
+    """
+    t2i = net.spatial if isinstance(net, STUNet) else net
+    weight, config = t2i.conv_in.weight, t2i.config
+    channels = config["in_channels"] + (net.config["condition_channels"] if isinstance(net, STUNet) else 0)
+    height, width = size or trained_size(t2i)
+    clip = (num_frames, height, width) if isinstance(net, STUNet) else (height, width)
+    inputs: dict[str, Any] = {
+        "sample": weight.new_zeros(batch, channels, *clip),
+        "timestep": weight.new_zeros(batch),
+        "encoder_hidden_states": weight.new_zeros(batch, _TOKENS, text_dim(t2i)),
+    }
     if config["addition_embed_type"] == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-        added = {
-            "text_embeds": torch.empty(1, pooled, device="meta"),
-            "time_ids": torch.empty(1, 6, device="meta"),
-        }
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(inputs, torch.empty(1, device="meta"), text, class_labels=_labels(config), added_cond_kwargs=added)
-    itemsize = torch.empty(0, dtype=net.dtype).element_size()
-    skips = sum(
-        row.channels * row.frames * row.size**2 * (len(block.resnets) + 1)
-        for row, block in zip(levels(net, num_frames), twin.spatial.down_blocks, strict=True)
-    )
-    finest = config["block_out_channels"][0] * num_frames * height * width
-    return Cost(
-        flops=counter.get_total_flops(),
-        weight_bytes=sum(p.numel() for p in net.parameters()) * itemsize,
-        activation_bytes=(skips + 4 * finest) * itemsize,
-    )
+        inputs["added_cond_kwargs"] = {
+            "text_embeds": weight.new_zeros(batch, pooled), "time_ids": weight.new_zeros(batch, 6)
+        }  # fmt: skip
+    if not (isinstance(net, STUNet) and takes_layout(t2i)):  # which itself says that none is known
+        inputs["class_labels"] = _labels(config, weight, batch)
+    return inputs
+
+
+def trained_size(t2i: UNet2DConditionModel) -> tuple[int, int]:
+    """Return height and width that a T2I was trained on, as it sees them."""
+    sample = t2i.config["sample_size"] or 64
+    return (sample, sample) if isinstance(sample, int) else (sample[0], sample[1])
+
+
+def work(net: STUNet, num_frames: int = 80) -> Work:
+    """Count one evaluation of a clip at the trained size; the network itself is not run."""
+    with torch.device("meta"):
+        twin = STUNet.from_config(dict(net.config)).to(net.dtype)
+    with torch.no_grad():
+        return count(lambda: twin(**example_inputs(twin, num_frames)))
+
+
+def cost(net: STUNet, num_frames: int = 80) -> Cost:
+    """Count one evaluation at the trained size; the network itself is not run."""
+    done = work(net, num_frames)
+    weights = sum(p.numel() * p.element_size() for p in net.parameters())
+    return Cost(flops=done.flops, weight_bytes=weights, activation_bytes=done.peak_bytes)
+
+
+def flops_of_levels(net: STUNet, flops_of: Mapping[str, int]) -> list[int]:
+    """Return how many FLOPs of one evaluation each level spends, finest first; embeddings count to the first.
+
+    Args:
+        flops_of: `Work.flops_of` of that evaluation.
+    """
+    last = len(net.spatial.down_blocks) - 1
+    spent = [0] * (last + 1)
+    for path, flops in flops_of.items():
+        _, *names = path.split(".")
+        match names:
+            case ["spatial", "down_blocks", level, *_] | ["temporal", "down" | "downsamplers", level, *_]:
+                spent[int(level)] += flops
+            case ["spatial", "up_blocks", level, *_] | ["temporal", "up", level, *_]:
+                spent[last - int(level)] += flops
+            case ["temporal", "upsamplers", level, *_]:
+                spent[last - 1 - int(level)] += flops
+            case ["spatial", "mid_block", *_] | ["temporal", "mid", *_]:
+                spent[last] += flops
+            case _:
+                spent[0] += flops
+    return spent
 
 
 def table(net: STUNet, num_frames: int = 80) -> str:
@@ -122,12 +167,12 @@ def table(net: STUNet, num_frames: int = 80) -> str:
     return "\n".join(lines)
 
 
-def _labels(config: Mapping[str, Any]) -> torch.Tensor | None:
+def _labels(config: Mapping[str, Any], like: torch.Tensor, batch: int) -> torch.Tensor | None:
     if config["class_embed_type"] in ("projection", "simple_projection"):
-        return torch.empty(1, config["projection_class_embeddings_input_dim"], device="meta")
+        return like.new_zeros(batch, config["projection_class_embeddings_input_dim"])
     if config["class_embed_type"] is not None:
-        return torch.empty(1, device="meta")
-    return torch.empty(1, dtype=torch.long, device="meta") if config["num_class_embeds"] else None
+        return like.new_zeros(batch)
+    return like.new_zeros(batch, dtype=torch.long) if config["num_class_embeds"] else None
 
 
 def _count(modules: list[torch.nn.Module]) -> int:

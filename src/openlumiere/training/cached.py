@@ -25,6 +25,7 @@ from openlumiere.files import read_json, replacing, write_json
 
 _INDEX = "cache.json"
 _RENAMED = {"place": "frame_positions"}  # in shards of earlier versions
+_FRAMES_OF_A_SHARD, _SHORTEST_SHARD = 256, 16
 _ENCODED_AT_ONCE = 16  # frames of single-frame clips; a clip of many frames is encoded alone
 
 
@@ -39,15 +40,18 @@ class CachedLatents(Dataset[dict[str, Any]]):
         encode: pixels, (B, 4, F, H, W), to latents.
         folder: for the shards.
         identity: all that the items depend on; a cache of something else is refused.
-        shard: items of a file.
+        shard: items of a file, which are lost if it is stopped in between; as few of long clips as take a quarter of a
+            minute when None.
         small: also keep the pixels shrunk to the latents' size, as ``small``: what masks are drawn by.
     """
 
     def __init__(
         self, source: Dataset[Any], encode: Callable[[torch.Tensor], torch.Tensor], folder: Path, *, count: int,
-        identity: dict[str, Any], seed: int = 0, shard: int = 256, small: bool = False,
+        identity: dict[str, Any], seed: int = 0, shard: int | None = None, small: bool = False,
     ) -> None:  # fmt: skip
         self.count, self.seed = count, seed
+        if shard is None:
+            shard = max(_FRAMES_OF_A_SHARD // source[0]["pixels"].shape[1], _SHORTEST_SHARD)
         folder.mkdir(parents=True, exist_ok=True)
         _check_identity(folder, identity | {"shard": shard, "small": small})
         self.captions: list[str] = []

@@ -39,6 +39,7 @@ def export(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     guidance_rescale: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
     upscale_steps: int | None = None,
     noise_level: int | None = None,
 ) -> Path:
@@ -51,7 +52,8 @@ def export(
         super_resolution: output folder of an `ssr` run, which becomes the pipeline's second stage.
         planner: output folder of a `planner` run, for models that are told where their subject is.
         dtype: of the saved weights; they are read back in whatever precision the user asks for.
-        num_inference_steps, guidance_scale, guidance_rescale: the pipeline's defaults; the run's own when None.
+        num_inference_steps, guidance_scale, guidance_rescale, guidance_interval: the pipeline's defaults; the run's own
+            when None.
         upscale_steps, noise_level: likewise of the second stage.
 
     Raises:
@@ -70,6 +72,7 @@ def export(
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
         "guidance_rescale": guidance_rescale,
+        "guidance_interval": guidance_interval,
     }
     pipe.register_to_config(**_given(defaults))
     if super_resolution is not None:

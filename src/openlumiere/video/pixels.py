@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image, ImageColor
 
@@ -26,6 +28,15 @@ def as_uint8(frames: np.ndarray) -> np.ndarray:
     if not np.isfinite(frames).all():
         raise LumiereError("frames hold values that are not numbers; sample again in float32 (--dtype float32)")
     return (frames.astype(np.float32) * 255.0).round().clip(0, 255).astype(np.uint8)
+
+
+def enlarged(frames: np.ndarray, min_side: int) -> np.ndarray:
+    """Enlarge frames (F, H, W, ...) whose shorter side is below `min_side` by a whole factor, nearest neighbour."""
+    side = min(frames.shape[1:3])
+    if side >= min_side:
+        return frames
+    factor = math.ceil(min_side / side)
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def colour(name: str) -> tuple[int, int, int]:

@@ -6,7 +6,6 @@ Every file carries a note, see `metadata`, and is written whole or not at all.
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from openlumiere.files import replacing
 from .encoders.films import write_mov, write_mp4, write_webm
 from .encoders.pictures import write_apng, write_gif, write_webp
 from .metadata import FOLDER_NOTE, note_text, picture_options, write_folder_note
-from .pixels import as_uint8, colour
+from .pixels import as_uint8, colour, enlarged
 from .sheet import contact_sheet
 
 # Highest rate that players honour: browsers show delays of 10 ms and less as 100 ms.
@@ -111,11 +110,7 @@ def write_clip(
         raise LumiereError(f"{fps} frames per second: {kind} plays more than 0 and at most {_MAX_FPS[suffix]}")
     below = background or "white"
     colour(below)
-    pixels = as_uint8(frames)
-    side = min(pixels.shape[1:3])
-    if side < min_side:
-        factor = math.ceil(min_side / side)
-        pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+    pixels = enlarged(as_uint8(frames), min_side)
     note = note_text(fps, len(pixels), metadata)
     webp = partial(write_webp, lossless=lossless or max(pixels.shape[1:3]) <= _LOSSLESS_WEBP_SIDE)
     write: dict[str, Callable[[np.ndarray, Path, float, str], None]] = {

@@ -57,6 +57,7 @@ def test_abilities(models: Models, kind: str) -> None:
     tasks, emulated = TASKS[kind]
     assert (set(found.tasks), set(found.emulated)) == (set(tasks), set(emulated))
     assert found.last_frame == (kind in ("flf2v", "vace", "i2v-2.2"))
+    assert (found.last_frame_needed, found.references) == (kind == "flf2v", 4 if kind == "vace" else 0)
     assert (found.fps, found.num_frames) == ((24, 121) if kind == "ti2v" else (16, 81))
     assert (found.size_multiple, found.frame_multiple) == (32 if kind == "ti2v" else 16, 4)
     assert (found.licence, found.commercial) == ("apache-2.0", True)
@@ -133,6 +134,30 @@ def test_the_last_picture_matters(models: Models, kind: str, tmp_path: Path) -> 
     files = _files(tmp_path, model)
     ends = [made_by(model, files.request("animate", last=last))[1] for last in (files.last, files.picture)]
     assert (ends[0] != ends[1]).any()
+
+
+@pytest.mark.parametrize("task", ["generate", "animate", "inpaint"])
+def test_reference_pictures_matter_and_their_order(models: Models, task: str, tmp_path: Path) -> None:
+    model = models.loaded("vace")
+    files = _files(tmp_path, model)
+    clips = []
+    for references in ((), (files.last,), (files.last, files.picture), (files.picture, files.last)):
+        _, pixels, metadata = made_by(model, files.request(task, references=references))
+        assert len(pixels) == files.num_frames
+        assert metadata.get("references", "").split() == [word for path in references for word in ("--reference", path)]
+        clips.append(pixels)
+    assert all((one != other).any() for n, one in enumerate(clips) for other in clips[:n])
+
+
+def test_reference_pictures_are_refused_where_they_do_nothing(models: Models, tmp_path: Path) -> None:
+    vace, files = models.loaded("vace"), _files(tmp_path, models.loaded("vace"))
+    one, many = (files.picture,), (files.picture,) * 5
+    with pytest.raises(LumiereError, match=r"references: generate of .* takes 4 reference pictures; give fewer"):
+        vace.fit(files.request("generate", references=many))
+    with pytest.raises(LumiereError, match=r"references: restyle of .* takes no reference pictures; leave them out"):
+        vace.fit(files.request("restyle", references=one))
+    with pytest.raises(LumiereError, match=r"references: generate of .* takes no reference pictures; leave them out"):
+        models.loaded("t2v").fit(files.request("generate", references=one))
 
 
 def test_a_clip_goes_on_from_whole_latents(models: Models, tmp_path: Path) -> None:

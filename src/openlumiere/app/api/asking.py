@@ -27,21 +27,23 @@ from .errors import ApiError
 from .schemas import CreateVideo
 
 FILES = ("input_reference", "video_reference", "mask", "last_frame")
+REFERENCE, _MOST_REFERENCES = "reference", 8  # a field of several files; models say how many of them they take
 _MAX_FPS = 90  # of WebP, which clips are kept as
 _PART = 64 * 1024  # bytes of a field that is no file
 _NESTED = re.compile(r"(\w+)\[(\w*)\]")
 # Fields of a request that the API calls otherwise.
-_NAMES = {"styles": "style", "last": "last_frame", "source": "input_reference"}
+_NAMES = {"styles": "style", "last": "last_frame", "source": "input_reference", "references": REFERENCE}
 _STICKER = ("crop", "outline", "outline_colour", "speed_up")
 _ON_CLIPS = ("inpaint", "outpaint", "restyle", "extend", "interpolate", "upscale")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request's fields, and its files by their field."""
+    """A request's fields, and its files by their field; of references also the ids of videos, in order."""
 
     fields: CreateVideo
     files: dict[str, UploadFile]
+    references: list[UploadFile | str]
 
 
 async def read_request(http: HttpRequest, **renamed: str) -> Asked:
@@ -63,6 +65,7 @@ async def read_request(http: HttpRequest, **renamed: str) -> Asked:
     for name, other in renamed.items():
         if name in values:
             values[other] = values.pop(name)
+    references = _references(values.pop(REFERENCE, None))
     files = {name: value for name, value in values.items() if isinstance(value, UploadFile)}
     for name in files:
         if name not in FILES:
@@ -76,8 +79,10 @@ async def read_request(http: HttpRequest, **renamed: str) -> Asked:
                 400, "extra_params: give an object of fields that aren't given besides", param="extra_params"
             )
         plain |= more
+    if REFERENCE in plain:
+        references += _references(plain.pop(REFERENCE))
     try:
-        return Asked(CreateVideo.model_validate(plain), files)
+        return Asked(CreateVideo.model_validate(plain), files, references)
     except ValidationError as error:
         first = error.errors()[0]
         param = str(first["loc"][0]) if first["loc"] else None
@@ -89,7 +94,7 @@ async def read_request(http: HttpRequest, **renamed: str) -> Asked:
 async def _form(http: HttpRequest) -> dict[str, Any]:
     """A form's fields; ``name[key]`` are objects, ``name[]`` lists, as clients write them."""
     values: dict[str, Any] = {}
-    form = await http.form(max_files=len(FILES) + 1, max_fields=100, max_part_size=_PART)
+    form = await http.form(max_files=len(FILES) + _MOST_REFERENCES + 1, max_fields=100, max_part_size=_PART)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile) and not value.filename and not value.size:
             continue  # a browser's field without a file
@@ -104,11 +109,21 @@ async def _form(http: HttpRequest) -> dict[str, Any]:
             if not isinstance(values[nested[1]], list):
                 raise ApiError(400, f"{name} is given twice", param=nested[1])
             values[nested[1]].append(value)
+        elif name == REFERENCE:
+            values.setdefault(name, []).append(value)
         elif name in values:
             raise ApiError(400, f"{name} is given twice", param=name)
         elif value != "" or name in ("prompt", "negative_prompt"):
             values[name] = value
     return values
+
+
+def _references(given: Any) -> list[UploadFile | str]:
+    found = [] if given in (None, "") else given if isinstance(given, list) else [given]
+    if len(found) > _MOST_REFERENCES or not all(isinstance(each, (UploadFile, str)) for each in found):
+        message = f"{REFERENCE}: give at most {_MOST_REFERENCES} pictures, as files or ids of videos"
+        raise ApiError(400, message, param=REFERENCE)
+    return found
 
 
 def _object(text: str | bytes, what: str) -> dict[str, Any]:
@@ -133,13 +148,24 @@ def task_of(asked: Asked, default: str | None = None) -> str:
     return task
 
 
+def check_lengths(texts: dict[str, str], limits: RequestLimits) -> None:
+    """Refuse texts, by their fields, that are too long.
+
+    Raises:
+        ApiError: one is.
+    """
+    for name, text in texts.items():
+        if len(text) > limits.prompt:
+            raise ApiError(400, f"{name}: give at most {limits.prompt} characters", param=name)
+
+
 def build_request(
     task: str, given: CreateVideo, files: dict[str, Taken], abilities: Abilities, limits: RequestLimits
 ) -> Request:
     """Make the request that fields and files ask for.
 
     Args:
-        files: "source", "mask" and "last", by these names.
+        files: "source", "mask", "last" and "reference-0" and so on, by these names.
 
     Raises:
         ApiError: a field that the task does not know, or a value that it cannot have.
@@ -158,7 +184,9 @@ def _build(
 ) -> Request:
     kind = TASKS[task]
     known = {field.name for field in fields(kind)}
-    data = _values(given) | {name: taken.path.name for name, taken in files.items()}
+    names = {name: taken.path.name for name, taken in files.items()}
+    references = [names.pop(name) for name in list(names) if name.startswith(REFERENCE)]
+    data = _values(given) | names | ({"references": references} if references else {})
     if given.seconds is not None:
         data["num_frames"] = _frames(given, task, abilities)
     if given.sticker is not None:
@@ -268,7 +296,7 @@ def _size(given: CreateVideo, kind: type[Request], abilities: Abilities) -> tupl
     own = abilities.width, abilities.height
     if asked[0] in (None, own[0]) and asked[1] in (None, own[1]):
         return None
-    if kind.task == "outpaint" or not issubclass(kind, ClipRequest):
+    if (kind.task == "outpaint" and not abilities.resizable) or not issubclass(kind, ClipRequest):
         raise ApiError(400, f"size: that of {kind.task} follows from its source; leave it out", param="size")
     width, height = (own[i] if side is None else side for i, side in enumerate(asked))
     if width is None or height is None:
@@ -277,9 +305,7 @@ def _size(given: CreateVideo, kind: type[Request], abilities: Abilities) -> tupl
 
 
 def _check_steps(request: Request, limits: RequestLimits) -> None:
-    for name in ("prompt", "negative_prompt"):
-        if len(getattr(request, name)) > limits.prompt:
-            raise ApiError(400, f"{name}: give at most {limits.prompt} characters", param=name)
+    check_lengths({"prompt": request.prompt, "negative_prompt": request.negative_prompt}, limits)
     for name in ("num_inference_steps", "upscale_steps"):
         if (getattr(request, name, None) or 0) > limits.num_inference_steps:
             raise ApiError(400, f"{name}: give at most {limits.num_inference_steps}", param=name)
@@ -292,13 +318,19 @@ def _check_extent(fitted: Request, source: Taken | None, abilities: Abilities, l
         raise ApiError(400, f"{frames} frames are asked for; at most {limits.num_frames} are made", param="num_frames")
     if fps > _MAX_FPS:
         raise ApiError(400, f"{fps:.4g} frames a second are asked for; at most {_MAX_FPS} are made", param="fps")
-    size = getattr(fitted, "size", None)
-    if size in (None, (abilities.width, abilities.height)):
+    own = abilities.width or 0, abilities.height or 0
+    size, to = getattr(fitted, "size", None) or own, getattr(fitted, "to", None)
+    if to is None and size == own:
         return
+    if to is not None:  # one side stays, see `generation.inputs.FrameSize.widened`
+        width, height = size
+        wider = to[0] * height >= to[1] * width
+        size = (height * to[0] // to[1], height) if wider else (width, width * to[1] // to[0])
     pixels = size[0] * size[1]
     if pixels > limits.frame_pixels:
-        message = f"size: {size[0]}x{size[1]} are {pixels} pixels; at most {limits.frame_pixels} are made"
-        raise ApiError(400, message, param="size")
+        param = "size" if to is None else "to"
+        message = f"{param}: {size[0]}x{size[1]} are {pixels} pixels; at most {limits.frame_pixels} are made"
+        raise ApiError(400, message, param=param)
     if pixels * frames > limits.video_pixels:
         message = f"size: {frames} frames of {size[0]}x{size[1]} are too many; ask for a smaller or a shorter clip"
         raise ApiError(400, message, param="size")

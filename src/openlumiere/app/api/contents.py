@@ -20,6 +20,7 @@ from openlumiere.app.jobs.store import Job
 from openlumiere.app.sandbox.limited import ProcessLimits
 from openlumiere.files import remove
 from openlumiere.generation.jobs import slug
+from openlumiere.generation.requests import files_of, request_from_json
 from openlumiere.video.stickers.targets import target_for
 
 from .context import Context, Owner, Parts
@@ -30,7 +31,6 @@ router = APIRouter()
 # Of our own clips: sticker formats try many settings.
 _CONVERSION = ProcessLimits(memory=4096, cpu_seconds=600, seconds=900)
 _VARIANTS = {"thumbnail": "thumbnail.webp", "spritesheet": "spritesheet.png"}
-_INPUTS = {"source": "source", "mask": "mask", "last_frame": "last"}
 _making: dict[tuple[str, str], asyncio.Lock] = {}  # one conversion of a file at a time
 
 Format = Literal["mp4", "webp", "gif", "apng", "webm", "mov", "png"]
@@ -109,10 +109,15 @@ async def _make(parts: Context, job: Job, master: str, name: str, sticker: str |
             if clip.parent != folder:
                 await run_in_threadpool(shutil.copyfile, clip, folder / master)
             task = "convert" if sticker is None else "make_sticker"
-            more = {} if sticker is None else {"target": sticker}
+            mark = None if parts.marker is None else parts.marker.carried(job.recipe or {})
+            to, more = f"made{Path(name).suffix}", {}
+            if sticker is not None:
+                spare = 0 if mark is None else await run_in_threadpool(mark.room, folder / to)
+                more = {"target": sticker, "spare": spare}
             background = job.request.get("background", "white")
-            to = f"made{Path(name).suffix}"
             await parts.uploads.run(task, master, folder, _CONVERSION, to=to, background=background, **more)
+            if mark is not None:
+                await run_in_threadpool(mark.sign, folder / to)
             await run_in_threadpool(parts.results.put, job.id, name, folder / to)
         await run_in_threadpool(parts.store.add_files, job.id, [name])
         if await run_in_threadpool(parts.store.get, job.id) is None:  # purged meanwhile
@@ -141,11 +146,17 @@ async def preview(request: Request, parts: Parts, owner: Owner, id: str, v: int 
 
 @router.get("/v1/videos/{id}/source", response_class=FileResponse, responses=_ANY_FILE)
 async def source(
-    request: Request, parts: Parts, owner: Owner, id: str, name: Literal["source", "mask", "last_frame"] = "source"
+    request: Request,
+    parts: Parts,
+    owner: Owner,
+    id: str,
+    name: Annotated[
+        str, Query(pattern=r"^(source|mask|last_frame|reference-\d)$", description="Of several references, its place.")
+    ] = "source",
 ) -> Response:
     """Give what a clip was made from."""
     job = await run_in_threadpool(parts.job, id, owner)
-    stored = job.request.get(_INPUTS[name])
+    stored = files_of(request_from_json(job.request)).get("last" if name == "last_frame" else name)
     if stored is None:
         raise missing(name)
     return await send(request, parts, job.id, stored)

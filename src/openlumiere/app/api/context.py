@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from openlumiere.app.jobs.queue import Queue
 from openlumiere.app.jobs.results import Results
 from openlumiere.app.jobs.store import Job, Store
+from openlumiere.app.moderation.moderator import Moderator
 from openlumiere.app.sandbox.uploads import Uploads
 from openlumiere.app.settings import Settings
 from openlumiere.bundled import bundled_models
@@ -19,6 +20,8 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.find import read_abilities
+from openlumiere.provenance.identity import Identity
+from openlumiere.provenance.marking import Marker
 
 from .errors import ApiError, missing
 from .events import Changes
@@ -37,7 +40,10 @@ class Context:
     queue: Queue
     gate: Gate
     uploads: Uploads
+    moderator: Moderator
     changes: Changes
+    identity: Identity
+    marker: Marker | None
     _models: dict[str, Abilities] = field(default_factory=dict)
 
     @cached_property

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from openlumiere.app.jobs.store import QueueFull, QuotaReached
+from openlumiere.app.moderation.moderator import NotAllowed, NotChecked
 from openlumiere.app.sandbox.uploads import Busy
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
@@ -98,6 +99,14 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Busy)
     async def busy(_request: Request, error: Busy) -> Response:
         return ApiError(503, one_line(error), retry_after=5).response()
+
+    @app.exception_handler(NotAllowed)
+    async def refused(_request: Request, error: NotAllowed) -> Response:
+        return ApiError(400, one_line(error), param=error.param, code="content_policy_violation").response()
+
+    @app.exception_handler(NotChecked)
+    async def unchecked(_request: Request, error: NotChecked) -> Response:
+        return ApiError(503, one_line(error), code="moderation_unavailable", retry_after=30).response()
 
     @app.exception_handler(LumiereError)
     async def bad(_request: Request, error: LumiereError) -> Response:

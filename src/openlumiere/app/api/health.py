@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openlumiere.app.jobs.store import Store
+from openlumiere.app.moderation.moderator import Moderator
 
 from .context import Owner, Parts
 from .errors import ApiError
@@ -29,9 +30,10 @@ disable_created_metrics()  # a second line for each figure, that tells when it w
 class Metrics:
     """What is counted since the server was started, and what the store tells when it is asked."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, moderator: Moderator) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Jobs(store))
+        self.registry.register(_Refused(moderator))
         self.requests = Counter(
             "lumiere_requests", "Requests by route and status.", ["method", "route", "status"], registry=self.registry
         )
@@ -58,6 +60,20 @@ class _Jobs(Collector):
         yield GaugeMetricFamily("lumiere_clip_seconds", "Of making a clip: the mean of the last 20.",
                                 value=self._store.usual_seconds())  # fmt: skip
         yield GaugeMetricFamily("lumiere_workers", "Workers that were heard of lately.", value=seen(self._store))
+
+
+class _Refused(Collector):
+    """Requests that the operator does not allow."""
+
+    def __init__(self, moderator: Moderator) -> None:
+        self._moderator = moderator
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures of now."""
+        refused = CounterMetricFamily("lumiere_refused", "Requests that were not allowed.", labels=["reason"])
+        for reason, count in self._moderator.refused.items():
+            refused.add_metric([reason], count)
+        yield refused
 
 
 def seen(store: Store) -> int:

@@ -104,7 +104,11 @@ def _fitted(asked: dict[str, Any], abilities: Abilities) -> Fitted | None:
         return None
 
 
-def model(abilities: Abilities, *, default: bool) -> Model:
-    """Return what a model can do as a model object."""
+def model(abilities: Abilities, *, default: bool, error: str | None = None) -> Model:
+    """Return what a model can do as a model object.
+
+    Args:
+        error: why it cannot be loaded.
+    """
     plain: dict[str, Any] = dict(vars(abilities))
-    return Model(id=plain.pop("model"), default=default, stickers=list(TARGETS), **plain)
+    return Model(id=plain.pop("model"), default=default, stickers=list(TARGETS), error=error, **plain)

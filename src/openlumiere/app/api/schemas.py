@@ -41,6 +41,9 @@ class CreateVideo(BaseModel):
     )
     video_reference: str | dict[str, Any] | None = Field(None, description="A clip, as input_reference.")
     last_frame: str | dict[str, Any] | None = Field(None, description="The picture that an animated one ends with.")
+    reference: str | list[str] | None = Field(
+        None, description="Pictures of what is to be in the clip: files, or ids of videos; several in a form, too."
+    )
     mask: str | dict[str, Any] | None = Field(None, description="White where it may change: a picture or clip.")
     box: str | list[float] | None = Field(None, description="x,y,w,h instead of a mask, in pixels or fractions.")
     style: str | dict[str, float] | None = Field(None, description="A style's name, or {name: strength} of several.")
@@ -174,12 +177,15 @@ class Model(BaseModel):
         emulated: those of its tasks that it was not made for: what is given is put back at every step.
         prompt, negative_prompt: whether it is told what to show, and what not.
         last_frame: whether an animated picture may be told how it ends.
+        last_frame_needed: whether it must be.
+        references: so many pictures of what is to be in the clip it takes; 0 = none.
         resizable: whether `size` may be others, whose sides `size_multiple` divides; others are rounded.
         num_frames, fps: of a clip of which nothing else is said.
         frame_multiple, frame_offset: clips of text have a multiple of the first, plus the second, of frames.
         max_frames: of the longest clip; null = there is no end.
         licence: of the weights; "" = not known.
         commercial: whether the licence allows commercial use; null = not known.
+        error: why it could not be loaded when a worker last tried; null = it could, or none has tried.
     """
 
     id: str
@@ -191,6 +197,8 @@ class Model(BaseModel):
     prompt: bool
     negative_prompt: bool
     last_frame: bool
+    last_frame_needed: bool
+    references: int
     loop: bool
     styles: list[str]
     transparent: bool
@@ -214,6 +222,7 @@ class Model(BaseModel):
     licence: str
     commercial: bool | None
     stickers: list[str]
+    error: str | None
 
 
 class ModelList(BaseModel):
@@ -236,6 +245,84 @@ class Inspected(BaseModel):
     fps: float
     command: str
     python: str
+
+
+class MarkPayload(BaseModel):
+    """What a watermark says.
+
+    Attributes:
+        model: its name, or that of its family; `model_number` is what the mark holds.
+        release: of openlumiere.
+        month: ``YYYY-MM``, of the making.
+        key_id: number of the key that marked it.
+    """
+
+    model: str
+    model_number: int
+    release: str
+    month: str
+    key_id: int
+
+
+class Ingredient(BaseModel):
+    """A file that another was made from: edited (``parentOf``), or placed in it (``componentOf``)."""
+
+    title: str
+    relation: str
+
+
+class ContentCredentials(BaseModel):
+    """What is signed in a file (C2PA), and whether to believe it.
+
+    Attributes:
+        state: ``untrusted``: unchanged, by a signer whom nobody vouches for, and who may have any name.
+        problem: what is wrong; "" where nothing is.
+        signed_here: whether it was this server, or one with the same keys.
+        when: the time that the signer claims.
+        ai_generated: whether a model made it, or a part of it.
+    """
+
+    state: Literal["trusted", "untrusted", "changed", "invalid"]
+    problem: str
+    signer: str
+    signed_here: bool
+    when: str | None
+    generator: str
+    model: str
+    actions: list[str]
+    ai_generated: bool
+    ingredients: list[Ingredient]
+
+
+class Detected(BaseModel):
+    """Whether a clip or picture was made here, by its watermark and its content credentials.
+
+    Attributes:
+        marked: whether there is a watermark of this server's key.
+        p_value: bound on the chance of evidence like this without a mark; `marked` where it is at most
+            `false_positive_rate`.
+        payload: what the mark says; null where it can't be read, or there is none.
+        seconds: stretches that are marked, from and to.
+        parts: of a frame, as rows: 1 where it is marked.
+        scale: above 1 where the clip was cropped, as against what was marked.
+        degrees: that it was turned by, counter-clockwise.
+        duration: in seconds; 0 of a picture.
+        credentials: null where there are none.
+    """
+
+    object: Literal["detection"] = "detection"
+    marked: bool
+    p_value: float
+    false_positive_rate: float
+    payload: MarkPayload | None = None
+    seconds: list[tuple[int, int]] = []
+    parts: list[list[int]] = []
+    scale: float | None = None
+    degrees: float | None = None
+    width: int
+    height: int
+    duration: float
+    credentials: ContentCredentials | None
 
 
 class SessionLimits(BaseModel):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
-from starlette.datastructures import UploadFile
 
-from openlumiere.app.jobs.store import AskedBefore, Job
-from openlumiere.app.sandbox.uploads import Taken
+from openlumiere.app.jobs.store import Job
 from openlumiere.errors import LumiereError
 from openlumiere.generation.python_code import python_code
 from openlumiere.generation.recipe import Recipe
 
 from . import objects
-from .asking import Asked, build_request, check_known, read_request, task_of
+from .asking import read_request, task_of
 from .contents import content_of
 from .context import Context, Owner, Parts
 from .errors import ApiError, missing
-from .objects import master_of
+from .files import one_file, uploaded
 from .schemas import CreateVideo, Deleted, Favourite, Inspected, ModelList, Remix, Video, VideoList
+from .submitting import submit, submit_again
 
 router = APIRouter()
-_LOG = logging.getLogger("openlumiere.app")
 POLL_MS = {"openai-poll-after-ms": "1000"}
 
 
@@ -45,13 +41,6 @@ def _body(model: type, *, files: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
-_FILE = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
-_INSPECT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": {"schema": {**_FILE, "examples": [{"file": "tiger.webp"}]}}},
-    }
-}
 _Key = Annotated[
     str | None,
     Header(
@@ -59,21 +48,21 @@ _Key = Annotated[
         description="Unguessable: whoever sends the same request again with it gets the same video.",
     ),
 ]  # fmt: skip
-_CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame"))
+_CREATE = _body(CreateVideo, files=("input_reference", "video_reference", "mask", "last_frame", "reference"))
 
 
 @router.post("/v1/videos", response_model=Video, openapi_extra=_CREATE)
 async def create(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Video:
     """Ask for a clip."""
     asked = await read_request(http)
-    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked), key=key))
+    return await _shown(parts, await submit(parts, owner, asked, task_of(asked), key=key))
 
 
 @router.post("/v1/videos/sync", response_class=FileResponse, openapi_extra=_CREATE)
 async def create_and_wait(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Response:
     """Ask for a clip, wait for it, and get its MP4; who hangs up cancels it."""
     asked = await read_request(http)
-    job = await _ask(parts, owner, asked, task_of(asked), key=key)
+    job = await submit(parts, owner, asked, task_of(asked), key=key)
     async for state in parts.changes.follow(owner, job):
         if await http.is_disconnected():
             await run_in_threadpool(parts.queue.cancel, job.id)
@@ -90,125 +79,28 @@ async def edit(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> V
     asked = await read_request(http, video="video_reference")
     region = "mask" in asked.files or asked.fields.mask is not None or asked.fields.box is not None
     task = "inpaint" if region else "restyle" if asked.fields.to is None else "outpaint"
-    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, task), key=key))
+    return await _shown(parts, await submit(parts, owner, asked, task_of(asked, task), key=key))
 
 
 @router.post("/v1/videos/extensions", response_model=Video, openapi_extra=_CREATE)
 async def extend(http: Request, parts: Parts, owner: Owner, key: _Key = None) -> Video:
     """Let a clip, a file or the id of one as `video`, go on for `seconds`."""
     asked = await read_request(http, video="video_reference")
-    return await _shown(parts, await _ask(parts, owner, asked, task_of(asked, "extend"), key=key))
+    return await _shown(parts, await submit(parts, owner, asked, task_of(asked, "extend"), key=key))
 
 
-@router.post("/v1/videos/inspect", openapi_extra=_INSPECT)
+@router.post("/v1/videos/inspect", openapi_extra=one_file("tiger.webp"))
 async def inspect(http: Request, parts: Parts, owner: Owner) -> Inspected:
     """Read the settings inside a clip of ours."""
-    if not http.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ApiError(415, "send multipart/form-data with a file")
-    async with http.form(max_files=1, max_fields=1) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise ApiError(400, "file: give a clip", param="file")
+    async with uploaded(http, "a clip") as file:
         with parts.uploads.workspace() as folder:
-            metadata = await parts.uploads.inspect(file.file, "file", folder)
+            metadata = await parts.uploads.inspect(file, "file", folder)
     recipe = Recipe.from_metadata(metadata, output="clip.webp")
     assert recipe is not None  # as the limited process found
     return Inspected(
         request=recipe.request.to_json(), model=recipe.model.name, fps=recipe.fps, command=recipe.command(),
         python=python_code(recipe),
     )  # fmt: skip
-
-
-async def _ask(parts: Context, owner: str, asked: Asked, task: str, *, key: str | None = None) -> Job:
-    """Read the files of a request, and queue it."""
-    try:
-        abilities = await run_in_threadpool(parts.abilities, asked.fields.model)
-        with parts.uploads.workspace() as folder:
-            files = await _files(parts, owner, asked, folder)
-            request = await run_in_threadpool(
-                build_request, task, asked.fields, files, abilities, parts.settings.requests
-            )
-            return await run_in_threadpool(
-                _queue, parts, owner, request.to_json(), abilities.model, {t.path.name: t.path for t in files.values()},
-                callback_url=asked.fields.callback_url, idempotency_key=key,
-            )  # fmt: skip
-    finally:
-        for file in asked.files.values():
-            await file.close()
-
-
-def _queue(
-    parts: Context, owner: str, request: dict[str, Any], model: str, files: dict[str, Path], **more: str | None
-) -> Job:
-    """Keep a job with its files, and queue it; where that fails it is told so.
-
-    What was asked for before, with the same key, is that job; one that still waits is queued again, in case that a
-    server died before it had.
-    """
-    try:
-        job = parts.store.add(owner=owner, request=request, model=model, limits=parts.settings.limits, **more)
-    except AskedBefore as before:
-        job = before.job
-        _check_same(job, request, model)
-        if job.status != "queued":
-            return job
-    try:
-        for name, path in files.items():
-            parts.results.put(job.id, name, path)
-        parts.queue.submit(job)
-    except BaseException:
-        parts.store.fail(job.id, "internal_error", "it could not be queued; ask for it again")
-        raise
-    about = repr(job.request["prompt"]) if parts.settings.log_prompts else job.request["task"]
-    _LOG.info("%s: %s", job.id, about)
-    return job
-
-
-def _check_same(job: Job, request: dict[str, Any], model: str) -> None:
-    """Refuse a key that was used for another request, or whose video is gone."""
-    if job.deleted_at is not None or not job.request:
-        raise ApiError(409, "Idempotency-Key: the video of that key was deleted; use another", code="video_deleted")
-    seed = job.request["seed"] if request.get("seed") is None else request["seed"]
-    if (job.request, job.model) != ({**request, "seed": seed}, model):
-        message = "Idempotency-Key: it was used for another request; use another"
-        raise ApiError(409, message, code="idempotency_key_reused")
-
-
-async def _files(parts: Context, owner: str, asked: Asked, folder: Path) -> dict[str, Taken]:
-    """The files that a request starts from, written anew in `folder`: "source", "mask", "last"."""
-    if _has(asked, "input_reference") and _has(asked, "video_reference"):
-        raise ApiError(400, "input_reference and video_reference are both given; leave one out")
-    source = "input_reference" if _has(asked, "input_reference") else "video_reference"
-    files: dict[str, Taken] = {}
-    for param, name in ((source, "source"), ("mask", "mask"), ("last_frame", "last")):
-        try:
-            if param in asked.files:
-                files[name] = await parts.uploads.take(asked.files[param].file, param, name, folder)
-            elif (given := getattr(asked.fields, param)) is not None:
-                files[name] = await run_in_threadpool(_own_clip, parts, owner, check_known(given), name, folder)
-        except LumiereError as error:
-            if type(error) is not LumiereError:
-                raise
-            message = str(error) if str(error).startswith(param) else f"{param}: {error}"
-            raise ApiError(400, message, param=param) from error
-    return files
-
-
-def _has(asked: Asked, param: str) -> bool:
-    return param in asked.files or getattr(asked.fields, param) is not None
-
-
-def _own_clip(parts: Context, owner: str, id: str, to: str, folder: Path) -> Taken:
-    """A finished clip of one's own, as the source of another."""
-    job = parts.store.get(id, owner)
-    master = None if job is None else master_of(job)
-    if job is None or master is None:
-        raise LumiereError(f"there is no finished video {id[:60]!r} of yours")
-    (folder / to).mkdir()
-    path = parts.results.fetch(id, master, folder / to)
-    copy = folder / f"{to}.webp"
-    copy.write_bytes(path.read_bytes())
-    return Taken(path=copy, width=job.width or 0, height=job.height or 0, frames=job.num_frames or 2, fps=job.fps)
 
 
 @router.get("/v1/videos")
@@ -237,7 +129,10 @@ async def list_videos(
 async def models(parts: Parts, owner: Owner) -> ModelList:
     """Say what each model can do."""
     every = await run_in_threadpool(parts.every_abilities)
-    return ModelList(data=[objects.model(one, default=one.model == parts.default_model) for one in every])
+    errors = await run_in_threadpool(parts.store.unusable_models)
+    default = parts.default_model
+    data = [objects.model(one, default=one.model == default, error=errors.get(one.model)) for one in every]
+    return ModelList(data=data)
 
 
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
@@ -324,17 +219,10 @@ async def favourite(parts: Parts, owner: Owner, id: str, given: Favourite) -> Vi
 
 
 @router.post("/v1/videos/{id}/remix")
-def remix(parts: Parts, owner: Owner, id: str, given: Remix) -> Video:
+async def remix(parts: Parts, owner: Owner, id: str, given: Remix) -> Video:
     """Make a clip anew with another prompt, and all else the same, the seed included."""
-    job = parts.job(id, owner)
-    if len(given.prompt) > parts.settings.requests.prompt:
-        raise ApiError(400, f"prompt: give at most {parts.settings.requests.prompt} characters", param="prompt")
-    with parts.uploads.workspace() as folder:
-        files = {}
-        for name in filter(None, (job.request.get(name) for name in ("source", "mask", "last"))):
-            files[name] = parts.results.fetch(job.id, name, folder)
-        again = {**job.request, "prompt": given.prompt}
-        return _show(parts, _queue(parts, owner, again, job.model, files, remixed_from=job.id))
+    job = await run_in_threadpool(parts.job, id, owner)
+    return await _shown(parts, await submit_again(parts, owner, job, given.prompt))
 
 
 async def _shown(parts: Context, job: Job) -> Video:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from openlumiere.app.settings import DAY
 
-from .database import clock, deliveries, idempotency, jobs, open_database, workers, writing
+from .database import clock, deliveries, idempotency, jobs, open_database, unusable, workers, writing
 from .job import ACTIVE, FINAL, Job, WorkerRow, job_of
 
 
@@ -163,6 +163,18 @@ class Attempts:
         with writing(self._engine) as connection:
             if not connection.execute(sa.update(workers).where(workers.c.id == id).values(values)).rowcount:
                 connection.execute(workers.insert().values(id=id, **values))
+
+    def note_model(self, model: str, reason: str | None) -> None:
+        """Keep why a worker could not load a model; None = it could."""
+        with writing(self._engine) as connection:
+            connection.execute(sa.delete(unusable).where(unusable.c.model == model))
+            if reason is not None:
+                connection.execute(unusable.insert().values(model=model, reason=reason))
+
+    def unusable_models(self) -> dict[str, str]:
+        """Return the models that could not be loaded when that was last tried, and why."""
+        with self._engine.connect() as connection:
+            return {row.model: row.reason for row in connection.execute(sa.select(unusable))}
 
     def vanished(self, seconds: float) -> list[str]:
         """Return the workers that gave no sign of life for so long."""

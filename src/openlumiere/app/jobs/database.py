@@ -79,6 +79,13 @@ workers = sa.Table(
     sa.Column("memory", sa.BigInteger, nullable=False, default=0),  # bytes of the device that it may take
 )  # fmt: skip
 
+# A table of its own, as `idempotency`.
+unusable = sa.Table(
+    "unusable_models", metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+)  # fmt: skip
+
 keys = sa.Table(
     "keys", metadata,
     sa.Column("id", sa.Text, primary_key=True),

@@ -31,7 +31,7 @@ from openlumiere.generation import jobs
 from openlumiere.generation.progress import Cancelled
 
 from .makers import ClipState, Maker
-from .tools import TOOLS, GetClip, ListModels, Makes, MakesFile, MakeSticker, StopClip, Tool
+from .tools import TOOLS, GetClip, ListModels, Makes, MakesFile, MakeSticker, StopClip, Tool, WasMadeHere
 
 _INSTRUCTIONS = (
     "Makes short animations and stickers of a text, a picture or a clip. Ask list_models first what can be shown: "
@@ -138,6 +138,11 @@ class _Session:
                 models = await run_sync(self._maker.models)
                 lines = "\n".join(f"{key}: {value}" for model in models for key, value in model.items())
                 return _result(lines, {"models": models})
+            case WasMadeHere():
+                from openlumiere.app.detection import in_words
+
+                found = await run_sync(self._maker.detect, tool.file)
+                return _result(in_words(found), found)
             case GetClip():
                 return await self._waited(tool.id, tool.wait_seconds, tell)
             case StopClip():
@@ -196,7 +201,8 @@ class _Session:
             source = self._maker.fetch(clip)
             suffix = target_for(tool.target).suffixes[0]
             output = Path(jobs.free_names(f"{self._maker.folder / source.stem}.{tool.target}", 1, suffix)[0])
-            return output, sticker_from_file(str(source), tool.sticker, output, progress=go_on).line()
+            report = sticker_from_file(str(source), tool.sticker, output, marker=self._maker.marker, progress=go_on)
+            return output, report.line()
 
         try:
             path, line = await run_sync(make, abandon_on_cancel=True)

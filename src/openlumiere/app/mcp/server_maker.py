@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,10 +15,13 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, replacing
 from openlumiere.generation import jobs
 from openlumiere.generation.abilities import Abilities
-from openlumiere.generation.backends.wire import FILES, abilities_of, file_field, form_of
-from openlumiere.generation.requests import Request
+from openlumiere.generation.backends.remote.wire import abilities_of, file_field, form_of
+from openlumiere.generation.requests import Request, files_of
 
 from .makers import ClipState, Status, local_file
+
+if TYPE_CHECKING:
+    from openlumiere.provenance.marking import Marker
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -31,6 +34,7 @@ class ServerMaker:
         folder: for the files; made if missing.
         key: opens the server; "" = none.
         model: of requests that name none; "" = the server's own.
+        marker: of stickers that are made here, see `Maker`.
 
     Raises:
         LumiereError: no such address, or no server there that takes the key.
@@ -38,12 +42,13 @@ class ServerMaker:
 
     interval = 1.0
 
-    def __init__(self, url: str, folder: Path, *, key: str = "", model: str = "") -> None:
+    def __init__(self, url: str, folder: Path, *, key: str = "", model: str = "", marker: Marker | None = None) -> None:
         host = urlsplit(url).hostname
         if urlsplit(url).scheme not in ("http", "https") or not host:
             raise LumiereError(f"--url {url}: give an address such as http://127.0.0.1:8000")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
+        self.marker = marker
         self._url, self._model = url, model
         self._client = httpx.Client(
             base_url=url,
@@ -62,18 +67,16 @@ class ServerMaker:
         if model or self._model:
             form["model"] = model or self._model
         with ExitStack() as opened:
-            files = {}
-            for name in FILES:
-                given, part = getattr(request, name, None), file_field(request, name)
-                if given is None:
-                    continue
+            files: list[tuple[str, Any]] = []
+            for name, given in files_of(request).items():
+                part = file_field(request, name)
                 if name == "source" and given.startswith("video_"):
                     form[part] = given
                 else:
-                    files[part] = opened.enter_context(open(local_file(given, self.folder), "rb"))
+                    files.append((part, opened.enter_context(open(local_file(given, self.folder), "rb"))))
             # Without a file this would be another type of form than with one.
             parts = [(name, (None, value)) for name, value in form.items()]
-            video = self._ask("POST", "/v1/videos", files=[*parts, *files.items()]).json()
+            video = self._ask("POST", "/v1/videos", files=[*parts, *files]).json()
         id = str(video["id"])
         self._suffixes[id] = suffix
         return id
@@ -102,6 +105,12 @@ class ServerMaker:
         if not source.startswith("video_"):
             return local_file(source, self.folder)
         return self.state(source).file
+
+    def detect(self, source: str) -> dict[str, Any]:
+        """Return whether a file was made by the server, see `Maker.detect`."""
+        with self.fetch(source).open("rb") as file:
+            found: dict[str, Any] = self._ask("POST", "/v1/detect", files={"file": file}).json()
+        return found
 
     def abilities(self, model: str) -> Abilities:
         """Return what a model can do, see `Maker.abilities`."""

@@ -230,6 +230,15 @@ class StopClip(Tool):
     id: str = Field(description="of the clip, as the tool said that began it")
 
 
+class WasMadeHere(Tool):
+    """Tell whether a clip or picture was made here: by a watermark that nobody sees, and by its content credentials."""
+
+    name = "was_made_here"
+    reads_only = True
+
+    file: str = Field(description=f"absolute path of a picture on this machine, or {_CLIP}")
+
+
 class ListModels(Tool):
     """List the models, what each can show, and its styles."""
 
@@ -240,7 +249,8 @@ class ListModels(Tool):
 TOOLS: dict[str, type[Tool]] = {
     tool.name: tool
     for tool in (
-        MakeClip, AnimatePicture, ChangeRegion, Restyle, Extend, MakeSticker, ListModels, GetClip, StopClip,
+        MakeClip, AnimatePicture, ChangeRegion, Restyle, Extend, MakeSticker, WasMadeHere, ListModels, GetClip,
+        StopClip,
     )
 }  # fmt: skip
 

@@ -11,10 +11,11 @@ export function lengths(model, most) {
   return { min, max: Math.max(Math.min(most, model.max_frames ?? most), usual), step };
 }
 
-/** What is to be known of a model before it is used: its licence, and what that forbids. */
-export const terms = ({ licence, commercial }) =>
-  [licence, commercial === false && "non-commercial"].filter(Boolean).join(" · ");
+/** What is to be known of a model before it is used: that it cannot be, its licence, and what that forbids. */
+export const terms = ({ error, licence, commercial }) =>
+  [error && `It could not be loaded: ${error}`, licence, commercial === false && "non-commercial"].filter(Boolean).join(" · ");
 
 /** Whether an example shows what a model of a small vocabulary was never taught, or ends as it cannot. */
-export const isForeign = (model, { subject, files }) =>
-  Boolean((subject && model.subjects?.length && !model.subjects.includes(subject)) || (files?.last && !model.last_frame));
+export const isForeign = (model, { subject, files }, task) => Boolean(
+  (subject && model.subjects?.length && !model.subjects.includes(subject))
+  || (files?.last ? !model.last_frame : task.last && model.last_frame_needed));

@@ -54,6 +54,13 @@ export function inspect(file) {
   return plain("/v1/videos/inspect", { method: "POST", body });
 }
 
+/** Whether a clip or picture was made here, see `Detected` in /openapi.json. */
+export function detect(file, signal) {
+  const body = new FormData();
+  body.set("file", file);
+  return plain("/v1/detect", { method: "POST", body, signal });
+}
+
 export const contentOf = (id, query = {}) => address(id, `/content?${new URLSearchParams(query)}`);
 export const thumbnailOf = (id) => contentOf(id, { variant: "thumbnail" });
 export const previewOf = (video) => address(video.id, `/preview.webp?v=${video.preview}`);

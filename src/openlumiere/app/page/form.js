@@ -1,5 +1,6 @@
 /** The form: what to make, of what, and how. It speaks requests, in the server's plain JSON. */
 
+import { offers } from "./abilities.js";
 import * as api from "./api.js";
 import { announce } from "./dom.js";
 import { complain } from "./fields.js";
@@ -62,12 +63,13 @@ export class Composer extends EventTarget {
     return can(task) ? task : TASKS.find(can);
   }
 
-  /** Show a request's settings. `files`: `{source, last}` as the fields take them, and `mask`, a Blob. */
+  /** Show a request's settings. `files`: `{source, last, references}` as the fields take them, and `mask`, a Blob. */
   fill(request, files = {}, task = taskOfRequest(request)) {
     this.#task = this.#able(task);
     this.#complainNot();
     for (const field of Object.values(this.#fields)) field.fill?.(request);
     this.#fields.last.set(files.last ?? null);
+    this.#fields.references.set(files.references ?? []);
     this.#region = files.mask ?? request.box ?? null;
     this.#fields.source.set(files.source ?? null);
     this.#draw();
@@ -161,17 +163,19 @@ export class Composer extends EventTarget {
     return {
       input_reference: shown.source ? this.#fields.source.get()?.value : undefined,
       last_frame: shown.last ? this.#fields.last.get()?.value : undefined,
+      reference: shown.references ? this.#fields.references.get().map(({ value }) => value) : undefined,
       mask: shown.region ? await this.#fields.region.file() : undefined,
     };
   }
 
   /** Say at once what the server would refuse anyway. */
   #isIncomplete() {
-    const { prompt, source, region, to, seed } = this.#fields;
+    const { prompt, source, last, region, to, seed } = this.#fields;
+    const shown = shownFields(this.#task, this.#model);
     if (this.#task.source && !source.get()) return this.#point(source, `Choose a ${this.#task.source} first.`);
+    if (shown.last && offers(this.#model, "last_frame_needed") && !last.get()) return this.#point(last, "Choose a picture to end with.");
     if (this.#task.region && region.control.empty) return this.#point(region, `Paint what should ${this.#task.region}.`);
     if (this.#task.id === "outpaint" && to.control.unchanged) return this.#point(to, "Choose a frame that is larger than the clip.");
-    const shown = shownFields(this.#task, this.#model);
     if (shown.prompt && this.#task.prompt === "needed" && !prompt.control.value.trim()) return this.#point(prompt, "Say what to show.");
     if (!/^\d{0,19}$/.test(seed.control.value.trim())) return this.#point(seed, "A whole number, please.");
     return false;

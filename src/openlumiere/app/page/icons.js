@@ -25,6 +25,7 @@ const PATHS = {
   upload: "M12 16V5M7.5 9.5L12 5l4.5 4.5M5 20h14",
   clips: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z",
   alert: "M12 4l9 16H3zM12 10v4M12 17v.1",
+  check: "M4.5 12.5l5 5 10-11",
   path: "M5 19c0-6 14-4 14-14M5 19v.1M19 5v.1",
   key: "M8 11a4 4 0 1 1 0 8 4 4 0 0 1 0-8zM11 12l9-9M16 7l3 3",
   leave: "M10 4H5v16h5M10 12h10M16.5 8.5L20 12l-3.5 3.5",

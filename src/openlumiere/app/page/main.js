@@ -7,6 +7,7 @@ import { $, show } from "./dom.js";
 import { takeDrops } from "./drop.js";
 import { Composer } from "./form.js";
 import { Gallery } from "./gallery.js";
+import { offerDetection } from "./made-here.js";
 import { filesOf } from "./request.js";
 import { Result } from "./result.js";
 import { showRunning } from "./running.js";
@@ -37,6 +38,7 @@ async function begin() {
   const gallery = new Gallery(choose);
   const markRunning = showRunning(choose);
   takeDrops(composer);
+  offerDetection(session);
   result.able = (video, task) => models.find((model) => model.id === video.model)?.tasks.includes(serverTask(task)) ?? true;
   wire(composer, result, choose);
   $("leave").hidden = !session.keys_needed;
@@ -74,6 +76,7 @@ function wire(composer, result, choose) {
     composer.fill({ ...video.request, seed: video.seed }, {
       source: files.input_reference && sourceOfFile(files.input_reference),
       last: files.last_frame && sourceOfFile(files.last_frame), mask: files.mask,
+      references: files.reference?.map(sourceOfFile),
     });
     toForm();
   }));

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 
-const OTHERWISE = new Set(["source", "mask", "last", "output"]);  // files go by themselves
+const OTHERWISE = new Set(["source", "mask", "last", "references", "output"]);  // files go by themselves
 const TEXTS = {
   box: (box) => ["box", box.join(",")],
   to: (to) => ["to", to.join(":")],
@@ -12,7 +12,7 @@ const TEXTS = {
 };
 const DEFAULTS = { planner: true, background: "white", fit: "crop", feather: 0, outline: 0, outline_colour: "white" };
 
-/** What the server is sent for a request. `files`: `{input_reference, last_frame, mask}`, each a File or a video's id. */
+/** What the server is sent for a request. `files`: `{input_reference, last_frame, mask}`, each a File or a video's id, and `reference`, several. */
 export function formOf(request, files = {}, more = {}) {
   const { sticker, ...plain } = request;
   const every = { ...plain, ...(sticker ? { ...sticker, target: undefined, sticker: sticker.target } : {}), ...more };
@@ -23,9 +23,11 @@ export function formOf(request, files = {}, more = {}) {
     const [name, text] = TEXTS[key]?.(value) ?? [key, String(value)];
     form.set(name, text);
   }
-  for (const [name, file] of Object.entries(files)) {
-    if (file instanceof Blob) form.set(name, file, file.name ?? `${name}.png`);
-    else if (file) form.set(name, file);
+  for (const [name, given] of Object.entries(files)) {
+    for (const file of [given].flat()) {
+      if (file instanceof Blob) form.append(name, file, file.name ?? `${name}.png`);
+      else if (file) form.append(name, file);
+    }
   }
   return form;
 }
@@ -35,13 +37,17 @@ const FILES = { source: ["source", "input_reference"], mask: ["mask", "mask"], l
 
 /** The files that a video was made from, as `formOf` takes them. */
 export async function filesOf(video) {
+  const file = async (kept, name) => {
+    const { blob } = await api.download(api.sourceOf(video.id, kept));
+    return new File([blob], name, { type: blob.type });
+  };
   const names = Object.keys(FILES).filter((name) => video.request[name]);
   const found = await Promise.all(names.map(async (name) => {
     const [kept, param] = FILES[name];
-    const { blob } = await api.download(api.sourceOf(video.id, kept));
-    return [param, new File([blob], video.request[name], { type: blob.type })];
+    return [param, await file(kept, video.request[name])];
   }));
-  return Object.fromEntries(found);
+  const reference = await Promise.all((video.request.references ?? []).map((name, n) => file(`reference-${n}`, name)));
+  return { ...Object.fromEntries(found), ...(reference.length ? { reference } : {}) };
 }
 
 /** Make a video once more; `seed` null asks for another one. */

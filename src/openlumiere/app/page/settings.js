@@ -8,7 +8,7 @@ import {
   switchField,
 } from "./fields.js";
 import { icon } from "./icons.js";
-import { sourceField } from "./source.js";
+import { picturesField, sourceField } from "./source.js";
 import { stickerField } from "./sticker.js";
 import { TASKS, serverTask } from "./tasks.js";
 
@@ -25,7 +25,10 @@ export function makeFields(now, limits) {
     source: sourceField("input_reference", () => (kind() === "clip" ? "Clip" : "Picture"), {
       hint: () => `Choose or drop a ${kind()}`, changed: now.opened,
     }),
-    last: sourceField("last_frame", () => "Last frame, if you like", { hint: () => "A picture to end with" }),
+    last: sourceField("last_frame", () => (offers(now.model(), "last_frame_needed") ? "Last frame" : "Last frame, if you like"), { hint: () => "A picture to end with" }),
+    references: picturesField("reference", "What is to be in it, if you like", {
+      hint: "Choose pictures", most: () => now.model().references,
+    }),
     region: regionField(),
     to: frameField(),
     prompt: promptField("prompt", "Prompt", { rows: 3, placeholder: "a tiger walking to the left" }),
@@ -66,6 +69,7 @@ export function shownFields(task, model) {
   const base = task.id !== "upscale";
   return {
     source: Boolean(task.source), last: Boolean(task.last) && offers(model, "last_frame"), region: Boolean(task.region),
+    references: base && offers(model, "references") && !model.emulated.includes(serverTask(task)),
     prompt: task.prompt !== "none" && offers(model, "prompt"),
     size: base && offers(model, "resizable") && !own.has("to"),
     transparent: offers(model, "transparent"), path: own.has("path") && offers(model, "path"),
@@ -100,7 +104,7 @@ export function lay(root, fields, models, { choose, chooseModel }) {
   const more = h("details.more", {}, h("summary", {}, icon("sliders"), "More settings"), fine);
   const error = h("p.error", { role: "alert", hidden: true });
   const make = h("button.first", { type: "submit" }, "Make");
-  const scrolled = h("div.fields", {}, choice, hint, at("source", "last", "region", "to", "prompt"), examples,
+  const scrolled = h("div.fields", {}, choice, hint, at("source", "last", "region", "to", "prompt"), examples, at("references"),
     at("strength", "factor", "sticker", "length"), switches, at("styles", "path"), more);
   root.append(tasks, scrolled, h("div.make", {}, error, h("div.pair", {}, at("count", "seed")), make));
   return { root, scrolled, tasks, hint, examples, switches, choice, model, licence, fine, more, error, make };
@@ -136,6 +140,6 @@ export function draw(parts, fields, { task, model, useExample }) {
   }
   // Stickers are what that task is for; for others one more setting.
   (task.id === "sticker" ? fields.factor.element : fields.fit.element).after(fields.sticker.element);
-  parts.examples.replaceChildren(...task.examples.filter((example) => !isForeign(model, example)).map((example) => h(
+  parts.examples.replaceChildren(...task.examples.filter((example) => !isForeign(model, example, task)).map((example) => h(
     "button.chip", { type: "button", onclick: () => useExample(example) }, example.name ?? example.request.prompt)));
 }

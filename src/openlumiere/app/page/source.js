@@ -27,6 +27,32 @@ export function media(source, label) {
   });
 }
 
+/** Pictures, as many as the model takes: `most()`. */
+export function picturesField(param, label, { hint, most }) {
+  const input = h("input.unseen", {
+    type: "file", accept: "image/*", multiple: true, "aria-label": label,
+    onchange: () => set([...current, ...[...input.files].map(sourceOfFile)]),
+  });
+  const well = h("label.well", {}, input, icon("upload"), h("span.well-words", {}, hint));
+  const shown = h("div.pictures");
+  const error = h("p.error", { hidden: true, id: `${param}-error` });
+  const element = h("div.field", {}, h("span.label", {}, label), shown, well, error);
+  let current = [];
+
+  function set(sources) {
+    for (const source of current) if (!sources.includes(source)) URL.revokeObjectURL(source.url);
+    current = sources.slice(0, most());
+    input.value = "";
+    well.hidden = current.length >= most();
+    shown.replaceChildren(...current.map((source) => h("div.shown", {}, media(source, `${label}: ${source.name}`),
+      h("span.name", {}, source.name), h("button.quiet", {
+        type: "button", onclick: () => { set(current.filter((one) => one !== source)); input.focus(); },
+      }, icon("close"), "Remove"))));
+  }
+
+  return { params: [param, "references"], element, set, get: () => current };
+}
+
 export function sourceField(param, label, { hint, changed }) {
   const input = h("input.unseen", {
     type: "file", accept: "image/*,video/*,.apng", onchange: () => input.files[0] && set(sourceOfFile(input.files[0])),

@@ -13,6 +13,19 @@ export function ago(time) {
   return new Date(time * 1000).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
 }
 
+/** "5 s", "2.5 s". */
+export const seconds = (count) => `${Math.round(count * 10) / 10} s`;
+
+/** A month as "2026-11" in words. */
+export const monthOf = (text) => new Date(`${text}-01T12:00`).toLocaleDateString(undefined, { month: "long", year: "numeric" });
+
+/** A small chance in words: "1 in a million", "1 in 20 billion"; the tiniest are "1 in a trillion". */
+export function oneIn(chance) {
+  const count = Math.min(1 / chance, 1e12);
+  const words = new Intl.NumberFormat("en", { notation: "compact", compactDisplay: "long", maximumSignificantDigits: 1 }).format(count);
+  return `1 in ${words.replace(/^1 (?=[a-z])/, "a ")}`;
+}
+
 const STAGES = {
   read: "Reading", text: "Reading the prompt", denoise: "Drawing", sharpen: "Sharpening", write: "Saving",
   sticker: "Fitting the sticker",

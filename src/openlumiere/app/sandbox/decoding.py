@@ -6,16 +6,20 @@ that no other process ever decodes a user's file.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from openlumiere.app.detection import detection
+from openlumiere.app.moderation.stills import stills as moderation_stills
 from openlumiere.errors import LumiereError
 from openlumiere.generation.recipe import Recipe
 from openlumiere.generation.requests import Sticker
 from openlumiere.generation.stickers import sticker_from_file
+from openlumiere.provenance.identity import Identity
 from openlumiere.video import read_clip, read_metadata, read_picture, write_clip
 from openlumiere.video.encoders.pictures import write_webp
 from openlumiere.video.metadata import note_text
@@ -112,6 +116,15 @@ def _checked_header(path: Path, most: _Most) -> bool:
         return count > 1 and path.suffix in PICTURE_SUFFIXES
 
 
+def stills(name: str, to: str) -> dict[str, Any]:
+    """Write some frames of a picture or clip as small JPEG files; their names begin with `to`.
+
+    Raises:
+        LumiereError: it cannot be read.
+    """
+    return {"names": [path.name for path in moderation_stills(name, to)]}
+
+
 def inspect(name: str) -> dict[str, Any]:
     """Return the metadata of a clip of ours, which `Recipe.from_metadata` reads.
 
@@ -125,6 +138,23 @@ def inspect(name: str) -> dict[str, Any]:
     return {"metadata": metadata}
 
 
+def detect(name: str, *, key: str, root: str, anchors: str, pixels: int, frames: int, seconds: float) -> dict[str, Any]:
+    """Look for a watermark and for content credentials, as `schemas.Detected` tells of them.
+
+    Args:
+        key: of the watermark, hexadecimal.
+        root, anchors: see `Identity.root` and `credentials.check`; paths.
+        pixels, frames, seconds: as of `take`. A few frames are held at a time, so that their sum has no limit.
+
+    Raises:
+        LumiereError: it can't be read, is too large, or smaller than 32 pixels.
+    """
+    _checked_header(Path(name), _Most(name, pixels, sys.maxsize, frames, seconds))
+    # What decodes users' files needn't know more of the keys.
+    keys = Identity(watermark_key=bytes.fromhex(key), key_id=0, certificate=Path(), private_key=Path(), root=Path(root))
+    return detection(Path(name), keys, [Path(anchors)] if Path(anchors).is_dir() else [])
+
+
 def convert(name: str, to: str, *, background: str) -> dict[str, Any]:
     """Write a finished clip in the format of another suffix, with all that it says of itself.
 
@@ -136,13 +166,16 @@ def convert(name: str, to: str, *, background: str) -> dict[str, Any]:
     return {}
 
 
-def make_sticker(name: str, to: str, *, target: str, background: str) -> dict[str, Any]:
+def make_sticker(name: str, to: str, *, target: str, background: str, spare: int) -> dict[str, Any]:
     """Write a finished clip as a sticker.
+
+    Args:
+        spare: bytes to leave for the credentials, which are signed outside.
 
     Raises:
         LumiereError: it cannot be read, or does not fit into the service's limits.
     """
-    report = sticker_from_file(name, Sticker(target=target), to, background=_laid_over(background))
+    report = sticker_from_file(name, Sticker(target=target), to, background=_laid_over(background), spare=spare)
     return {"note": report.line()}
 
 

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from openlumiere.app.settings import UploadLimits
 from openlumiere.errors import LumiereError
 from openlumiere.files import partial_path, remove, remove_leftovers
+from openlumiere.provenance.identity import Identity, anchors_folder
 
 from .limited import LimitedProcesses, ProcessLimits
 
@@ -88,11 +89,27 @@ class Uploads:
         path = folder / found.pop("name")
         return Taken(path=path.rename(folder / f"{to}{path.suffix}"), **found)
 
+    async def stills(self, path: Path, folder: Path) -> list[Path]:
+        """Write some frames of a picture or clip into a `workspace`, as small JPEG files; errors as `take`'s."""
+        if path.parent != folder:
+            await run_in_threadpool(shutil.copyfile, path, folder / path.name)
+        found = await self.run("stills", path.name, folder, to=f"{path.stem}-still")
+        return [folder / still for still in found["names"]]
+
     async def inspect(self, file: BinaryIO, param: str, folder: Path) -> dict[str, Any]:
         """Return the metadata of a clip of ours; args and errors as `take`'s."""
         found = await self.run("inspect", await self._store(file, param, folder), folder)
         metadata: dict[str, Any] = found["metadata"]
         return metadata
+
+    async def detect(self, file: BinaryIO, param: str, folder: Path, identity: Identity) -> dict[str, Any]:
+        """Return what `decoding.detect` finds under the keys of an installation; other args and errors as `take`'s."""
+        most = self.limits
+        return await self.run(
+            "detect", await self._store(file, param, folder), folder, key=identity.watermark_key.hex(),
+            root=str(identity.root), anchors=str(anchors_folder()), pixels=most.pixels, frames=most.frames,
+            seconds=most.seconds,
+        )  # fmt: skip
 
     async def run(
         self, task: str, name: str, folder: Path, limits: ProcessLimits | None = None, **arguments: Any

@@ -26,24 +26,26 @@ from openlumiere.app.jobs.store import Job, Store
 from openlumiere.app.settings import Settings
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove
-from openlumiere.generation.backends.remote_ticket import ticket_path
+from openlumiere.generation.backends.remote.ticket import ticket_path
 from openlumiere.generation.backends.stunet import base_clip_path
-from openlumiere.generation.make import make
+from openlumiere.generation.make import make, sources_of
 from openlumiere.generation.progress import Cancelled, Paused, Progress
-from openlumiere.generation.recipe import Recipe
+from openlumiere.generation.recipe import WATERMARK_KEY, Recipe
 from openlumiere.generation.requests import request_from_json
 from openlumiere.generation.stickers import sticker_from_file
+from openlumiere.provenance.marking import Marker
+from openlumiere.provenance.watermark import SMALLEST_SIDE
 from openlumiere.video import read_clip, read_metadata, write_clip
 from openlumiere.video.stickers import target_for
 
 from .pace import Pace
 from .planning import MASTER, clip_values, master_request, sampling_steps
-from .resident import Resident
+from .resident import ModelUnusable, Resident
 
 BASE, PREVIEW = "base.webp", "preview.webp"
-TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote`
+TICKET = str(ticket_path(MASTER))  # of a clip that another server makes, see `generation.backends.remote.ticket`
 _FILM, _THUMBNAIL, _SHEET = "clip.mp4", "thumbnail.webp", "spritesheet.png"
-_INPUTS = ("source.", "mask.", "last.", TICKET)
+_INPUTS = ("source.", "mask.", "last.", "reference-", TICKET)
 _TELL_SECONDS = 0.5  # between two notes of progress
 _PREVIEW_SECONDS, _PREVIEW_SHARE = 2.0, 0.1  # between two previews, and of the time that they may take
 _PREVIEW_SIDE, _PREVIEW_FRAMES = 128, 12
@@ -76,6 +78,7 @@ class Maker:
     ) -> None:
         self._settings, self._store, self._results, self._resident = settings, store, results, resident
         self._worker, self._stop = worker, stop
+        self._marker = Marker.load() if settings.mark else None
         self._known: dict[tuple[str, str], float] = {}
         self.state = "starting"
 
@@ -110,6 +113,7 @@ class Maker:
             finally:
                 base = folder / base_clip_path(MASTER)
                 if base.exists() and self._holds(job):
+                    self._mark(base)
                     self._results.put(job.id, BASE, base)
         return False
 
@@ -123,6 +127,7 @@ class Maker:
             request, recipe = request_from_json(job.request), made.metadata()
             self._tell(job, "write", progress=98)
             names = [_FILM, _SHEET, _THUMBNAIL]
+            self._fetch_inputs(job, folder)  # which credentials name
             with _inside(folder):
                 for name in names[:2]:
                     write_clip(clip.frames, name, fps=clip.fps, metadata=recipe, background=request.background)
@@ -131,7 +136,14 @@ class Maker:
                     self._tell(job, "sticker", progress=98)
                     names.append(f"sticker{target_for(request.sticker.target).suffixes[0]}")
                     below = None if request.background == "white" else request.background
-                    sticker_from_file(str(master), request.sticker, names[-1], background=below)
+                    sticker_from_file(str(master), request.sticker, names[-1], background=below, marker=self._marker)
+                edited, placed = sources_of(request)
+                mark = None
+                if self._marker is not None:
+                    mark = self._marker.carried(recipe, edited=edited, placed=placed)
+                if mark is not None:
+                    for name in names[:3]:
+                        mark.sign(name)
             if not self._holds(job):
                 raise Cancelled
             for name in names:
@@ -154,11 +166,9 @@ class Maker:
 
     def _make(self, job: Job, folder: Path) -> None:
         self._tell(job, "read")
-        for name in self._results.names(job.id):
-            if name.startswith(_INPUTS):
-                path = self._results.fetch(job.id, name, folder)
-                if path.parent != folder:
-                    shutil.copyfile(path, folder / name)
+        self._fetch_inputs(job, folder)
+        if self._marker is None:
+            _LOG.info("%s is left unmarked", job.id)
         if self._resident.name != job.model:
             self._tell(job, "load")
         model = self._resident.load(job.model)
@@ -168,10 +178,32 @@ class Maker:
             with self._resident.room(values, lambda: self._check(job)):
                 pace = Pace(sampling_steps(request, model.abilities), f"{job.model} {values}", self._known)
                 watch = _Watch(self, job, pace, folder)
-                make(request, model, progress=watch, cancelled=lambda: self._is_to_stop(job), lossless=True)
+                make(
+                    request, model, marker=self._marker, progress=watch, cancelled=lambda: self._is_to_stop(job),
+                    lossless=True,
+                )  # fmt: skip
         if not self._holds(job):
             raise Cancelled
         self._results.put(job.id, MASTER, folder / MASTER)
+
+    def _fetch_inputs(self, job: Job, folder: Path) -> None:
+        for name in self._results.names(job.id):
+            if name.startswith(_INPUTS):
+                path = self._results.fetch(job.id, name, folder)
+                if path.parent != folder:
+                    shutil.copyfile(path, folder / name)
+
+    def _mark(self, base: Path) -> None:
+        """Mark and sign a base model's clip that is all that becomes of a job."""
+        if self._marker is None:
+            return
+        clip, recipe = read_clip(base), read_metadata(base)
+        if min(clip.frames.shape[1:3]) < SMALLEST_SIDE:
+            return
+        mark = self._marker.of(recipe)
+        marked = mark.put_into(clip.frames)
+        write_clip(marked, base, fps=clip.fps, metadata={**recipe, WATERMARK_KEY: mark.words}, lossless=True)
+        mark.sign(base)
 
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
@@ -196,6 +228,8 @@ class Maker:
                 raise Stopped from None
             ended = self._store.cancelled(job.id, files=self._leftover_files(job), attempt=job.attempts)
             _LOG.info("%s %s", job.id, "cancelled" if ended else "was taken over by another worker")
+        except ModelUnusable as error:
+            self._fail(job, "model_unusable", one_line(error, 500))
         except LumiereError as error:
             self._fail(job, "invalid_request", one_line(error, 500))
         except (MemoryError, torch.OutOfMemoryError):

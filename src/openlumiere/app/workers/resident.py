@@ -18,6 +18,7 @@ from diffusers.utils.logging import disable_progress_bar
 from openlumiere.app.jobs.store import Store
 from openlumiere.bundled import bundled_models
 from openlumiere.errors import LumiereError
+from openlumiere.files import one_line
 from openlumiere.generation.backends.base import Backend, Loading
 from openlumiere.generation.backends.find import load_backend
 from openlumiere.pipelines.load import resolve_device
@@ -26,6 +27,10 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5  # between two looks whether there is room
 _COPIES = 4  # float32 copies of a clip at its full size: given, sampled, sharpened, pasted
 _GIB = 2**30
+
+
+class ModelUnusable(LumiereError):  # noqa: N818 - what the API calls it
+    """A model cannot be loaded; the next job that asks for it tries again."""
 
 
 class Resident:
@@ -54,7 +59,7 @@ class Resident:
         """Return a model that makes clips, loaded unless it is the one that is.
 
         Raises:
-            LumiereError: it cannot be loaded, or is larger than the memory.
+            ModelUnusable: it cannot be loaded, or is larger than the memory; that is logged and noted in the store.
         """
         if self._model is not None and self.name == name:
             return self._model
@@ -67,10 +72,21 @@ class Resident:
                 warnings.simplefilter("ignore")  # of libraries, about themselves
                 model = load_backend(source, self._loading)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            raise LumiereError(f"{name} is larger than the memory of {self._place}; choose another model") from error
+            reason = f"it is larger than the memory of {self._place}; choose another model"
+            raise self._unusable(name, reason) from error
+        except Exception as error:
+            if not isinstance(error, LumiereError):
+                _LOG.debug("%s failed to load", name, exc_info=True)
+            raise self._unusable(name, one_line(error, 400).replace(source, name)) from error
+        self._store.note_model(name, None)
         _LOG.info("%s loaded in %.1f s%s", name, time.monotonic() - began, "".join(f"; {note}" for note in model.notes))
         self._model, self.name = model, name
         return model
+
+    def _unusable(self, name: str, reason: str) -> ModelUnusable:
+        _LOG.error("%s cannot be loaded: %s", name, reason)
+        self._store.note_model(name, reason)
+        return ModelUnusable(f"{name} cannot be loaded: {reason}")
 
     def _anywhere(self, name: str) -> str:
         """The model's name as any working folder finds it."""

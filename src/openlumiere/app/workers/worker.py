@@ -49,11 +49,11 @@ def run(
     """Take jobs until told to stop, by SIGTERM, SIGINT or `stop`; a job under way then goes back to the queue.
 
     Args:
-        model: loaded first; None = the first of the settings'.
+        model: loaded first; None = the first of the settings'. Where it cannot be loaded, other models' jobs are made.
         device, dtype: as `load_pipeline`'s.
 
     Raises:
-        LumiereError: the database, the results, the device or the model cannot be used.
+        LumiereError: the database, the results or the device cannot be used.
     """
     settings = replace(settings, data=str(settings.folder.resolve()))  # jobs are made in folders of their own
     stop = stop or threading.Event()
@@ -82,6 +82,8 @@ class _Worker:
 
     def run(self, model: str | None) -> None:
         """Take jobs until told to stop."""
+        from .resident import ModelUnusable
+
         self._maker.remove_leftovers(self.id)  # of this slot's last process
         self._queue.release(self.id)
         beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -90,10 +92,13 @@ class _Worker:
         calling.start()
         try:
             if model is not None:
-                self._resident.load(model)
+                with suppress(ModelUnusable):  # which is in the log, and told with the models and by each job of it
+                    self._resident.load(model)
             self._maker.state = "idle"
             with working(self._settings, self.id, self._maker) as take_over:
                 _LOG.info("%s takes jobs", self.id)
+                if not self._settings.mark:
+                    _LOG.warning("clips are neither marked nor signed, as --no-mark asks")
                 while not self._stop.wait(_CHORES_SECONDS):
                     self._chores(take_over)
                 _LOG.info("%s stops", self.id)

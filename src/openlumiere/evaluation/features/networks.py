@@ -181,8 +181,8 @@ def find_features(
     wanted = sha256 or (None if name == EMOJI else PUBLISHED[name].sha256)
     if wanted and found != wanted.lower():
         raise LumiereError(
-            f"{file} has the SHA-256 {found}, not {wanted.lower()}: {remedy}; or accept this very file, under a name "
-            f"of its own, with --features-sha256 {found}"
+            f"{file} has the SHA-256 {found}, not {wanted.lower()}: accept this very file, under a name of its own, "
+            f"with --features-sha256 {found}; or {remedy}"
         )
     return FeatureNet(name=name, path=file, sha256=found, device=device)
 

@@ -9,16 +9,8 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import (
-    SIZE_MULTIPLE,
-    DiffusersBackend,
-    choose_device,
-    given_frames,
-    on_components_of,
-    pictures,
-    pretrained,
-    ready,
-)
+from .diffusers_loading import choose_device, pretrained, ready
+from .diffusers_model import SIZE_MULTIPLE, DiffusersBackend, given_frames, on_components_of, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Part, Source
 

@@ -21,6 +21,8 @@ class Loading:
 
     Attributes:
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
+        devices: several share each clip, where the model can: its windows, and what is predicted with and without the
+            prompt. The first is its `device` where that is "auto".
         dtype: "auto" (float32 on the CPU; bfloat16 or float16 on a GPU) or a name.
         window_batch_size: windows of a long clip that are denoised at once.
         offload: what lies in the CPU's memory while it is not computed with: the "frames" of the clip, each "model"
@@ -31,6 +33,7 @@ class Loading:
     """
 
     device: str = "auto"
+    devices: tuple[str, ...] = ()
     dtype: str = "auto"
     window_batch_size: int = 1
     offload: Literal["frames", "model", "group"] | None = None
@@ -46,10 +49,14 @@ class Clip:
     Attributes:
         frames: (F, H, W, 3, or 4 with straight alpha), float in [0, 1] or uint8.
         fps: frames per second.
+        made_anew: bool (F, H, W), what was not given: the rest is as in the source, to the pixel; None = everything.
+        watermark: what its recipe says of the mark that it came with, from another server; "" = nothing.
     """
 
     frames: np.ndarray
     fps: float
+    made_anew: np.ndarray | None = None
+    watermark: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class Backend(ABC):
     def name(self) -> str:
         """As `find.load_backend` takes it."""
         return self.abilities.model
+
+    @property
+    def family(self) -> str:
+        """The module that drives it, see `find`."""
+        return type(self).__module__.rpartition(".")[2]
 
     def fit(self, request: Request) -> Fitted:
         """Make every choice that a request leaves to the model, and bring it to what the model can make.

@@ -12,7 +12,8 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, load_whole, pictures
+from .diffusers_loading import load_whole
+from .diffusers_model import DiffusersBackend, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 

@@ -1,4 +1,4 @@
-"""What models driven by diffusers share: loading, one way from a request to a clip, and tasks that are emulated."""
+"""What models driven by diffusers share: one way from a request to a clip, and tasks that are emulated."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from openlumiere.errors import LumiereError
-from openlumiere.files import one_line
-from openlumiere.generation.abilities import Abilities, Fitted
+from openlumiere.generation.abilities import Fitted
 from openlumiere.generation.progress import Watch
-from openlumiere.generation.recipe import ModelIdentity
 from openlumiere.generation.requests import ClipRequest, EditRequest, ExtendRequest, Request, RestyleRequest
 
-from .base import Backend, Clip, Loading
-from .licences import licence_notes
-from .source import INDEX, Part, Source
+from .base import Backend, Clip
 from .stepping import stepping
 
 if TYPE_CHECKING:
@@ -114,12 +110,13 @@ class DiffusersBackend(Backend):
             return Clip(frames, getattr(request, "fps", None) or self.abilities.fps)
         # A picture that moves is drawn by a model that was made for it, so that its first frames are alike.
         native = request.task == "animate" and request.task not in self.abilities.emulated
+        made_anew = None if native else inputs.task.made_anew
         if inputs.task.mask is not None and not native:
             from openlumiere.pipelines.inputs import paste_given
 
             feather = getattr(request, "feather", 0)
             frames = paste_given(frames, inputs.task.video, inputs.task.mask, feather=feather)
-        return Clip(inputs.task.finish(frames, background=request.background), inputs.fps)
+        return Clip(inputs.task.finish(frames, background=request.background), inputs.fps, made_anew)
 
     def _inputs(self, request: ClipRequest, watch: Watch) -> EditInputs | None:
         """What is given of the clip, at the size and of the length to be made."""
@@ -134,7 +131,7 @@ class DiffusersBackend(Backend):
         task = inputs.task
         if isinstance(request, ExtendRequest):
             task = task.with_context_of(self.frames_per_latent)
-        return replace(inputs, task=task.filled_up(self.abilities.enough_frames(len(task.video))))
+        return replace(inputs, task=task.filled_up(self.abilities.lengths.enough(len(task.video))))
 
     def _context(self, request: EditRequest) -> int | None:
         """How many frames the model sees of a clip that is to go on: all that its longest clip has room for."""
@@ -284,90 +281,3 @@ def _steps(request: ClipRequest, *, emulated: bool) -> int:
             f"strength {request.strength:g} of {steps} steps leaves none to make the clip with; choose more of either"
         )
     return steps if emulated else left
-
-
-# -------------------------------------------------------------------------------------------------- loading
-
-
-def choose_device(loading: Loading) -> tuple[torch.device, torch.dtype]:
-    """Return the device and the dtype that a model is loaded for.
-
-    Raises:
-        LumiereError: there is no such device or dtype.
-    """
-    from openlumiere.pipelines.load import resolve_device, resolve_dtype
-
-    device = resolve_device(loading.device)
-    return device, resolve_dtype(loading.dtype, device)
-
-
-def pretrained(kind: Any, part: Part, *, loading: Loading | None = None, **options: Any) -> Any:
-    """Load a pipeline, or a component, of diffusers; from safetensors alone.
-
-    Args:
-        kind: its class.
-        loading: of a pipeline; its largest networks are quantized if that says so.
-        options: further arguments of ``from_pretrained``.
-
-    Raises:
-        LumiereError: it is damaged, cannot be reached, is published in pickle files only, or cannot be quantized.
-    """
-    import torch
-
-    from .memory import quantization_config
-
-    if loading is not None:
-        options |= quantization_config(loading, part.json(INDEX))
-    try:
-        return kind.from_pretrained(part.location, use_safetensors=True, **part.pretrained, **options)
-    except (LumiereError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if "safetensors" in str(error) and part.folder is None:
-            raise LumiereError(
-                f"{part.name} has no safetensors, the only weights that are read; name a revision that has them, as "
-                f"{part.repository}@REVISION ({one_line(error)})"
-            ) from error
-        if part.folder is not None:
-            raise LumiereError(f"{part.name} is damaged: {one_line(error)}; install or save the model again") from error
-        raise LumiereError(
-            f"cannot load {part.name!r} from the hub: check the name and the network ({one_line(error)})"
-        ) from error
-
-
-def ready(
-    kind: type[DiffusersBackend], pipe: Any, *, source: Source, abilities: Abilities, loading: Loading
-) -> DiffusersBackend:
-    """Return the backend of a pipeline, brought to where and how it is to compute.
-
-    Args:
-        kind: of its family.
-        pipe: on the CPU, of the dtype that `choose_device` said.
-    """
-    from .memory import prepare
-
-    device, dtype = choose_device(loading)
-    notes = (*licence_notes(abilities.licence, abilities.commercial), *prepare(pipe, loading))
-    identity = ModelIdentity(
-        name=source.known_as, weights=source.weights, device=device.type, dtype=str(dtype).removeprefix("torch."),
-        licence=abilities.licence,
-    )  # fmt: skip
-    return kind(abilities, identity, pipe, notes=notes)
-
-
-def load_whole(
-    kind: type[DiffusersBackend], source: Source, loading: Loading, *, abilities: Abilities
-) -> DiffusersBackend:
-    """Load the backend of a model that is one pipeline, all of one dtype.
-
-    Args:
-        kind: of its family.
-
-    Raises:
-        LumiereError: as `choose_device`, `pretrained` and `memory.prepare`.
-    """
-    from diffusers import DiffusionPipeline
-
-    _, dtype = choose_device(loading)
-    pipe = pretrained(DiffusionPipeline, source.main, loading=loading, torch_dtype=dtype)
-    return ready(kind, pipe, source=source, abilities=abilities, loading=loading)

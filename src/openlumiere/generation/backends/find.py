@@ -37,6 +37,11 @@ class Family(Protocol):
         """Load it, ready to make clips."""
 
 
+def drives(class_name: str) -> bool:
+    """Return whether a backend drives models whose files name a class."""
+    return class_name in _FAMILY_OF
+
+
 def is_address(model: str) -> bool:
     """Return whether a model's name is the address of a server that has it."""
     return model.startswith(("http://", "https://"))
@@ -85,7 +90,7 @@ def load_backend(model: str = "emoji-nano", loading: Loading | None = None) -> B
 def _found(model: str, may_download: bool) -> tuple[Any, Source]:
     source = Source(model, may_download)
     if is_address(model):
-        return importlib.import_module(f"{__package__}.remote"), source
+        return importlib.import_module(f"{__package__}.remote.backend"), source
     name = source.main.class_name
     if not name:
         raise LumiereError(f"{model} holds no model: {INDEX} is missing")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, given_frames, load_whole, pictures
+from .diffusers_loading import load_whole
+from .diffusers_model import DiffusersBackend, given_frames, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 

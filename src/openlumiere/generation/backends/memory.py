@@ -110,6 +110,8 @@ def prepare(pipe: Any, loading: Loading) -> tuple[str, ...]:
     from openlumiere.pipelines.load import resolve_device
 
     device = resolve_device(loading.device)
+    if loading.devices:
+        raise LumiereError("--devices: this model's clips are made on one device; leave it out")
     if loading.offload == "frames":
         raise LumiereError("--offload frames is for openlumiere's own models; choose model or group")
     if loading.offload and device.type == "cpu":
@@ -138,12 +140,12 @@ def _tiled(pipe: Any) -> list[str]:
     return [f"VAE {' and '.join(enabled)}: frames are decoded in parts; a little slower"] if enabled else []
 
 
-def tile(vae: Any) -> list[str]:
-    """Let a VAE decode one frame or clip, and one part of it, at a time; return what of both it can."""
+def tile(vae: Any, *, on: bool = True) -> list[str]:
+    """Let a VAE decode one frame or clip, and one part of it, at a time, or no more; return what of both it can."""
     enabled = []
     for name in ("tiling", "slicing"):
         try:
-            getattr(vae, f"enable_{name}")()
+            getattr(vae, f"{'enable' if on else 'disable'}_{name}")()
         except (AttributeError, NotImplementedError):  # diffusers' common class refuses for those that cannot
             continue
         enabled.append(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +12,20 @@ from openlumiere.tables import plain_table
 
 from .base import Loading
 from .memory import DENOISERS, quantizable, tile, weight_bytes
-from .source import INDEX, Part, Source
+from .networks import SECOND_STAGE, Networks, latent_shape, networks
+from .source import Source
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from openlumiere.counting import Work
+
 _GB = 1e9
 # Of a linear layer's weight, by torchao a byte and a scale a row, by bitsandbytes half a byte and a float32 for 64.
 _STORED = {"int8": 1.0, "float8": 1.0, "int4": 0.5 + 4 / 64}
-_ALWAYS_FLOAT32 = ("AutoencoderKLWan", "CLIPVisionModel")  # of Wan
 # What a GPU's driver and libraries take, and an allocator loses between tensors. Not measured here: there is no GPU.
-_GPU_BYTES, _FRAGMENTED = 500_000_000, 1.1
+GPU_BYTES, FRAGMENTED = 500_000_000, 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class ComponentNeeds:
         layer: bytes of its largest layer.
         activations: most bytes of tensors that are alive at once while it runs, beside the weights.
         tiled: the same where the VAE decodes frame by frame, and in tiles.
+        work: what one call does; None of networks that run once a clip, and of unknown classes.
+        calls: how often it is called: at each guided step, in all windows; of a VAE, for a clip.
     """
 
     name: str
@@ -49,6 +51,13 @@ class ComponentNeeds:
     layer: int
     activations: int
     tiled: int
+    work: Work | None = None
+    calls: float = 1.0
+
+    @property
+    def flops(self) -> int:
+        """Of a guided step; of a VAE, to decode a clip."""
+        return 0 if self.work is None else round(self.work.flops * self.calls)
 
     def stored(self, quantize: str | None) -> int:
         """Return the bytes of its weights, some perhaps quantized."""
@@ -80,7 +89,7 @@ class Needs:
         """Return the bytes that are taken at most at once, if it is loaded so."""
         tiled = bool(loading.offload or loading.quantize or loading.memory)
         running = {
-            part.name: (part.tiled if tiled else part.activations) * (_FRAGMENTED if self.gpu else 1.0)
+            part.name: (part.tiled if tiled else part.activations) * (FRAGMENTED if self.gpu else 1.0)
             for part in self.components
         }
         stored = {part.name: part.stored(loading.quantize) for part in self.components}
@@ -90,7 +99,7 @@ class Needs:
             most = max(2 * min(part.layer, stored[part.name]) + running[part.name] for part in self.components)
         else:
             most = sum(stored.values()) + max(running.values())
-        return round(most) + (_GPU_BYTES if self.gpu else 0)
+        return round(most) + (GPU_BYTES if self.gpu else 0)
 
     def ways(self, loading: Loading) -> list[tuple[str, Loading]]:
         """Return the ways to load it, fastest and most exact first, each with its name; said options are kept."""
@@ -115,15 +124,17 @@ class Needs:
         return found
 
     def __str__(self) -> str:
-        parts = [["component", "class", "weights", "activations", "tiled"]]
+        parts = [["component", "class", "weights", "activations", "tiled", "TFLOPs"]]
         for part in self.components:
             sizes = (part.weights, part.activations, part.tiled)
-            parts.append([part.name, part.class_name, *(_gigabytes(size) for size in sizes)])
+            flops = f"{part.flops / 1e12:.3g}" if part.work else ""
+            parts.append([part.name, part.class_name, *(_gigabytes(size) for size in sizes), flops])
         loading = Loading(memory=1)
         ways = [["way to load it", "most at once"]]
         ways += [[name, _gigabytes(self.total(way))] for name, way in self.ways(loading)]
         clip = f"{self.model}, {self.width}x{self.height}, {self.num_frames} frames, {self.dtype}, computed"
-        return f"{clip}\n\n{plain_table(parts)}\n\n{plain_table(ways)}"
+        note = "TFLOPs: of a guided step; of a VAE, to decode the clip"
+        return f"{clip}\n\n{plain_table(parts)}\n{note}\n\n{plain_table(ways)}"
 
 
 def within_memory(source: Source, abilities: Abilities, loading: Loading) -> Loading:
@@ -163,8 +174,8 @@ def needs(
 ) -> Needs:  # fmt: skip
     """Compute what a model needs for a clip: its networks are built, and run, without weights on the meta device.
 
-    Left out are the activations of text encoders, of pictures and clips that are encoded, and of second stages, which
-    work in short windows; all are smaller. A CPU's 3-D convolutions take more than is computed here.
+    Left out is what text encoders, and pictures and clips that are encoded, take; both are smaller. A CPU's 3-D
+    convolutions take more than is computed here.
 
     Args:
         size: width and height, pixels; None = the model's own.
@@ -178,22 +189,37 @@ def needs(
     import torch
 
     dtype = dtype or torch.bfloat16
+    return needs_of(networks(source, dtype), abilities, size=size, num_frames=num_frames, dtype=dtype, gpu=gpu)
+
+
+def needs_of(
+    model: Networks, abilities: Abilities, *, size: tuple[int, int] | None, num_frames: int | None,
+    dtype: torch.dtype, gpu: bool, windowed: bool = True,
+) -> Needs:  # fmt: skip
+    """Compute `needs` of networks that are on the meta device already.
+
+    Args:
+        windowed: make longer clips in windows, as our models do; False = in one pass.
+    """
     width, height = size or (abilities.width, abilities.height)
     if width is None or height is None:
-        raise LumiereError(f"{source.name}: its clips have the size of what they are made from; name one")
+        raise LumiereError(f"{model.name}: its clips have the size of what they are made from; name one")
     frames = num_frames or abilities.num_frames
-    nets = _networks(source, dtype)
-    index = _index(source)
     ours = abilities.family == "lumiere"
-    shape = _latent_shape(source, nets, abilities, (frames, height, width))
+    shape = latent_shape(model, abilities, (frames, height, width))
+    seen, windows = _windows(shape[0], abilities, windowed=windowed)
+    components = [
+        _component(
+            name, net, shape if name == "vae" else (seen, *shape[1:]), windows=windows,
+            quantized=name in quantizable(model.index) and not ours,
+        )
+        for name, net in model.nets.items() if name != SECOND_STAGE
+    ]  # fmt: skip
+    if SECOND_STAGE in model.nets:
+        components.append(_second_stage(model, (frames, height, width)))
     return Needs(
-        model=source.name,
-        components=tuple(
-            _component(name, net, shape, dtype=dtype, quantized=name in quantizable(index) and not ours)
-            for name, net in nets.items()
-        ),
-        width=width, height=height, num_frames=frames, dtype=str(dtype).removeprefix("torch."), gpu=gpu,
-        offloadable=not ours,
+        model=model.name, components=tuple(components), width=width, height=height, num_frames=frames,
+        dtype=str(dtype).removeprefix("torch."), gpu=gpu, offloadable=not ours,
     )  # fmt: skip
 
 
@@ -201,109 +227,74 @@ def needs(
 
 
 def _component(
-    name: str, net: nn.Module, shape: tuple[int, int, int], *, dtype: torch.dtype, quantized: bool
+    name: str, net: nn.Module, shape: tuple[int, int, int], *, windows: int, quantized: bool
 ) -> ComponentNeeds:
     import torch
 
-    from .tracing import decode, denoise, peak_bytes
+    from openlumiere.counting import count, peak_bytes
+
+    from .tracing import calls_a_step, decode, decodes, denoise
 
     own = next(net.parameters()).dtype
+    calls, work = 1.0, None
     if name == "vae":
-        activations = peak_bytes(decode(net, shape, own))
+        with torch.no_grad():
+            work = count(decode(net, shape, own))
+        calls = decodes(net, shape[0])
         tile(net)
         tiled = peak_bytes(decode(net, shape, own))
+        tile(net, on=False)
     else:
         run = denoise(net, shape, own) if name in DENOISERS else None
-        activations = tiled = 0 if run is None else peak_bytes(run)
+        if run is not None:
+            with torch.no_grad():
+                work = count(run)
+            calls = calls_a_step(net) * windows
+        tiled = 0 if work is None else work.peak_bytes
     layers = [sum(w.numel() for w in layer.parameters(recurse=False)) for layer in net.modules()]
     linear = sum(layer.weight.numel() for layer in net.modules() if isinstance(layer, torch.nn.Linear))
     return ComponentNeeds(
         name=name, class_name=type(net).__name__, weights=weight_bytes([net]), linear=linear if quantized else 0,
-        itemsize=own.itemsize, layer=max(layers) * own.itemsize, activations=activations, tiled=tiled,
+        itemsize=own.itemsize, layer=max(layers) * own.itemsize, tiled=tiled,
+        activations=0 if work is None else work.peak_bytes, work=work, calls=calls,
     )  # fmt: skip
 
 
-def _index(source: Source) -> dict[str, Any]:
-    """What a pipeline's components are, (library, class) by name; an adapter's are its base's, and itself."""
-    if source.main.class_name == "MotionAdapter":
-        return _base(source).json(INDEX) | {"motion_adapter": ["diffusers", "MotionAdapter"]}
-    return source.main.json(INDEX)
+def _windows(num_frames: int, abilities: Abilities, *, windowed: bool) -> tuple[int, int]:
+    """How many frames a network sees at once, and in how many windows it sees a clip."""
+    length = abilities.window_frames
+    if abilities.family != "lumiere" or length is None or length >= num_frames or not windowed:
+        return num_frames, 1
+    from openlumiere.diffusion.windows import plan_windows
+
+    return length, len(plan_windows(num_frames, length, length // 2))
 
 
-def _base(source: Source) -> Part:
-    if len(source.parts) > 1:
-        return source.parts[1]
-    return Part("stable-diffusion-v1-5/stable-diffusion-v1-5", source.may_download)
-
-
-def _networks(source: Source, dtype: torch.dtype) -> dict[str, nn.Module]:
-    """A pipeline's networks by name, on the meta device."""
+def _second_stage(model: Networks, clip: tuple[int, int, int]) -> ComponentNeeds:
+    """What a second stage needs, all its windows one after the other."""
     import torch
 
-    part = _base(source) if source.main.class_name == "MotionAdapter" else source.main
-    found = {}
-    for name, value in part.json(INDEX).items():
-        if not isinstance(value, list) or len(value) != 2 or not value[1] or name == "safety_checker":
-            continue
-        config = part.json(f"{name}/config.json")
-        if config:
-            found[name] = _build(value[0], value[1], config)
-    if source.main.class_name == "MotionAdapter":
-        from diffusers import MotionAdapter, UNetMotionModel
+    from openlumiere.counting import count
+    from openlumiere.diffusion.windows import plan_windows
+    from openlumiere.stunet.summary import example_inputs
 
-        adapter = _build("diffusers", MotionAdapter.__name__, source.main.json("config.json"))
-        found["unet"] = _without_weights(lambda: UNetMotionModel.from_unet2d(found["unet"], adapter))
-        for extra in source.parts[2:]:
-            config = extra.json("config.json")
-            found["controlnet"] = _build("diffusers", config["_class_name"], config)
-    for net in found.values():
-        if type(net).__name__ not in _ALWAYS_FLOAT32:
-            torch.nn.Module.to(net, dtype)  # diffusers' own warns of float32 where there is none to keep
-    return found
-
-
-def _build(library: str, class_name: str, config: dict[str, Any]) -> Any:
-    """A network of its configuration, with neither memory nor weights."""
-    kind: Any = getattr(importlib.import_module(library), class_name)
-    if hasattr(kind, "config_class") and library == "transformers":
-        net = _without_weights(lambda: kind(kind.config_class.from_dict(config)))
-        net.tie_weights()  # transformers 5.0 leaves that to loading
-        return net
-    return _without_weights(lambda: kind.from_config(config))
+    net: Any = model.nets[SECOND_STAGE]
+    options = model.second_stage
+    frames, height, width = clip
+    length = min(int(options.get("window_frames", 16)), frames)
+    fold = int(options.get("pixel_unshuffle", 1))
+    windows = plan_windows(frames, length, min(int(options.get("window_overlap", 2)), length - 1))
+    halves = 2 if float(options.get("guidance_scale", 1.0)) > 1 else 1
+    inputs = example_inputs(net, length, batch=halves, size=(height // fold, width // fold))
+    with torch.no_grad():
+        work = count(lambda: net(**inputs))
+    own = net.dtype.itemsize
+    layers = [sum(w.numel() for w in layer.parameters(recurse=False)) for layer in net.modules()]
+    return ComponentNeeds(
+        name=SECOND_STAGE, class_name=type(net).__name__, weights=weight_bytes([net]), linear=0, itemsize=own,
+        layer=max(layers) * own, activations=work.peak_bytes, tiled=work.peak_bytes, work=work, calls=len(windows),
+    )  # fmt: skip
 
 
 def _gigabytes(size: int) -> str:
     return f"{size / _GB:.2f} GB"
-
-
-def _without_weights(build: Callable[[], Any]) -> Any:
-    import torch
-
-    with torch.device("meta"):
-        net = build().eval()
-    return torch.nn.Module.to(net, "meta")  # old constructors of tensors know no default device
-
-
-def _latent_shape(
-    source: Source, nets: dict[str, nn.Module], abilities: Abilities, clip: tuple[int, int, int]
-) -> tuple[int, int, int]:
-    """Frames, height and width of what the network sees of a clip."""
-    frames, height, width = clip
-    vae: Any = nets.get("vae")
-    if vae is None:  # pixels, folded
-        factor = int(_index(source).get("pixel_unshuffle", 1)) * abilities.scale
-        return frames, height // factor, width // factor
-    match type(vae).__name__:
-        case "AutoencoderKLWan":
-            space, time = vae.config["scale_factor_spatial"], vae.config["scale_factor_temporal"]
-        case "AutoencoderKLLTXVideo":
-            space, time = vae.spatial_compression_ratio, vae.temporal_compression_ratio
-        case "AutoencoderKLCogVideoX":
-            space, time = (
-                2 ** (len(vae.config["block_out_channels"]) - 1),
-                int(vae.config["temporal_compression_ratio"]),
-            )
-        case _:
-            space = vae.config.get("patch_size", 1) * 2 ** (len(vae.config["block_out_channels"]) - 1)
-            space, time = space * abilities.scale, 1
-    return (frames - 1) // time + 1, height // space, width // space

@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openlumiere.bundled import styles_of
 from openlumiere.errors import LumiereError
-from openlumiere.files import read_json
-from openlumiere.generation.abilities import FPS, NUM_FRAMES, Abilities, Fitted
+from openlumiere.generation.abilities import NUM_FRAMES, Fitted
 from openlumiere.generation.jobs import has_alpha, holds_alpha, wants_alpha
 from openlumiere.generation.options import sticker_words
 from openlumiere.generation.progress import Cancelled, Watch, evenly
 from openlumiere.generation.recipe import ModelIdentity, Recipe
-from openlumiere.generation.requests import TASKS, ClipRequest, EditRequest, GenerateRequest, Request, UpscaleRequest
+from openlumiere.generation.requests import ClipRequest, EditRequest, GenerateRequest, Request, UpscaleRequest
 
 from .base import Backend, Clip, Loading
-from .source import INDEX, Source
+from .source import Source
+from .stunet_abilities import SECOND_STAGE, read_abilities
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline
     from openlumiere.pipelines.super_resolution import LumiereSuperResolutionPipeline
 
-_SECOND_STAGE = "LumiereSuperResolutionPipeline"
-_LAYOUT_DIM = 6  # as diffusion.layout's, which imports torch
-
 
 @dataclass(frozen=True)
 class STUNetBackend(Backend):
@@ -40,12 +36,13 @@ class STUNetBackend(Backend):
 
     Attributes:
         pipe: a second stage alone sharpens clips only.
-        window_batch_size, offload_frames: as `LumierePipeline`'s.
+        window_batch_size, offload_frames, devices: as `LumierePipeline`'s.
     """
 
     pipe: LumierePipeline | LumiereSuperResolutionPipeline
     window_batch_size: int = 1
     offload_frames: bool = False
+    devices: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, name: str, pipe: LumierePipeline | LumiereSuperResolutionPipeline, **options: Any) -> STUNetBackend:
@@ -175,9 +172,10 @@ class STUNetBackend(Backend):
                 loop=request.loop,
                 **own,
             )  # fmt: skip
-        if inputs is not None:
-            frames = inputs.task.finish(frames, background=request.background)
-        return Clip(frames, fps)
+        if inputs is None:
+            return Clip(frames, fps)
+        task = inputs.task
+        return Clip(task.finish(frames, background=request.background), fps, task.made_anew)
 
     def _inputs(
         self, request: ClipRequest, pipe: LumierePipeline, stage: Any, watch: Watch
@@ -193,7 +191,7 @@ class STUNetBackend(Backend):
         frame = FrameSize(pipe.frame_size, 1 if stage is None else pipe.scale, pipe.size_multiple, background)
         window = pipe.config.window_frames
         inputs = read_inputs(request, frame, None if window is None else window // 2)
-        enough = self.abilities.enough_frames(len(inputs.task.video))
+        enough = self.abilities.lengths.enough(len(inputs.task.video))
         return replace(inputs, task=inputs.task.filled_up(enough)), inputs.fps
 
     @contextmanager
@@ -236,6 +234,7 @@ class STUNetBackend(Backend):
                 *inputs,
                 window_batch_size=self.window_batch_size,
                 offload_frames=self.offload_frames,
+                devices=self.devices,
                 callback_on_step_end=after_step,
                 callback_on_step_end_tensor_inputs=("latents", "denoised"),
                 **options,
@@ -276,79 +275,17 @@ def load(source: Source, loading: Loading) -> STUNetBackend:
         raise LumiereError(
             f"{source.name} is small, and takes neither quantizing, compiling nor offloading; leave it out"
         )
-    from openlumiere.pipelines.load import load_pipeline, load_super_resolution
+    from openlumiere.pipelines.load import load_pipeline, load_super_resolution, resolve_device
 
-    of = load_super_resolution if source.main.class_name == _SECOND_STAGE else load_pipeline
-    pipe: Any = of(source.name, device=loading.device, dtype=loading.dtype)
+    for device in loading.devices:
+        resolve_device(device)
+    own = loading.devices[0] if loading.devices and loading.device == "auto" else loading.device
+    of = load_super_resolution if source.main.class_name == SECOND_STAGE else load_pipeline
+    pipe: Any = of(source.name, device=own, dtype=loading.dtype)
     for each in (pipe, getattr(pipe, "super_resolution", None)):
         if each is not None:
             each.set_progress_bar_config(disable=True)  # steps are told to the watch
     return STUNetBackend.of(
-        source.name, pipe, window_batch_size=loading.window_batch_size, offload_frames=loading.offload == "frames"
-    )
-
-
-def read_abilities(source: Source) -> Abilities:
-    """Read what a model of ours can do from its JSON files, see `find.read_abilities`."""
-    index = source.main.json(INDEX)
-    if source.main.class_name == _SECOND_STAGE:
-        return Abilities(
-            model=source.name, tasks=(UpscaleRequest.task,), transparent=True, loop=True, scale=index["scale"],
-            num_inference_steps=index["num_inference_steps"], guidance_scale=index["guidance_scale"],
-        )  # fmt: skip
-    net = source.main.json("unet/config.json")
-    spatial = net["unet"]
-    second = _second_stage(source, index)
-    vae = source.main.json("vae/config.json") if source.main.component("vae") else None
-    height, width = _sides(spatial["sample_size"])
-    levels = len(spatial["down_block_types"]) - 1 if net["resampled_levels"] is None else len(net["resampled_levels"])
-    scale = 1 if second is None else int(second["scale"])
-    pixels = _factor(vae, index) * scale
-    folder = source.main.folder
-    return Abilities(
-        model=source.name,
-        tasks=tuple(
-            task for task in TASKS
-            if task in ("generate", "restyle") or (second if task == "upscale" else net["condition_channels"])
-        ),
-        loop=True,
-        styles=() if folder is None else tuple(styles_of(folder)),
-        transparent=vae is not None and vae["in_channels"] == 4,
-        path=spatial.get("class_embed_type") in ("projection", "simple_projection")
-        and spatial.get("projection_class_embeddings_input_dim") == _LAYOUT_DIM,
-        planner=bool(source.main.component("planner")),
-        width=width * pixels,
-        height=height * pixels,
-        scale=scale,
-        num_frames=NUM_FRAMES,
-        fps=FPS,
-        frame_multiple=2**levels,
-        window_frames=index["window_frames"],
-        num_inference_steps=index["num_inference_steps"],
-        guidance_scale=index["guidance_scale"],
-        upscale_steps=0 if second is None else second["num_inference_steps"],
-        subjects=tuple(index.get("subjects") or ()),
-        licence=source.licence,
+        source.name, pipe, window_batch_size=loading.window_batch_size, offload_frames=loading.offload == "frames",
+        devices=loading.devices or None,
     )  # fmt: skip
-
-
-def _second_stage(source: Source, index: dict[str, Any]) -> dict[str, Any] | None:
-    """The second stage's options: in a folder of its own, or, in older models, in the index of the whole."""
-    own = source.main.file(f"super_resolution/{INDEX}")
-    if own is not None:
-        found: dict[str, Any] = read_json(own, otherwise="install or save the model again")
-        return found
-    older = index.get("super_resolution")
-    return older if isinstance(older, dict) else None
-
-
-def _factor(vae: dict[str, Any] | None, index: dict[str, Any]) -> int:
-    """Pixels along one side of a position of the network's input."""
-    if vae is None:
-        return int(index["pixel_unshuffle"])
-    return int(vae.get("patch_size", 1)) * 2 ** (len(vae["block_out_channels"]) - 1)
-
-
-def _sides(sample_size: int | list[int]) -> tuple[int, int]:
-    """Height and width that a network was trained on, as it sees them."""
-    return (sample_size, sample_size) if isinstance(sample_size, int) else (sample_size[0], sample_size[1])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from openlumiere.generation.abilities import Abilities
 
 from .base import Loading
-from .diffusers_model import SIZE_MULTIPLE, DiffusersBackend, load_whole, pictures
+from .diffusers_loading import load_whole
+from .diffusers_model import SIZE_MULTIPLE, DiffusersBackend, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import Source
 

@@ -1,79 +1,28 @@
-"""The peak of a network's activations, found by running it on the meta device: shapes alone, no weights, no numbers."""
+"""What the networks of each family are given for a clip, so that what they cost can be counted without weights."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from openlumiere.stunet.model import STUNet
+from openlumiere.stunet.summary import example_inputs
 
 _Shape = tuple[int, int, int]  # frames, height, width of latents
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive, as each operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self.add(tensor)
-        return out
-
-    def add(self, tensor: torch.Tensor) -> None:
-        """Count a tensor's memory, unless another one that shares it is counted, until it is freed."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.live += storage.nbytes()
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._freed, key, storage.nbytes())
-
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.live -= size
-
-
-class _Attention(TorchFunctionMode):
-    """Attention as kernels of GPUs and CPUs compute it: without the matrix of scores, which meta tensors would make."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            query, _, value = args[:3] if len(args) >= 3 else (kwargs["query"], kwargs["key"], kwargs["value"])
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
-        return func(*args, **(kwargs or {}))
-
-
-def peak_bytes(run: Callable[[], Any]) -> int:
-    """Return the most bytes that tensors made by a function take at once; those that were there do not count."""
-    with torch.no_grad(), _LiveBytes() as live, _Attention():
-        kept = run()
-        del kept
-    return live.peak
-
-
-# -------------------------------------------------------------------------------------------- what networks are given
 
 
 def denoise(net: Any, shape: _Shape, dtype: torch.dtype) -> Callable[[], Any] | None:
     """Return a call of a network that runs at every step, on its device; None of a class that is not known.
 
-    Both halves of classifier-free guidance are in one batch, where the family's pipelines do so.
+    Both halves of classifier-free guidance are in one batch, where the family's pipelines do so; see `calls_a_step`.
 
     Args:
         shape: of the latents: frames, height, width.
     """
+    if isinstance(net, STUNet):
+        return lambda: net(**example_inputs(net, shape[0], batch=2, size=shape[1:]))
     make = _INPUTS.get(type(net).__name__)
     if make is None:
         return None
@@ -81,6 +30,11 @@ def denoise(net: Any, shape: _Shape, dtype: torch.dtype) -> Callable[[], Any] | 
     given = make(net.config, shape, lambda *size: torch.zeros(size, dtype=dtype))
     given = {name: _moved(value, device) for name, value in given.items()}
     return lambda: net(**given)
+
+
+def calls_a_step(net: Any) -> int:
+    """Return how often a guided step calls a network that `denoise` knows."""
+    return 2 if "Wan" in type(net).__name__ else 1
 
 
 def _folded(config: Any, shape: _Shape, floats: Any) -> dict[str, Any]:
@@ -95,13 +49,6 @@ def _folded(config: Any, shape: _Shape, floats: Any) -> dict[str, Any]:
 def _motion(config: Any, shape: _Shape, floats: Any) -> dict[str, Any]:
     given = _folded(config, shape, floats)
     return given | {"encoder_hidden_states": given["encoder_hidden_states"].repeat_interleave(shape[0], dim=0)}
-
-
-def _stunet(config: Any, shape: _Shape, floats: Any) -> dict[str, Any]:
-    given = _folded(config["unet"], shape, floats)
-    if config["condition_channels"]:
-        given["sample"] = floats(2, config["unet"]["in_channels"] + config["condition_channels"], *shape)
-    return given
 
 
 def _svd(config: Any, shape: _Shape, floats: Any) -> dict[str, Any]:
@@ -152,7 +99,6 @@ def _cogvideox(config: Any, shape: _Shape, floats: Any) -> dict[str, Any]:
 
 
 _INPUTS: dict[str, Callable[[Any, _Shape, Any], dict[str, Any]]] = {
-    "STUNet": _stunet,
     "UNetMotionModel": _motion,
     "UNet3DConditionModel": _folded,
     "UNetSpatioTemporalConditionModel": _svd,
@@ -182,6 +128,12 @@ def decode(vae: Any, shape: _Shape, dtype: torch.dtype) -> Callable[[], Any]:
     latents = torch.zeros(size, dtype=dtype, device=device)
     more = {name: _moved(value, device) for name, value in more.items()}
     return lambda: vae.decode(latents, **more)
+
+
+def decodes(vae: Any, num_frames: int) -> float:
+    """Return how many calls of `decode` a clip of so many frames of latents takes."""
+    at_once = {"AutoencoderKLTemporalDecoder": 14, "AutoencoderKL": 16, "RGBAAutoencoder": 1}.get(type(vae).__name__)
+    return 1.0 if at_once is None else max(num_frames / at_once, 1.0)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities, Fitted
 from openlumiere.generation.requests import AnimateRequest, Request
 
 from .base import Loading
-from .diffusers_model import DiffusersBackend, choose_device, pictures, pretrained, ready
+from .diffusers_loading import choose_device, pretrained, ready
+from .diffusers_model import DiffusersBackend, pictures
 from .licences import allows_commercial_use, licence_of
 from .source import INDEX, Source
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _EVERY = ("generate", "animate", "inpaint", "outpaint", "cinemagraph", "restyle", "extend", "interpolate")
 _HELD = {"inpaint", "outpaint", "cinemagraph", "extend"}  # done by holding what is given, see `holding`
 _MAX_WORDS = 512  # tokens of a prompt
+_MOST_REFERENCES = 4  # ours: each takes as much as four frames
 _LICENCES = dict.fromkeys(
     (
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
@@ -94,18 +95,10 @@ class WanBackend(DiffusersBackend):
         return _Kind.of(self.pipe.config, net.config)
 
     def fit(self, request: Request) -> Fitted:
-        """Make every choice that a request leaves to the model; a last picture stands where its clips end.
-
-        Raises:
-            LumiereError: a model of two pictures is given one.
-        """
+        """Make every choice that a request leaves to the model; a last picture stands where its clips end."""
         fitted = super().fit(request)
         asked = fitted.request
-        if self.kind.vace or not isinstance(asked, AnimateRequest):
-            return fitted
-        if asked.last is None:
-            if self.kind.pairs:
-                raise LumiereError(f"last: {self.name} makes clips between two pictures; say what the clip ends with")
+        if self.kind.vace or not isinstance(asked, AnimateRequest) or asked.last is None:
             return fitted
         assert asked.num_frames is not None  # as the abilities have set it
         allowed = self.abilities.nearest_length(asked.num_frames)
@@ -130,6 +123,12 @@ class WanBackend(DiffusersBackend):
     def arguments(self, request: ClipRequest, inputs: EditInputs | None) -> dict[str, Any]:
         """Return the arguments of that pipeline."""
         own = super().arguments(request, inputs) | self._text(request)
+        if request.references:  # of VACE alone, as the abilities say
+            from openlumiere.video import read_picture
+
+            own["reference_images"] = [
+                read_picture(path, background=request.background).convert("RGB") for path in request.references
+            ]
         if inputs is None:
             return own
         video, mask = inputs.task.video, inputs.task.mask
@@ -199,8 +198,10 @@ def read_abilities(source: Source) -> Abilities:
         width, height = 1280, 720
     two = 3.5 if kind.images else 4.0
     return Abilities(
-        model=source.name, family="wan", tasks=tasks, emulated=emulated, last_frame=kind.last_frame, width=width,
-        height=height, resizable=True, size_multiple=vae.get("scale_factor_spatial", 8) * net["patch_size"][1],
+        model=source.name, family="wan", tasks=tasks, emulated=emulated, last_frame=kind.last_frame,
+        last_frame_needed=kind.pairs, references=_MOST_REFERENCES if kind.vace else 0,
+        width=width, height=height, resizable=True,
+        size_multiple=vae.get("scale_factor_spatial", 8) * net["patch_size"][1],
         num_frames=121 if kind.token_times else 81, max_frames=121 if kind.token_times else 81,
         fps=24.0 if kind.token_times else 16.0, frame_multiple=vae.get("scale_factor_temporal", 4), frame_offset=1,
         num_inference_steps=40 if kind.networks == 2 else 50, guidance_scale=two if kind.networks == 2 else 5.0,

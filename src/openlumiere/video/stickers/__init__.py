@@ -62,6 +62,8 @@ def make_sticker(
     period: float | None = None,
     speed_up: bool = False,
     metadata: Mapping[str, str | int | float] | None = None,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    spare: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> StickerReport:
     """Make a sticker of a clip: format, size, length, frame rate and bytes as a service takes them.
@@ -78,6 +80,8 @@ def make_sticker(
         period: seconds after which the clip repeats itself, if known; else that is looked for.
         speed_up: play a clip that is too long faster rather than cut it.
         metadata: kept in the file, see `read_metadata`.
+        change: given the frames at their finished size, returns those to be encoded.
+        spare: bytes of the target's to leave, for what is added to the file afterwards.
         progress: called with each attempt, such as ``quality 70, 24 fps: 310 KB``.
 
     Returns:
@@ -109,12 +113,15 @@ def make_sticker(
     if rules.animated and (shaped == shaped[:1]).all():
         raise LumiereError(f"the clip does not move, and {target} takes animated stickers only; give one that does")
 
+    if change is not None:
+        shaped = change(shaped)
+
     def tell(settings: Settings, size: int) -> None:
         if progress is not None:
             progress(f"{_described(settings, duration, suffix)}: {size / KB:.0f} KB")
 
     encoder = Encoder(shaped, duration, suffix, background=background, metadata=metadata)
-    best = search(encoder, top, duration, suffix, rules.max_bytes, tell)
+    best = search(encoder, top, duration, suffix, rules.max_bytes - spare, tell)
     check = partial(check_sticker, target=rules, suffix=suffix, transparent=bool((shaped[..., 3] < 128).any()))
     with replacing_clip(path) as unfinished:
         unfinished.write_bytes(best.data)

@@ -13,14 +13,14 @@ from openlumiere.generation.options import box_text, size_text
 from openlumiere.generation.plain import from_plain
 from openlumiere.generation.requests import AnimateRequest, CinemagraphRequest, Request, Sticker
 
-FILES = ("source", "mask", "last")  # fields of a request that name files
+_FILES = ("source", "mask", "last", "references")  # fields of a request that name files
 _ON_PICTURES = (AnimateRequest, CinemagraphRequest)
 
 
 def file_field(request: Request, name: str) -> str:
-    """Return the API's field for one of the request's `FILES`."""
+    """Return the API's field for one of the request's `requests.files_of`."""
     source = "input_reference" if isinstance(request, _ON_PICTURES) else "video_reference"
-    return {"source": source, "mask": "mask", "last": "last_frame"}[name]
+    return {"source": source, "mask": "mask", "last": "last_frame"}.get(name, "reference")
 
 
 def form_of(request: Request) -> Iterator[tuple[str, str]]:
@@ -28,7 +28,7 @@ def form_of(request: Request) -> Iterator[tuple[str, str]]:
     yield "task", request.task
     defaults = {field.name: None if field.default is MISSING else field.default for field in fields(request)}
     for name, value in vars(request).items():
-        if value in (None, defaults[name]) or name in (*FILES, "output"):
+        if value in (None, defaults[name]) or name in (*_FILES, "output"):
             continue
         match name:
             case "styles":

@@ -12,9 +12,7 @@ from pathlib import Path
 from openlumiere.errors import LumiereError
 from openlumiere.files import read_json, remove, sha256, write_json
 from openlumiere.generation.plain import from_plain
-from openlumiere.generation.requests import Request
-
-from .wire import FILES
+from openlumiere.generation.requests import Request, files_of
 
 
 def ticket_path(output: str) -> Path:
@@ -79,9 +77,8 @@ def remove_ticket(output: str) -> None:
 def hash_of(request: Request) -> str:
     """Return what tells a request from others: all it says and its files hold, but for seed, output and sticker."""
     said = {**request.to_json(), "seed": None, "output": "", "sticker": None}
-    for name in FILES:
-        path = getattr(request, name, None)
-        if path is not None:
-            files = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
-            said[name] = [sha256(file) for file in files if file.is_file()]
+    said.pop("references", None)  # those of a name have the same hash wherever they lie
+    for name, path in files_of(request).items():
+        files = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
+        said[name] = [sha256(file) for file in files if file.is_file()]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Models of other servers that speak ``/v1/videos``: another `lumiere serve`, vLLM-Omni, SGLang.
 
-What the client does so that no clip is made, and paid, twice: beside the output lies a ticket (`remote_ticket`) from
+What the client does so that no clip is made, and paid, twice: beside the output lies a ticket (`ticket`) from
 before a request is sent until its clip is here. Whoever finds it goes on with that clip.
 """
 
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 from openlumiere.generation.abilities import Abilities, Fitted
+from openlumiere.generation.backends.base import Backend, Clip, Loading
+from openlumiere.generation.backends.source import Source
 from openlumiere.generation.jobs import has_alpha, holds_alpha, wants_alpha
 from openlumiere.generation.progress import Cancelled, Paused, Watch
 from openlumiere.generation.recipe import ModelIdentity
-from openlumiere.generation.requests import AnimateRequest, Request, UpscaleRequest
+from openlumiere.generation.requests import AnimateRequest, Request, UpscaleRequest, files_of
 
-from .base import Backend, Clip, Loading
-from .remote_server import Address, Patience, Refused, Server, Uncertain
-from .remote_ticket import Ticket, hash_of, read_ticket, remove_ticket, ticket_path
-from .source import Source
-from .wire import FILES, abilities_of, file_field, form_of
+from .server import Address, Patience, Refused, Server, Uncertain
+from .ticket import Ticket, hash_of, read_ticket, remove_ticket, ticket_path
+from .wire import abilities_of, file_field, form_of
 
 if TYPE_CHECKING:
     import httpx
@@ -147,11 +147,9 @@ class RemoteBackend(Backend):
     def _send(self, request: Request, server: Server, key: str) -> httpx.Response:
         # Without a file this would be another type of form than with one.
         parts: list[Any] = [(name, (None, text)) for name, text in self._form(request, key).items()]
-        for name in FILES:
-            path = getattr(request, name, None)
-            if path is not None:
-                part = file_field(request, name) if self.offer.ours else "input_reference"
-                parts.append((part, self._file(request, name, Path(path))))
+        for name, path in files_of(request).items():
+            part = file_field(request, name) if self.offer.ours else "input_reference"
+            parts.append((part, self._file(request, name, Path(path))))
         return server.begin("/v1/videos", again=self.offer.again, files=parts, headers={"Idempotency-Key": key})
 
     def _form(self, request: Request, key: str) -> dict[str, str]:
@@ -221,12 +219,15 @@ class RemoteBackend(Backend):
             server.wait(min(int(ours) / 1000, 30) if ours.isdecimal() else self.patience.poll)
 
     def _fetched(self, server: Server, id: str) -> Clip:
-        from openlumiere.video import read_clip
+        from openlumiere.provenance.marking import RECIPE_KEY, payload_in
+        from openlumiere.video import read_clip, read_metadata
 
         wanted = {"format": "webp"} if self.offer.ours else {}  # of our servers' formats the one without loss
         with tempfile.TemporaryDirectory(prefix="lumiere-") as folder:
-            clip = read_clip(server.download(f"/v1/videos/{id}/content", Path(folder), params=wanted))
-        return Clip(clip.frames, clip.fps)
+            path = server.download(f"/v1/videos/{id}/content", Path(folder), params=wanted)
+            clip, recipe = read_clip(path), read_metadata(path)
+        marked = self.offer.ours and payload_in(recipe) is not None
+        return Clip(clip.frames, clip.fps, watermark=str(recipe[RECIPE_KEY]) if marked else "")
 
     def _cancel(self, server: Server, ticket: Ticket, request: Request, stopped: BaseException) -> None:
         """Cancel a clip there; where that fails its ticket stays, and the exception says so."""
@@ -246,8 +247,10 @@ class RemoteBackend(Backend):
 
 def load(source: Source, loading: Loading) -> RemoteBackend:
     """Reach a model of another server, see `find.load_backend`."""
-    if loading.quantize or loading.compile or loading.offload:
-        raise LumiereError(f"{source.name} runs elsewhere: quantizing, compiling and offloading are chosen there")
+    if loading.quantize or loading.compile or loading.offload or loading.devices:
+        raise LumiereError(
+            f"{source.name} runs elsewhere: devices, quantizing, compiling and offloading are chosen there"
+        )
     address = Address.of(source.name)
     offer = _offer(source.name)
     licence = offer.abilities.licence

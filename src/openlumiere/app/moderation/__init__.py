@@ -1,0 +1,1 @@
+"""What the operator does not allow to be asked for, refused before anything is computed."""

@@ -1,0 +1,1 @@
+"""Models of other servers that speak ``/v1/videos``, as one more backend."""
