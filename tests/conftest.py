@@ -19,7 +19,8 @@ LONGEST = (
     "test_on_ray.py", "test_page.py", "test_editors.py", "test_making.py", "test_worker.py", "test_postgres.py",
     "test_training.py",
     "test_evaluation.py", "test_baselines.py", "test_player.py", "test_benchmarks.py", "test_plan.py",
-    "test_openapi.py", "test_resuming.py", "test_distributed.py", "test_transparent_commands.py",
+    "test_openapi.py", "test_many_processes.py", "test_resuming.py", "test_distributed.py",
+    "test_transparent_commands.py",
     "test_edit_commands.py", "test_train_families.py", "test_cli.py", "test_fuzz_uploads.py", "test_supervisor.py",
     "test_serving_process.py",
 )  # fmt: skip

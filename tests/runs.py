@@ -6,9 +6,12 @@ import json
 import os
 import random
 import signal
+import socket
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -68,6 +71,27 @@ class Runs:
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, "the run was over before it could be killed"
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def together(count: int, function: Callable[..., int], *arguments: Any, folder: Path) -> tuple[list[int | None], str]:
+    """Run some processes as `torchrun` would; returns their exit codes, and what they printed."""
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log"
+    started = []
+    for rank in map(str, range(count)):
+        environment = ENVIRONMENT | shared | {"RANK": rank, "LOCAL_RANK": rank}
+        started.append(processes.start(function, *arguments, log=log, environment=environment))
+    for process in started:
+        process.join()
+    return [process.exitcode for process in started], log_of(folder)
 
 
 def log_of(output: Path) -> str:

@@ -8,8 +8,10 @@ are slow on a CPU: pixels are unshuffled into channels before the first and shuf
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, IdentityDistribution
@@ -130,7 +132,11 @@ class Standardize(nn.Module):
 
     Attributes:
         momentum: share of the newest batch in the running statistics; None = the plain mean over all batches.
+        synchronized: a batch's statistics are those of all processes' parts of it, as SyncBatchNorm's are, but on CPUs
+            too; all of them must come by here then.
     """
+
+    synchronized = False
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -155,6 +161,9 @@ class Standardize(nn.Module):
             return self._standardized(x, self.running_mean, self.running_var)
         x = x.float()  # statistics of mixed precision's bfloat16 would be coarse
         variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        if self.synchronized and dist.is_available() and dist.is_initialized():
+            own, mean = mean, _mean_of_all(mean)
+            variance = _mean_of_all(variance + (own - mean).square())
         with torch.no_grad():
             self.num_batches_tracked += 1
             share = 1 / int(self.num_batches_tracked)
@@ -168,6 +177,28 @@ class Standardize(nn.Module):
 
     def _standardized(self, x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
         return (x - mean[:, None, None]) * (variance + self.epsilon).rsqrt()[:, None, None]
+
+
+def _mean_of_all(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean over all processes; gradients flow back to each of them."""
+    summed: torch.Tensor = _SumOfAll.apply(values)
+    return summed / dist.get_world_size()
+
+
+class _SumOfAll(torch.autograd.Function):
+    """The sum of all processes' tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed
 
 
 class _ResidualBlock(nn.Module):

@@ -118,10 +118,9 @@ def test_weights_of_the_bundled_model_are_those_of_its_files():
     assert source.main.folder is not None
     folders = {found.components[-1].name: "sr_unet"}  # the second stage, in an older layout
     for part in found.components:
-        # The gate's schedule lies in the file too.
-        assert part.weights == pytest.approx(
-            4 * stored(source.main.folder / folders.get(part.name, part.name)), rel=1e-3
-        )
+        file = source.main.folder / folders.get(part.name, part.name)
+        # The gate's schedule lies in it too.
+        assert part.weights == pytest.approx(4 * stored(file), rel=1e-3)
     assert "unet" in {part.name for part in found.components if part.activations}
 
 

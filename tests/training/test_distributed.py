@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import processes
 from openlumiere.cli import main
 from openlumiere.training import loop, state
 from openlumiere.training.config import TrainConfig
 from openlumiere.training.stages.base import Stage
-from runs import ENVIRONMENT, Runs
+from runs import ENVIRONMENT, Runs, free_port, together
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -72,25 +69,6 @@ def _diverging(arguments: list[str]) -> int:
     return main(arguments)
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def together(function: Callable[..., int], *arguments: Any, folder: Path) -> tuple[list[int | None], str]:
-    """Run two processes as `accelerate launch` would; returns their exit codes, and what they printed."""
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    log = folder / "log"
-    started = []
-    for rank in ("0", "1"):
-        environment = ENVIRONMENT | shared | {"RANK": rank, "LOCAL_RANK": rank}
-        started.append(processes.start(function, *arguments, log=log, environment=environment))
-    for process in started:
-        process.join()
-    return [process.exitcode for process in started], log.read_text(encoding="utf-8")
-
-
 def launch(*arguments: str) -> str:
     """`accelerate launch` on two processes; returns what they printed.
 
@@ -109,8 +87,8 @@ def launch(*arguments: str) -> str:
 
 
 def test_two_processes_keep_the_same_weights_and_share_the_data(runs: Runs, tmp_path: Path) -> None:
-    train = runs.arguments(tmp_path / "run", "optim.max_steps=4", "optim.batch_size=2", "sample_every=0")
-    codes, log = together(_recording, tmp_path, train, folder=tmp_path)
+    train = runs.arguments(tmp_path / "run", "optim.max_steps=4", "optim.batch_size=4", "sample_every=0")
+    codes, log = together(2, _recording, tmp_path, train, folder=tmp_path)
     assert codes == [0, 0], log
     assert "t2i on cpu x 2" in log
     assert "4 steps of 4 samples" in log
@@ -125,7 +103,7 @@ def test_two_processes_keep_the_same_weights_and_share_the_data(runs: Runs, tmp_
 
 def test_all_processes_stop_when_the_loss_of_one_is_no_number(runs: Runs, tmp_path: Path) -> None:
     train = runs.arguments(tmp_path / "run", "optim.max_steps=9", "optim.batch_size=2", "sample_every=0")
-    codes, log = together(_diverging, train, folder=tmp_path)
+    codes, log = together(2, _diverging, train, folder=tmp_path)
     assert codes == [2, 2], log
     assert log.count("lumiere: error: the loss became nan at step 2; start again from the last checkpoint") == 1
 

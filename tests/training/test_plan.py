@@ -24,6 +24,7 @@ from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import carried, plan, state
 from openlumiere.training.config_files import load, parse
 from openlumiere.training.export import export
+from openlumiere.training.saving import Saver
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -85,16 +86,16 @@ class TakenAwayError(Exception):
 def stop_at(step: int, stages: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a plan until a checkpoint of this step was written."""
 
-    whole = state.save
+    whole = Saver.save
 
-    def save(folder: Path, at: int, *arguments: Any, **options: Any) -> Path:
-        target = whole(folder, at, *arguments, **options)
+    def save(saver: Saver, at: int, *arguments: Any, **options: Any) -> None:
+        whole(saver, at, *arguments, **options)
         if at == step:
+            saver.wait()
             raise TakenAwayError
-        return target
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save", save)
+        patch.setattr(Saver, "save", save)
         with pytest.raises(TakenAwayError):
             plan.run(stages)
 

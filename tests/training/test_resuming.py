@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import processes
 import tiny
 from openlumiere.errors import LumiereError
-from openlumiere.training import state
+from openlumiere.training import saving, state
 from runs import Runs, assert_same_state, scalars
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -126,7 +126,7 @@ def test_starting_anew_leaves_nothing_to_be_taken_for_the_new_run(runs: Runs, t2
 def _save_for_ever(folder: Path) -> None:
     parts = tiny.trained_once(700)
     for step in range(1, 100_000):
-        state.save(folder, step, *parts, keep=2, config={})
+        saving.save(folder, step, *parts, keep=2, config={})
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path, runs: Runs) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 import tiny
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
-from openlumiere.training import state
+from openlumiere.training import saving, state
 from openlumiere.training.config import DiffusionOptimizerConfig, OptimizerConfig
 from openlumiere.training.loop import _IndexBatches, learning_rate
 from openlumiere.training.objective import annealed_shift, diffusion_loss, loss_weights, stratified_timesteps, target_of
@@ -233,10 +233,10 @@ def test_a_perfect_network_has_no_loss_and_a_silent_one_the_targets_power() -> N
 def test_only_the_newest_checkpoints_are_kept_and_abandoned_ones_go(tmp_path: Path) -> None:
     parts = tiny.trained_once()
     for step in (10, 20, 30):
-        state.save(tmp_path, step, *parts, keep=2, config={})
+        saving.save(tmp_path, step, *parts, keep=2, config={})
     assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000020", "checkpoint-0000030"]
     # Started anew: what the former run left must not be gone on from.
-    state.save(tmp_path, 5, *parts, keep=2, config={})
+    saving.save(tmp_path, 5, *parts, keep=2, config={})
     assert [path.name for path in state.checkpoints(tmp_path)] == ["checkpoint-0000005"]
 
 
@@ -257,7 +257,7 @@ def test_a_restored_optimizer_goes_on_to_the_bit(tmp_path: Path) -> None:
     module, optimizer, ema = fresh(0)
     for seed in range(3):
         step(module, optimizer, seed)
-    saved = state.save(tmp_path, 3, module, optimizer, ema, keep=1, config={})
+    saved = saving.save(tmp_path, 3, module, optimizer, ema, keep=1, config={})
     other, other_optimizer, other_ema = fresh(1)
     state.restore(saved, other, other_optimizer, other_ema)
     for seed in range(3, 6):
@@ -268,7 +268,7 @@ def test_a_restored_optimizer_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 def test_what_is_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
     parts = tiny.trained_once()
-    whole = state.save(tmp_path, 10, *parts, keep=2, config={})
+    whole = saving.save(tmp_path, 10, *parts, keep=2, config={})
     for name in ("checkpoint-0000020.partial", ".checkpoint-0000020.1.partial"):  # of earlier versions, and of this one
         shutil.copytree(whole, tmp_path / name)
     shutil.copytree(whole, tmp_path / "checkpoint-0000030")
@@ -280,7 +280,7 @@ def test_what_is_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
-    found = state.save(tmp_path, 10, *tiny.trained_once(4), keep=2, config={})
+    found = saving.save(tmp_path, 10, *tiny.trained_once(4), keep=2, config={})
     module, optimizer, ema = tiny.trained_once(5)
     before = [p.clone() for p in module.parameters()]
     with pytest.raises(LumiereError, match="is of another network than the configuration's; choose another `output`"):

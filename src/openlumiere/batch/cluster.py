@@ -46,7 +46,7 @@ class Cluster:
         """
         import ray
 
-        remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(in_folder)
+        remote: Any = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(in_folder)
         try:
             found: V = ray.get(remote.remote(os.getcwd(), function))
         except ray.exceptions.RayError as error:

@@ -67,7 +67,7 @@ def _checked(prompts: PromptFile, storage: Storage) -> tuple[int, int]:
     from openlumiere.generation.inputs import check_files
 
     exists = storage.finder()
-    kinds: dict[str, Request] = {}  # one of each kind of file
+    kinds: dict[str, GenerateRequest] = {}  # one of each kind of file
     count = there = 0
     for request in prompts.checked():
         count += 1

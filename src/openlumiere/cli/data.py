@@ -95,6 +95,25 @@ def register(commands: Commands) -> None:
     folder.add_argument("--frames", type=parsing.positive_int, default=80, help="shorter clips are skipped: 80")
     folder.add_argument("--fps", type=parsing.positive_float, default=16.0, help="frame rate in training: 16")
 
+    shards = add_command(
+        kinds,
+        "shards",
+        run_shards,
+        help="put captioned clips into WebDataset shards, for training from object storage; or index such shards",
+        more="With -o, the usable clips of a folder (see lumiere data folder) are packed there. Without, shards that "
+        "others wrote (KEY.mp4 and KEY.txt or KEY.json) get the index that training needs. What is finished is kept. "
+        "Train on them with data.kind=shards data.folder=ADDRESS.",
+        example=[
+            "lumiere data shards my-clips/ -o s3://bucket/clips",
+            "lumiere data shards gs://bucket/webvid",
+        ],
+    )
+    shards.add_argument("source", metavar="FOLDER", help="of clips; or folder or fsspec address of shards")
+    shards.add_argument("-o", "--output", metavar="ADDRESS", help="folder or fsspec address for the shards")
+    shards.add_argument("--per-shard", type=parsing.positive_int, default=256, help="clips in a shard: 256")
+    shards.add_argument("--frames", type=parsing.positive_int, default=80, help="shorter clips are not packed: 80")
+    shards.add_argument("--fps", type=parsing.positive_float, default=16.0, help="frame rate in training: 16")
+
 
 def run_emoji(args: argparse.Namespace) -> None:
     extras.require("emoji")
@@ -156,3 +175,20 @@ def run_folder(args: argparse.Namespace) -> None:
     from openlumiere.data.folder import describe, scan
 
     print(describe(scan(args.folder, num_frames=args.frames, fps=args.fps)))
+
+
+def run_shards(args: argparse.Namespace) -> None:
+    from openlumiere.data.clip_shards import index, pack
+    from openlumiere.data.folder import scan
+
+    skipped = {}
+    if args.output is None:
+        report = index(args.source)
+    else:
+        found = scan(args.source, num_frames=args.frames, fps=args.fps)
+        skipped = found.skipped
+        report = pack(found, args.output, per_shard=args.per_shard)
+    address = args.output or args.source
+    print(f"{address}: {report.clips} clips in {report.shards} shards; data.kind=shards data.folder={address}")
+    for name, reason in {**skipped, **report.skipped}.items():
+        print(f"  skipped: {name}: {reason}")

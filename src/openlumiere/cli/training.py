@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
             "lumiere train configs/emoji-nano/t2v.yaml -o runs/mine optim.lr=1e-4 time_budget=60",
             "lumiere train style --images my-drawings/ -o runs/mine    # generate takes it: --style runs/mine/export",
             "lumiere train configs/emoji/plan.yaml --minutes 8.5 --state carried/",
-            "accelerate launch -m openlumiere.cli train configs/emoji-nano/t2i.yaml",
+            "torchrun --nproc-per-node 2 -m openlumiere.cli train configs/emoji-nano/t2i.yaml    # see docs/scale.md",
         ],
     )
     train.add_argument(
@@ -112,14 +112,19 @@ def run_train(args: argparse.Namespace) -> int:
             )
     from accelerate import PartialState
 
-    from openlumiere.training.loop import DivergedError, train
+    from openlumiere.training.loop import train
+    from openlumiere.training.parallel import AlikeError, lost_others
 
     try:
         exported = train(config, resume=not args.no_resume)
-    except DivergedError:
+    except AlikeError:
         if PartialState().is_main_process:
             raise
         return 2  # the main process says it for all
+    except RuntimeError as error:
+        if not lost_others(error):
+            raise
+        raise LumiereError("another process of this training is gone: its own message says why") from error
     if PartialState().is_main_process:
         print(f"wrote {exported}")
     return 0

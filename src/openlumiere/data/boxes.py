@@ -53,6 +53,11 @@ class Boxes:
         corners = np.array([[math.nan] * 4 if box is None else box for box in boxes], dtype=np.float64)
         return cls(corners, None if times is None else np.array(times, dtype=np.float64))
 
+    def row(self) -> dict[str, Any]:
+        """Return what `read` reads."""
+        boxes = [None if math.isnan(box[0]) else box for box in self.corners.tolist()]
+        return {"boxes": boxes, "box_times": None if self.times is None else self.times.tolist()}
+
     def at(self, seconds: np.ndarray, duration: float) -> np.ndarray:
         """Interpolate the corners at some times of a clip: (T, 4), not a number where the subject is not seen."""
         count = len(self.corners)

@@ -14,6 +14,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +33,7 @@ from .boxes import Boxes, layout_in_square
 
 SUFFIXES = VIDEO_SUFFIXES | {".gif", ".webp"}
 _TABLES = ("metadata.jsonl", "metadata.csv")
-_CAPTION_COLUMNS = ("text", "caption")
+CAPTION_COLUMNS = ("text", "caption")
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,12 @@ def _entry(path: Path, captions: list[str] | None, *, num_frames: int, fps: floa
     if not texts:
         raise LumiereError(f"no caption; add one to metadata.jsonl, or write it to {path.with_suffix('.txt').name}")
     info = probe(path)
-    if info.duration < _needed(num_frames, fps):
+    if info.duration < needed_seconds(num_frames, fps):
         raise LumiereError(f"too short: {info.duration:.2f} s of {num_frames / fps:.2f} s")
     return ClipEntry(path, tuple(texts), info)
 
 
-def _needed(num_frames: int, fps: float) -> float:
+def needed_seconds(num_frames: int, fps: float) -> float:
     """Return the seconds that a window spans, from its start to the middle of its last frame."""
     return (num_frames - 0.5) / fps
 
@@ -129,7 +130,7 @@ def _tables(folder: Path) -> tuple[dict[Path, list[str]], dict[Path, Boxes]]:
     boxes: dict[Path, Boxes] = {}
     for table in sorted(path for name in _TABLES for path in folder.rglob(name)):
         for where, row in _rows(table):
-            column = next((column for column in _CAPTION_COLUMNS if column in row), None)
+            column = next((column for column in CAPTION_COLUMNS if column in row), None)
             if not isinstance(row.get("file_name"), str) or column is None:
                 raise LumiereError(f"{where} lacks file_name, or text (or caption); add the column")
             caption = row[column]
@@ -257,14 +258,20 @@ class ClipFolder(Dataset[dict[str, Any]]):
         times = start + (np.arange(self.num_frames) + 0.5) / self.fps
         pixels = torch.empty(3, self.num_frames, self.size, self.size)
         shown = None
-        for i, frame in enumerate(sample_frames(clip.path, times.tolist())):
-            if frame is not shown:
-                shown, small = frame, self._square(frame)
-            pixels[:, i] = small
+        with self._file(clip) as path:
+            for i, frame in enumerate(sample_frames(path, times.tolist())):
+                if frame is not shown:
+                    shown, small = frame, self._square(frame)
+                pixels[:, i] = small
         sample: dict[str, Any] = {"pixels": pixels, "caption": caption}
         if self.with_layout:
             sample["layout"] = self._layout(clip, times)
         return sample
+
+    @contextmanager
+    def _file(self, clip: ClipEntry) -> Iterator[Path]:
+        """Yield the clip's file, for as long as it is read."""
+        yield clip.path
 
     def _layout(self, clip: ClipEntry, times: np.ndarray) -> torch.Tensor:
         if clip.boxes is None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
+from . import draws
 from .way_points import check_way_points
 
 LAYOUT_DIM = 6
@@ -28,9 +29,9 @@ def layout_of(path: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
 
 
-def drop(layout: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+def drop(layout: torch.Tensor, probability: float, generator: draws.Generator) -> torch.Tensor:
     """Leave out some clips' layouts, each a whole clip's: (B, F, 6) -> (B, F, 6)."""
-    kept = torch.rand(len(layout), generator=generator, device=generator.device) >= probability
+    kept = draws.rand(len(layout), generator=generator) >= probability
     return layout * kept.to(layout)[:, None, None]
 
 

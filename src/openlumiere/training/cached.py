@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import adaptive_avg_pool3d
@@ -56,8 +57,8 @@ class CachedLatents(Dataset[dict[str, Any]]):
         self.captions: list[str] = []
         parts: dict[str, list[torch.Tensor]] = {}
         missing = [n for n in range(0, count, shard) if not _path(folder, n).exists()]
-        if missing:
-            for start in tqdm(missing, desc="encoding", unit=f"{shard} clips"):
+        for start in tqdm(_from_my_turn(missing), desc="encoding", unit=f"{shard} clips", disable=not missing):
+            if not _path(folder, start).exists():  # another process was faster
                 _write(source, encode, _path(folder, start), range(start, start + shard), small=small)
         for start in range(0, count, shard):
             with safe_open(_path(folder, start), "pt") as file:
@@ -93,6 +94,14 @@ def in_latents(
     for name in {"small", "alpha"} & set(batch):
         batch[name] = adaptive_avg_pool3d(batch[name], (latents.shape[2], latents.shape[3], latents.shape[4])).cpu()
     return batch
+
+
+def _from_my_turn(shards: list[int]) -> list[int]:
+    """Return them in their order, but of several processes each begins at another one, so that they share the work."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return shards
+    first = dist.get_rank() * len(shards) // dist.get_world_size()
+    return shards[first:] + shards[:first]
 
 
 def _path(folder: Path, start: int) -> Path:

@@ -119,10 +119,11 @@ def unpack(stages: dict[str, TrainConfig], folder: Path) -> None:
             if path.startswith(f"{name}/"):
                 _put_back(partial / _relative(path.removeprefix(f"{name}/")), file, tensors)
         checkpoint = state.folder_of(partial, step)
-        if not (checkpoint / "weights.safetensors").exists():
-            shutil.copy(checkpoint / "ema.safetensors", checkpoint / "weights.safetensors")
+        if not any(checkpoint.glob("weights*.safetensors")):
+            for path in state.files_of(checkpoint, "ema"):
+                shutil.copy(path, path.with_name(path.name.replace("ema", "weights", 1)))
         marked = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        marked["moments"] = (checkpoint / "optimizer.safetensors").exists()
+        marked["moments"] = any(checkpoint.glob("optimizer*.safetensors"))
         write_json(checkpoint / "state.json", marked)
         output.mkdir(parents=True, exist_ok=True)
         remove(output / "export")
@@ -138,8 +139,9 @@ def _files(output: Path, checkpoint: Path, *, done: bool) -> Iterator[tuple[Path
     """Yield a run's files that are worth carrying: path, name within the run's folder, role."""
     roles = {"ema": _AVERAGE, "buffers": _AVERAGE, "weights": _WEIGHTS, "optimizer": _MOMENTS}
     for path in sorted(checkpoint.iterdir()):
-        role = _FINISHED if done else roles.get(path.stem, _AVERAGE)
-        if not (done and roles.get(path.stem) in (_WEIGHTS, _MOMENTS)):
+        kind = roles.get(path.stem.partition("-")[0], _AVERAGE)  # ema, or ema-00001-of-00002
+        role = _FINISHED if done else kind
+        if not (done and kind in (_WEIGHTS, _MOMENTS)):
             yield path, f"{checkpoint.name}/{path.name}", role
     yield output / "config.yaml", "config.yaml", _FINISHED if done else _AVERAGE
     if done:

@@ -48,7 +48,7 @@ class OptimizerConfig:
     final_lr_ratio: float = 0.05
     decay_steps: int = 0  # of the last steps, in which a constant rate falls; 0 = a cosine over the whole run
     max_grad_norm: float = 1.0
-    batch_size: int = 48  # samples a step on each process, accumulation included
+    batch_size: int = 48  # samples a step, of all processes together, accumulation included
     gradient_accumulation: int = 1
     gradient_checkpointing: bool = False
     ema_decay: float = 0.999
@@ -99,6 +99,9 @@ class TrainConfig:
     initial: str | None = None  # output folder of a run of the same network whose average the weights start from
     seed: int = 0
     mixed_precision: str = "no"  # "no", "bf16" or "fp16"
+    # On several processes: "ddp" = each has the whole network, "fsdp" = each a shard of it; "auto" = ddp, unless
+    # `accelerate launch --use_fsdp` says otherwise. See docs/scale.md.
+    parallel: str = "auto"
     time_budget: float = 0.0  # minutes of wall clock after which the run checkpoints and stops; 0 = none
     checkpoint_every: int = 200  # steps
     keep_checkpoints: int = 2
@@ -117,6 +120,8 @@ class TrainConfig:
                 raise LumiereError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if self.seed < 0:
             raise LumiereError(f"seed must be 0 or more, not {self.seed}")
+        if self.parallel not in ("auto", "ddp", "fsdp"):
+            raise LumiereError(f"parallel {self.parallel!r}: use auto, ddp or fsdp")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise LumiereError(f"mixed_precision {self.mixed_precision!r}: use no, bf16 or fp16")
 

@@ -28,7 +28,8 @@ class PictureDataConfig(DataConfig):
 class ClipDataConfig(PictureDataConfig):
     """Captioned clips, or single frames of them.
 
-    `kind` is "emoji" (composed on the fly), "folder" (a user's own clips), "artwork" (stage ssr-image), or "pictures".
+    `kind` is "emoji" (composed on the fly), "folder" (a user's own clips), "shards" (the same in tar files, `folder`
+    their address), "artwork" (stage ssr-image), or "pictures".
     """
 
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
@@ -102,6 +103,13 @@ def make_dataset(
                 raise LumiereError("data.frame_stride is for emoji clips; of your own, lower data.fps and num_frames")
             num_frames = 1 if single_frame else data.window or data.num_frames
             return ClipFolder(Path(data.folder), num_frames=num_frames, fps=data.fps, size=size, seed=config.seed)
+        case "shards":
+            from openlumiere.data.clip_shards import ClipShards
+
+            if data.frame_stride != 1:
+                raise LumiereError("data.frame_stride is for emoji clips; of your own, lower data.fps and num_frames")
+            num_frames = 1 if single_frame else data.window or data.num_frames
+            return ClipShards(data.folder, num_frames=num_frames, fps=data.fps, size=size, seed=config.seed)
         case "artwork":
             from openlumiere.data.artwork import ArtworkClips
 
@@ -115,4 +123,4 @@ def make_dataset(
 
             return StyleImages(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
         case _:
-            raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, pictures or artwork")
+            raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, shards, pictures or artwork")

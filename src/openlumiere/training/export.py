@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, FrozenDict
-from safetensors.torch import load_file
 from torch import nn
 
 from openlumiere.bundled import CHECKSUMS, write_checksums
@@ -129,7 +128,7 @@ def _config(run: Path, *stages: str) -> Any:
 def _take_average(run: Path, unet: STUNet, dtype: torch.dtype) -> None:
     parameters = dict(unet.named_parameters())
     with torch.no_grad():
-        for name, value in load_file(state.checkpoints(run)[-1] / "ema.safetensors").items():
+        for name, value in state.read(state.checkpoints(run)[-1], "ema").items():
             parameters[name].copy_(value)
     # Not ModelMixin.to, which warns of layers to be kept in float32 even where there are none.
     nn.Module.to(unet, dtype)

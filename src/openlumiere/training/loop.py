@@ -1,7 +1,8 @@
 """The training loop, the same for every stage, on Accelerate.
 
-Nothing random outlives a step: data and noise are functions of (seed, step, process), so weights, optimizer moments,
-the moving average and the step number are the whole state, and a resumed run equals an uninterrupted one.
+Nothing random outlives a step: data and noise are functions of (seed, step, position in the batch), so weights,
+optimizer moments, the moving average and the step number are the whole state; a resumed run equals an uninterrupted
+one, and a step is the same on any number of processes (`parallel`).
 """
 
 from __future__ import annotations
@@ -17,24 +18,22 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from openlumiere import extras
-from openlumiere.errors import LumiereError
+from openlumiere.diffusion.draws import BatchShare
 from openlumiere.files import replacing, write_text
 
 from . import state
 from .config import OptimizerConfig, TrainConfig, as_dict
 from .muon import Muon
+from .parallel import Watch, averaged, make_accelerator, shard, share_of_batch
+from .saving import Saver
+from .sharding import whole
 from .stages import make_stage
 from .stages.base import Stage
-
-
-class DivergedError(LumiereError):
-    """The loss is not finite any more, and all processes know."""
 
 
 @contextlib.contextmanager
@@ -57,12 +56,8 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     """
     started = time.monotonic()
     optim = config.optim
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=optim.gradient_accumulation, sync_with_dataloader=False
-        ),
-    )
+    accelerator, sharded = make_accelerator(config)
+    share = share_of_batch(config, accelerator, torch.Generator(device=accelerator.device))
     if accelerator.device.type == "cuda" and config.mixed_precision != "no":
         torch.set_float32_matmul_precision("high")  # of what stays in float32, such as a frozen autoencoder
     output = Path(config.output)
@@ -74,29 +69,31 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
 
     torch.manual_seed(config.seed)  # the same initial weights on every process
     stage = make_stage(config, accelerator.device)
-    parameters = list(state.trainable(stage.module).values())
+    trained = shard(stage.module, accelerator) if sharded else stage.module
+    parameters = list(state.trainable(trained).values())
     optimizer = make_optimizer(optim, parameters)
-    ema = state.EMA(stage.module, optim.ema_decay)
+    ema = state.EMA(trained, optim.ema_decay)
     step = warm_from = 0
     found = state.checkpoints(output) if resume else []
     if found:
-        step = state.restore(found[-1], stage.module, optimizer, ema)
+        step = state.restore(found[-1], trained, optimizer, ema)
         warm_from = 0 if optimizer.state else step
     elif config.initial is not None:
-        state.start_from(Path(config.initial), stage.module, ema)
-    accelerator.print(_summary(config, stage.module, accelerator, step))
-    module, optimizer = accelerator.prepare(stage.module, optimizer)
+        state.start_from(Path(config.initial), trained, ema)
+    accelerator.print(_summary(config, trained, accelerator, step, sharded=sharded))
+    if sharded:  # "evaluation": wrapped for mixed precision alone
+        module = accelerator.prepare_model(trained, evaluation_mode=True)
+        optimizer = accelerator.prepare_optimizer(optimizer)
+    else:
+        module, optimizer = accelerator.prepare(trained, optimizer)
     forward: nn.Module = torch.compile(module) if optim.compile else module  # type: ignore[assignment]
 
-    micro = optim.batch_size // optim.gradient_accumulation
     loader = DataLoader(
         stage.dataset,
         batch_sampler=_IndexBatches(
             step * optim.gradient_accumulation,
             optim.max_steps * optim.gradient_accumulation,
-            micro,
-            accelerator.process_index,
-            accelerator.num_processes,
+            share,
         ),
         num_workers=config.data.workers,
     )
@@ -106,66 +103,69 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     bar = tqdm(
         total=optim.max_steps, initial=step, desc=config.stage, unit="step", disable=not accelerator.is_main_process
     )
-    generator = torch.Generator(device=accelerator.device)
+    saver = Saver(
+        output, keep=config.keep_checkpoints, rank=accelerator.process_index, processes=accelerator.num_processes
+    )
+    watch = Watch(accelerator)
     average_loss, saved_at = None, step
 
     def checkpoint() -> None:
-        accelerator.wait_for_everyone()
         if writer:
             writer.flush()  # the curves up to here outlive a kill too
-        if accelerator.is_main_process:
-            state.save(output, step, stage.module, optimizer, ema, keep=config.keep_checkpoints, config=as_dict(config))
+        saver.save(step, trained, optimizer, ema, config=as_dict(config))
 
     def sample() -> None:
-        if accelerator.is_main_process:
-            ema.swap(stage.module)
-            stage.sample(output / "samples", step)
-            ema.swap(stage.module)
+        with averaged(stage.module, trained, ema, accelerator):
+            if accelerator.is_main_process:
+                stage.sample(output / "samples", step)
         accelerator.wait_for_everyone()
 
-    while step < optim.max_steps and not _out_of_time(config, started, accelerator):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optim, step) * _warmed_again(optim, step, warm_from)
-        stage.step = step
-        total = 0.0
-        for part in range(optim.gradient_accumulation):
-            seed = seed_of(config.seed, step, part, accelerator.process_index)
-            generator.manual_seed(seed)
-            torch.manual_seed(seed)
-            with accelerator.accumulate(module):
-                loss = stage.loss(forward, next(batches), generator)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(parameters, optim.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            total += float(loss.detach())
-        total /= optim.gradient_accumulation
-        _check_finite(total, step, accelerator)
-        ema.update(stage.module)
-        step += 1
-        average_loss = total if average_loss is None else 0.98 * average_loss + 0.02 * total
-        bar.update()
-        if step % config.log_every == 0:
-            bar.set_postfix(loss=f"{average_loss:.4f}")
-            if writer:
-                writer.add_scalar("loss", total, step)
-                writer.add_scalar("gradient_norm", float(norm), step)
-                writer.add_scalar("learning_rate", optimizer.param_groups[0]["lr"], step)
-        if step % config.checkpoint_every == 0:
+    with contextlib.closing(saver):
+        while step < optim.max_steps and not _out_of_time(config, started, accelerator):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(optim, step) * _warmed_again(optim, step, warm_from)
+            stage.step = step
+            total = 0.0
+            for part in range(optim.gradient_accumulation):
+                share.generator.manual_seed(seed_of(config.seed, step, part, 0))
+                # What layers drop, if any do, is each process's own.
+                torch.manual_seed(seed_of(config.seed, step, part, accelerator.process_index))
+                with accelerator.accumulate(module):
+                    with watch.own_part(step):
+                        loss = stage.loss(forward, next(batches), share)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        norm = accelerator.clip_grad_norm_(parameters, optim.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                total += float(loss.detach())
+            total = watch.loss_of_all(total / optim.gradient_accumulation, step)
+            ema.update(trained)
+            step += 1
+            average_loss = total if average_loss is None else 0.98 * average_loss + 0.02 * total
+            bar.update()
+            if step % config.log_every == 0:
+                bar.set_postfix(loss=f"{average_loss:.4f}")
+                gradient_norm = float(whole(norm))
+                if writer:
+                    writer.add_scalar("loss", total, step)
+                    writer.add_scalar("gradient_norm", gradient_norm, step)
+                    writer.add_scalar("learning_rate", optimizer.param_groups[0]["lr"], step)
+            saver.check()
+            if step % config.checkpoint_every == 0:
+                checkpoint()
+                saved_at = step
+            if config.sample_every and step % config.sample_every == 0:
+                sample()
+        bar.close()
+        if saved_at != step:
             checkpoint()
-            saved_at = step
-        if config.sample_every and step % config.sample_every == 0:
-            sample()
-    bar.close()
-    if saved_at != step:
-        checkpoint()
+        saver.wait()
     if writer:
         writer.close()
-    if accelerator.is_main_process:
-        ema.swap(stage.module)
-        _export(stage, output / "export")
-        ema.swap(stage.module)
+    with averaged(stage.module, trained, ema, accelerator):
+        if accelerator.is_main_process:
+            _export(stage, output / "export")
     accelerator.wait_for_everyone()
     if step < optim.max_steps:
         accelerator.print(f"time is up at step {step} of {optim.max_steps}; the same command goes on from there")
@@ -190,9 +190,10 @@ def make_optimizer(optim: OptimizerConfig, parameters: list[nn.Parameter]) -> to
     return torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
 
 
-def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int) -> str:
+def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int, *, sharded: bool) -> str:
     """Return one line that says what is about to run."""
     processes = f" x {accelerator.num_processes}" if accelerator.num_processes > 1 else ""
+    processes += ", weights sharded" if sharded else ""
     trained = sum(p.numel() for p in state.trainable(module).values())
     frozen = sum(p.numel() for p in module.parameters()) - trained
     start = f"starting from {config.initial}" if config.initial is not None else "starting anew"
@@ -201,7 +202,7 @@ def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, s
     return (
         f"{config.stage} on {accelerator.device.type}{processes}: {trained / 1e6:.2f} M parameters to train, "
         f"{frozen / 1e6:.2f} M frozen; {start}, {config.optim.max_steps} steps of "
-        f"{config.optim.batch_size * accelerator.num_processes} samples; checkpoints in {config.output}"
+        f"{config.optim.batch_size} samples; checkpoints in {config.output}"
     )
 
 
@@ -235,20 +236,6 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _check_finite(loss: float, step: int, accelerator: Accelerator) -> None:
-    """Stop all processes alike if the loss of one is not finite: the others would wait for it for ever.
-
-    Raises:
-        DivergedError: that is so; with the same words on every process.
-    """
-    losses = accelerator.gather(torch.tensor([loss], device=accelerator.device)).tolist()
-    worst = next((value for value in losses if not math.isfinite(value)), None)
-    if worst is not None:
-        raise DivergedError(
-            f"the loss became {worst} at step {step}; start again from the last checkpoint with a lower optim.lr"
-        )
-
-
 def _out_of_time(config: TrainConfig, started: float, accelerator: Accelerator) -> bool:
     if not config.time_budget:
         return False
@@ -258,15 +245,15 @@ def _out_of_time(config: TrainConfig, started: float, accelerator: Accelerator) 
 
 
 class _IndexBatches(Sampler[list[int]]):
-    """Indices of each micro-batch, from the present step to the last, disjoint between processes."""
+    """Indices of this process's share of each micro-batch, from the present step to the last."""
 
-    def __init__(self, start: int, stop: int, size: int, rank: int, world: int) -> None:
-        self.start, self.stop, self.size, self.rank, self.world = start, stop, size, rank, world
+    def __init__(self, start: int, stop: int, share: BatchShare) -> None:
+        self.start, self.stop, self.share = start, stop, share
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         for n in range(self.start, self.stop):
-            first = (n * self.world + self.rank) * self.size
-            yield list(range(first, first + self.size))
+            first = n * self.share.total + self.share.first
+            yield list(range(first, first + self.share.count))

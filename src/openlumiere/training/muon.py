@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from .sharding import shard_like, whole
+
 # The quintic iteration of Jordan et al.: slope at 0 as steep as it can be, singular values end between 0.7 and 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
@@ -50,8 +52,10 @@ def _muon(gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) 
         state["momentum"] = torch.zeros_like(gradient)
     state["momentum"].lerp_(gradient, 1 - group["momentum"])
     ahead = gradient.lerp(state["momentum"], group["momentum"])
-    matrix = orthogonalized(ahead.reshape(len(ahead), -1))
-    return (matrix * (_ADAMW_RMS * max(matrix.shape) ** 0.5)).reshape(gradient.shape)
+    # Of sharded weights (FSDP) all processes gather the matrix, do the same to it, and keep their own shard.
+    all_of_it = whole(ahead)
+    matrix = orthogonalized(all_of_it.reshape(len(all_of_it), -1))
+    return shard_like(gradient, (matrix * (_ADAMW_RMS * max(matrix.shape) ** 0.5)).reshape(gradient.shape))
 
 
 def _adam(gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> torch.Tensor:

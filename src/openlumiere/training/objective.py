@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from openlumiere.diffusion import draws
 from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.timesteps import shifted
 
@@ -16,7 +17,7 @@ def stratified_timesteps(
     batch: int,
     num_train_timesteps: int,
     *,
-    generator: torch.Generator,
+    generator: draws.Generator,
     device: torch.device,
     shift: float = 1.0,
     uniform: float = 0.0,
@@ -31,10 +32,7 @@ def stratified_timesteps(
         uniform: fraction that is spread over the range without a shift, so that low noise, where details are decided,
             is learnt too. Both parts are evenly spread.
     """
-    offset = torch.rand((), generator=generator, device=device)
-    spread = (torch.arange(batch, device=device) + offset) / batch
-    order = torch.randperm(batch, generator=generator, device=device)
-    spread = spread[order]
+    spread = draws.spread(batch, generator=generator).to(device)
     # The inverse of the mixture's distribution, part by part, keeps each part stratified in a batch of any size.
     plain = spread / max(uniform, 1e-12)
     leaning = shifted((spread - uniform) / max(1.0 - uniform, 1e-12), shift)
@@ -94,7 +92,7 @@ def diffusion_loss(
     sample: torch.Tensor,
     *,
     gamma: float,
-    generator: torch.Generator,
+    generator: draws.Generator,
     timestep_shift: float = 1.0,
     uniform_timesteps: float = 0.0,
     noise_correlation: float = 0.0,
@@ -115,7 +113,7 @@ def diffusion_loss(
         shift=timestep_shift,
         uniform=uniform_timesteps,
     )
-    noise = torch.randn(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+    noise = draws.randn(*sample.shape, generator=generator, dtype=sample.dtype)
     noise = progressive_noise(noise, noise_correlation)
     noisy = scheduler.add_noise(sample, noise, timesteps)
     error = (denoise(noisy, timesteps).float() - target_of(scheduler, sample, noise, timesteps).float()).square()

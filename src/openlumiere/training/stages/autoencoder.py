@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.data.artwork import Artwork
+from openlumiere.diffusion import draws
 from openlumiere.errors import LumiereError
 from openlumiere.latents import load_vae
 from openlumiere.training.config import DataConfig, ModelConfig, TrainConfig, check_on_device
@@ -82,33 +83,37 @@ class Autoencode:
 
     def _begin_training(self) -> None:
         self.module.train()
+        self.module.standardize.synchronized = True
         if self.config.model.decoder_only:  # latents that others were trained on stay as they are
             self.module.encoder.requires_grad_(False)
             self.module.standardize.eval()
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         real = batch["pixels"].to(self.device).contiguous(memory_format=torch.channels_last)
-        changed = round(len(real) * self.config.model.equivariance)
-        halved = round(changed * _HALVED)
-        moved = changed - halved
-        whole = len(real) - halved
+        # Of the batch, which other processes may have parts of: some samples are moved, the last ones halved.
+        share = draws.share_of(generator, len(real))
+        changed = round(share.total * self.config.model.equivariance)
+        last = share.total - round(changed * _HALVED)
+        shares = [share.of(0, last), share.of(last, share.total)]
+        translated = share.of(0, changed - (share.total - last))
+        moved, whole = translated.count, shares[0].count
         unit, side = self.module.spatial_compression_ratio, real.shape[-1]
         # By whole pixels, so that the picture itself is not blurred.
-        shift = torch.randint(1 - unit, unit, (moved, 2), generator=generator, device=self.device) / side
+        shift = draws.randint(1 - unit, unit, moved, 2, generator=translated) / side
 
         def between(latents: torch.Tensor) -> list[torch.Tensor]:
-            level = torch.rand(len(real), 1, 1, 1, generator=generator, device=self.device)
-            noise = torch.randn(latents.shape, generator=generator, device=self.device)
+            level = draws.rand(len(real), 1, 1, 1, generator=generator)
+            noise = draws.randn(*latents.shape, generator=generator)
             latents = latents + self.config.model.latent_noise * level * noise
             parts = [torch.cat([translate(latents[:moved], shift), latents[moved:whole]])]
-            return [*parts, F.avg_pool2d(latents[whole:], 2)] if halved else parts
+            return [*parts, F.avg_pool2d(latents[whole:], 2)] if last < share.total else parts
 
         # What is done to latents should be done to the picture: then they are smooth between positions, and what a
         # diffusion model makes of them looks as pictures do (Kouzelis et al. 2025, EQ-VAE).
         targets = [torch.cat([translate(real[:moved], shift), real[moved:whole]]), F.avg_pool2d(real[whole:], 2)]
         made = module(real, between)
-        losses = [reconstruction_loss(m, t, generator) * len(t) for m, t in zip(made, targets, strict=False)]
+        losses = [reconstruction_loss(m, t, s) * len(t) for m, t, s in zip(made, targets, shares, strict=False)]
         return torch.stack(losses).sum() / len(real)
 
     def sample(self, folder: Path, step: int) -> None:
@@ -133,6 +138,7 @@ class Autoencode:
         statistics = self.module.standardize
         before = {name: value.clone() for name, value in statistics.state_dict().items()}
         momentum, statistics.momentum = statistics.momentum, None  # the plain mean over what follows
+        statistics.synchronized = False  # one process exports
         statistics.reset_running_stats()
         size = self.config.optim.batch_size
         shown = DataLoader(Subset(self.dataset, range(_CALIBRATION_BATCHES * size)), batch_size=size)
@@ -161,7 +167,7 @@ def _network(config: AutoencoderConfig) -> RGBAAutoencoder:
         raise LumiereError(f"model.autoencoder is not an RGBAAutoencoder's configuration: {error}") from error
 
 
-def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: draws.Generator) -> torch.Tensor:
     """Return the distance of pictures, premultiplied RGBA in [-1, 1], (B, 4, H, W), from the real ones; a scalar.
 
     The sum of the Charbonnier distance over two backgrounds of random colours, L1 on alpha, and a Laplacian pyramid,
@@ -169,9 +175,11 @@ def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: torch
     """
     made, real = made / 2 + 0.5, real / 2 + 0.5
     error = made - real
+    colours = [draws.rand(len(made), 3, 1, 1, generator=generator) for _ in range(2)]
+    if not len(made):  # other processes have all of these
+        return made.new_zeros(())
     total = 0.5 * error[:, 3:].abs().mean()
-    for _ in range(2):
-        colour = torch.rand(len(made), 3, 1, 1, generator=generator, device=made.device)
+    for colour in colours:
         # Compositing is linear in premultiplied RGBA, so errors can be composited.
         total = total + 0.5 * charbonnier(error[:, :3] - error[:, 3:] * colour)
     for level in range(_PYRAMID_LEVELS):

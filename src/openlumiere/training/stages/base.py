@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from openlumiere.diffusion import draws
 from openlumiere.training.config import TrainConfig
 
 
@@ -31,8 +32,11 @@ class Stage(Protocol):
     @property
     def module(self) -> nn.Module: ...
 
-    def loss(self, module: nn.Module, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        """Return the scalar loss of one collated batch; `module` is the prepared (wrapped) network."""
+    def loss(self, module: nn.Module, batch: Any, generator: draws.Generator) -> torch.Tensor:
+        """Return the scalar loss of one collated batch; `module` is the prepared (wrapped) network.
+
+        All that is random is drawn by `diffusion.draws`: the batch may be this process's share of a larger one.
+        """
         ...
 
     def sample(self, folder: Path, step: int) -> None:

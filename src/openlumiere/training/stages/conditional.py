@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
+from openlumiere.diffusion import draws
 from openlumiere.diffusion.alpha import lay_over, unpremultiply
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import TextConditions
@@ -64,7 +65,7 @@ class Conditional(TextToVideo):
             pipe.register_to_config(spread_condition=config.model.spread_condition)
         return pipe
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         if self.config.data.on_device and self.pipe.vae is not None:
             batch = in_latents(batch, self.codec.encode, small=True)
@@ -72,10 +73,10 @@ class Conditional(TextToVideo):
         kept = "latents" in batch
         clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")
         masks = []
-        for index, clip in enumerate(clips):
-            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=self.device)))
+        for index, seed in enumerate(draws.seeds(len(clips), generator=generator)):
             alpha = None if alphas is None else alphas[index, 0]
-            masks.append(draw_mask(clip, rng, alpha=alpha, kinds=self.config.model.masks))
+            rng = np.random.default_rng(seed)
+            masks.append(draw_mask(clips[index], rng, alpha=alpha, kinds=self.config.model.masks))
         mask = torch.stack(masks).to(self.device)
         if kept:
             condition = self.pipe.condition_of(batch["latents"].to(self.device), mask)

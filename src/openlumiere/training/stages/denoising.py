@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from torch import nn
 from torch.utils.data import Dataset
 
+from openlumiere.diffusion import draws
 from openlumiere.diffusion.layout import LAYOUT_DIM, drop
 from openlumiere.errors import LumiereError
 from openlumiere.latents import Codec, VAECodec
@@ -90,14 +91,14 @@ class DenoisingTask:
         self.text = PromptCache(encode_prompts, at_once=at_once)
 
     def denoising_loss(
-        self, batch: dict[str, Any], generator: torch.Generator, predict: Predict, clips: torch.Tensor | None = None
+        self, batch: dict[str, Any], generator: draws.Generator, predict: Predict, clips: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the loss of one batch; `clips` is what is denoised, the batch's own when None."""
         if clips is None:
             known = batch.get("latents")
             clips = self.codec.encode(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
-        drop = torch.rand(len(clips), generator=generator, device=self.device) < self.config.text.dropout
-        captions = ["" if dropped else text for dropped, text in zip(drop.tolist(), batch["caption"], strict=True)]
+        dropped = draws.rand(len(clips), generator=generator) < self.config.text.dropout
+        captions = ["" if empty else text for empty, text in zip(dropped.tolist(), batch["caption"], strict=True)]
         text = self.text(captions)
         return diffusion_loss(
             lambda noisy, timesteps: predict(noisy, timesteps, text),
@@ -111,7 +112,7 @@ class DenoisingTask:
         )
 
     def draw_layout(
-        self, unet: UNet2DConditionModel, batch: dict[str, Any], generator: torch.Generator
+        self, unet: UNet2DConditionModel, batch: dict[str, Any], generator: draws.Generator
     ) -> torch.Tensor | None:
         """Return a batch's layouts, (B, F, 6), or None where the network's T2I, `unet`, takes none.
 

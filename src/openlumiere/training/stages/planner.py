@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from openlumiere.diffusion import draws
 from openlumiere.diffusion.motion import TURN
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
@@ -97,14 +98,12 @@ class Planner:
             row += len(part)
         return embedded
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         motion, text, seconds = (batch[key].to(self.device).float() for key in ("motion", "text", "seconds"))
         motion = (motion - self.module.mean) / self.module.scale
-        noise = torch.randn(motion.shape, generator=generator, device=self.device)
-        offset = torch.rand((), generator=generator, device=self.device)
-        order = torch.randperm(len(motion), generator=generator, device=self.device)
-        time = (order + offset) / len(motion)
+        noise = draws.randn(*motion.shape, generator=generator)
+        time = draws.spread(len(motion), generator=generator)
         noisy = torch.lerp(noise, motion, time[:, None])
         return (module(noisy, time, text, seconds) - (motion - noise)).square().mean()
 

@@ -16,6 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from openlumiere import __version__
+from openlumiere.diffusion import draws
 from openlumiere.errors import LumiereError
 from openlumiere.files import write_json
 from openlumiere.pipelines.text import TextConditions, load_text_encoder
@@ -110,7 +111,7 @@ class Style(DenoisingTask):
             codec=self.pipe.codec,
         )
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         layout = self.draw_layout(self.pipe.unet.spatial, batch, generator)
         labels = {} if layout is None else {"class_labels": layout[:, 0]}

@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from openlumiere.diffusion import draws
 from openlumiere.diffusion.alpha import add_alpha, clamp_premultiplied, premultiply, unpremultiply
 from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.pixels import pixel_unshuffle
@@ -146,33 +147,40 @@ class _SuperResolution(DenoisingTask):
         pixels = batch["pixels"].to(self.device)
         return add_alpha(pixels) if self.config.data.channels == 4 else pixels
 
-    def low_res_of(self, high_res: torch.Tensor, generator: torch.Generator) -> LowRes:
+    def low_res_of(self, high_res: torch.Tensor, generator: draws.Generator) -> LowRes:
         """Return the low-res clips that a first stage would have made of high-res ones, with noise."""
         model = self.config.model
         low_res = downsample(high_res, model.scale)
         if self.first_stage is not None:
-            passed = torch.rand(len(low_res), generator=generator, device=self.device) < model.through_vae
-            if passed.any():
-                low_res[passed] = self.through_vae(low_res[passed], generator)
-        noise = torch.randn(low_res.shape, generator=generator, device=self.device)
+            share = draws.share_of(generator, len(low_res))
+            whole = draws.rand(share.total, generator=share.generator) < model.through_vae
+            if whole.any():
+                passed = whole[share.first : share.first + share.count]
+                low_res[passed] = self.through_vae(low_res[passed], share.where(whole))
+        noise = draws.randn(*low_res.shape, generator=generator)
         noise = progressive_noise(noise, self.config.optim.noise_correlation)
-        levels = torch.randint(0, model.max_noise_level + 1, (len(low_res),), generator=generator, device=self.device)
+        levels = draws.randint(0, model.max_noise_level + 1, len(low_res), generator=generator)
         noisy = add_noise(low_res, noise, self.scheduler.alphas_cumprod, levels)
         channels = low_res_channels(noisy, model.scale, model.pixel_unshuffle, upsampled=model.enlarge_low_res)
         base = upsample_base(noisy, low_res, model.scale, kind=model.residual_base)
         return LowRes(channels, levels, pixel_unshuffle(base, model.pixel_unshuffle))
 
-    def through_vae(self, low_res: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def through_vae(self, low_res: torch.Tensor, generator: draws.Generator) -> torch.Tensor:
         """Return low-res clips as a first stage on latents does: decoded, from latents with its errors, as noise."""
         assert self.first_stage is not None
+        count, _, frames, height, width = low_res.shape
+        unit = self.first_stage.factor
+        level = draws.rand(count, 1, 1, 1, 1, generator=generator)
+        shape = (self.first_stage.channels, frames, height // unit, width // unit)
+        noise = draws.randn(count, *shape, generator=generator)
+        if not count:  # other processes have all such clips of the batch
+            return low_res
         latents = self.first_stage.encode(low_res)
-        level = torch.rand(len(low_res), 1, 1, 1, 1, generator=generator, device=self.device)
-        noise = torch.randn(latents.shape, generator=generator, device=self.device)
         noise = progressive_noise(noise, self.config.optim.noise_correlation)
         decoded = self.first_stage.decode(latents + self.config.model.latent_noise * level * noise).float()
         return clamp_premultiplied(decoded) if low_res.shape[1] == 4 else decoded.clamp(-1, 1)
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         high_res = self.high_res_clips(batch)
         low_res = self.low_res_of(high_res, generator)

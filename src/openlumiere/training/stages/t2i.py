@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from openlumiere.diffusion import draws
 from openlumiere.errors import LumiereError
 from openlumiere.latents import Codec, PixelCodec, VAECodec, load_vae
 from openlumiere.pipelines.text import TextConditions, encode, load_text_encoder
@@ -76,7 +77,7 @@ class TextToImage(DenoisingTask):
             raise LumiereError(f"model.unet is not a UNet2DConditionModel: {error}") from error
         set_gradient_checkpointing(self.module, config)
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         layout = self.draw_layout(self.module, batch, generator)
         labels = None if layout is None else layout[:, 0]

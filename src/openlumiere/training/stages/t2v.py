@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
+from openlumiere.diffusion import draws
 from openlumiere.errors import LumiereError
 from openlumiere.latents import load_vae
 from openlumiere.pipelines.lumiere import LumierePipeline
@@ -87,7 +88,7 @@ class TextToVideo(DenoisingTask):
             codec=self.pipe.codec,
         )
 
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         conditions = self.frame_conditions(batch, generator)
 
@@ -97,7 +98,7 @@ class TextToVideo(DenoisingTask):
 
         return self.denoising_loss(batch, generator, predict)
 
-    def frame_conditions(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def frame_conditions(self, batch: dict[str, Any], generator: draws.Generator) -> dict[str, torch.Tensor]:
         """Return arguments of `STUNet.forward`: the frames' positions in their clip, layouts.
 
         Whole clips have no positions, as frame n of F is at n / F.
