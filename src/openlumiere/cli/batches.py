@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from openlumiere.errors import LumiereError
 from openlumiere.files import remove_leftovers
-from openlumiere.generation.requests import Request
+from openlumiere.generation.requests import GenerateRequest, Request
 
 from . import marking, options, running
 from .progress import ProgressBars, Stopwatch
