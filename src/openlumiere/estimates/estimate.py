@@ -271,7 +271,8 @@ def _training(
 ) -> Training:
     config, hardware = target.config, asked.hardware
     optim = None if config is None else config.optim
-    batch = asked.batch or (1 if optim is None else optim.batch_size)
+    # A configuration's batch is of all processes together.
+    batch = asked.batch or (1 if optim is None else max(optim.batch_size // asked.devices, 1))
     accumulation = 1 if optim is None else optim.gradient_accumulation
     if batch % accumulation:
         raise LumiereError(f"--batch {batch}: choose a multiple of optim.gradient_accumulation, {accumulation}")
