@@ -89,7 +89,7 @@ def test_sdist_is_complete(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(path) as tar:
         names = {member.name.split("/", 1)[1] for member in tar if member.isfile()}
-    folders = ("src", "models", "tests", "benchmarks", "configs", "docs", "examples", ".ci")
+    folders = ("src", "models", "tests", "benchmarks", "configs", "deploy", "docs", "examples", ".ci")
     files = {name for name in names if "/" not in name}
     assert names - files == {f"{folder}/{name}" for folder in folders for name in _files(ROOT / folder)}
     assert {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "Makefile", "requirements.lock"} <= files

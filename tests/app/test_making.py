@@ -274,7 +274,7 @@ def test_one_model_is_loaded_once_and_swapped_when_a_job_asks_for_another(
     assert bench.resident.name == str(copy)
     bench.model = str(tmp_path / "none")
     failed = bench.work(bench.ask())
-    assert (failed.status, failed.error_code) == ("failed", "invalid_request")
+    assert (failed.status, failed.error_code) == ("failed", "model_unusable")
     monkeypatch.chdir(tmp_path)
     assert Resident(bench.store, "v", device="cpu", dtype="auto", capacity=None).load("copy").identity.name == str(copy)
 

@@ -112,7 +112,7 @@ def test_help_of_each_command_ends_with_examples(command: list[str], capsys: pyt
     assert exit_.value.code == 0
     examples = capsys.readouterr().out.partition("\nexamples:\n")[2].splitlines()
     assert examples
-    assert all(line.startswith(("  lumiere ", "  accelerate launch ")) for line in examples)
+    assert all(line.startswith(("  lumiere ", "  torchrun ")) for line in examples)
 
 
 @pytest.mark.slow

@@ -507,7 +507,7 @@ def test_unknown_models_are_refused(model: str, words: str) -> None:
 
 def test_unknown_device_and_dtype_are_refused(clip_folders: dict[str, Path]) -> None:
     folder = str(clip_folders["deepfloyd-if"])
-    for options, words in (({"device": "abacus"}, "--device abacus"), ({"dtype": "float7"}, "--dtype float7")):
+    for options, words in (({"device": "abacus"}, "device abacus"), ({"dtype": "float7"}, "--dtype float7")):
         with pytest.raises(LumiereError, match=words) as error:
             load_pipeline(folder, **options)
         assert one_line(error)

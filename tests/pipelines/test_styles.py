@@ -233,7 +233,7 @@ def test_generate_takes_styles_and_tells_of_them(
     shutil.copytree(model, mine)
     shutil.copytree(lora, mine / "styles" / "flat")
     monkeypatch.chdir(tmp_path)
-    options = ["--model", str(mine), "--frames", "8", "--steps", "1", "--seed", "1"]
+    options = ["--model", str(mine), "--frames", "8", "--steps", "1", "--seed", "1", "--no-mark"]
     words = ["generate", "a tiger", "--style", "flat", "--style-strength", "0.7", "-o", "styled.webp", *options]
     assert main(words) == 0
     recipe = Recipe.from_metadata(read_metadata("styled.webp"), "again.webp")

@@ -258,7 +258,7 @@ def test_stages_that_read_prompts_differently_are_no_one_model(t2v: Path, ssr: P
     ("overrides", "message"),
     [
         (["data.folder=nowhere"], "no shards in nowhere; make them with: lumiere data emoji"),
-        (["data.kind=films"], "data.kind 'films': use emoji, folder, pictures or artwork"),
+        (["data.kind=films"], "data.kind 'films': use emoji, folder, shards, pictures or artwork"),
         (["scheduler.betas=3"], "scheduler is not a DDIMScheduler's configuration"),
         (["model.unet.depth=3"], "model.unet is not a UNet2DConditionModel"),
         (["model.size=15"], "model.size, 15, must be a multiple of model.pixel_unshuffle, 2"),

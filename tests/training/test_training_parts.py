@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
+from openlumiere.diffusion.draws import BatchShare
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
 from openlumiere.training import saving, state
@@ -47,7 +48,8 @@ def test_processes_share_the_data_and_a_late_start_goes_on_where_it_was(
     size: int, world: int, start: int, length: int
 ) -> None:
     def order(first: int) -> list[list[list[int]]]:
-        return [list(_IndexBatches(first, 20 + length, size, rank, world)) for rank in range(world)]
+        shares = [BatchShare(torch.Generator(), rank * size, size, world * size) for rank in range(world)]
+        return [list(_IndexBatches(first, 20 + length, share)) for share in shares]
 
     whole, late = order(0), order(start)
     assert sorted(i for batches in whole for batch in batches for i in batch) == list(

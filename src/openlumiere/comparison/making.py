@@ -75,7 +75,8 @@ def make_clips(
         )
         folder = plan.folder / entry.folder
         folder.mkdir(parents=True, exist_ok=True)
-        files.remove_leftovers(folder)
+        for each in (folder, plan.folder / OWN / entry.folder):
+            files.remove_leftovers(each)
         if missing and entry.clips:
             failures += _copy(plan, entry, missing, report)
         elif missing:

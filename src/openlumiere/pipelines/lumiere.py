@@ -79,7 +79,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         guidance_rescale: float = 0.0,
-        guidance_interval: Sequence[float] = (0.0, 1.0),
+        guidance_interval: list[float] | tuple[float, float] = (0.0, 1.0),  # diffusers knows no Sequence
         timestep_shift: float = 1.0,
         noise_correlation: float = 0.0,
         window_frames: int | None = None,
