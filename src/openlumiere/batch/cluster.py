@@ -86,7 +86,7 @@ def connected(
 
     if not debug:
         for handler in logging.getLogger("ray.data").handlers:
-            if isinstance(handler, logging.StreamHandler):
+            if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):
                 handler.setLevel(logging.CRITICAL + 1)
     options: dict[str, Any] = {"log_to_driver": debug}
     if not debug:
