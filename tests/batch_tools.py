@@ -22,6 +22,12 @@ class Shelf(LocalFileSystem):
     protocol = "shelf"
     local_file = False
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        # Older versions of fsspec know no other protocol of local files than their own.
+        found: str = super()._strip_protocol(str(path).removeprefix("shelf://"))
+        return found
+
 
 register_implementation("shelf", Shelf, clobber=True)
 
