@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def reencode(frames: np.ndarray, path: Path, *, codec: str = "libx264", crf: int = 28) -> Path:
+def reencode(frames: np.ndarray, path: Path, *, codec: str = "libx264", crf: int = 26) -> Path:
     """Write a clip as H.264, as a site that it was sent to would."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(16), options={"crf": str(crf)})

@@ -51,6 +51,7 @@ _STRONGEST = 2.0  # times the strength that would do if nothing were clipped
 _STILL, _BUSY, _ACTIVE = 1.0, 1.3, 8.0  # strength at rest and at most, and the activity (levels) between
 _LITTLE, _ENOUGH, _LOUDER = 0.6, 15.0, 3.0  # share of the frame and agreement below which a mark is so many dB stronger
 _DITHER = 0.06  # of a frame's evidence: half a level where a picture rests
+_TAKEN = 10.0  # agreement above which a pattern is there already; by chance, the best of all places reaches about 5
 _SHIFTS = 160  # places that the tile may begin at, each way
 
 
@@ -135,13 +136,18 @@ class _Place:
 def _place(seen: Seen, payload: Payload, key: bytes, clip_id: str) -> _Place:
     """Choose the place where the picture, by chance, agrees with the mark most."""
     identity = carriers.keyed(key, b"clip", clip_id.encode(), count=4)
-    pattern = carriers.patterns(key)[int(identity[0] * carriers.PATTERNS)]
-    amplitudes, geometry = pattern.amplitudes(encode(payload.to_bits())), Geometry(mirrored=bool(identity[1] < 0.5))
+    code, geometry = encode(payload.to_bits()), Geometry(mirrored=bool(identity[1] < 0.5))
     image = seen.evidence().sum(axis=0)
     # Faint noise that only the key tells: plain clips, which agree with nothing, differ as well.
     noise = np.random.default_rng((identity[2:] * 2**32).astype(np.int64)).normal(size=image.shape)
     waves = waves_at(image + _DITHER * len(seen.details) * noise.astype(np.float32), geometry)
-    scores = correlations(waves[None], amplitudes[None], _SHIFTS)[0, 0]
+    first = int(identity[0] * carriers.PATTERNS)
+    # A clip made of a marked one agrees most where the older mark lies, which the newer one would garble there.
+    for number in range(first, first + carriers.PATTERNS):
+        amplitudes = carriers.patterns(key)[number % carriers.PATTERNS].amplitudes(code)
+        scores = correlations(waves[None], amplitudes[None], _SHIFTS)[0, 0]
+        if scores.max() < _TAKEN:
+            break
     across, down = np.unravel_index(int(scores.argmax()), scores.shape)
     begun = np.array([down, across]) * (carriers.TILE / _SHIFTS)
     return _Place(amplitudes, geometry, begun, np.array(image.shape) // 2 + 0.5)
