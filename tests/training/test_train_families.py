@@ -17,9 +17,11 @@ from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import config_files as configuration
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
+from openlumiere.training.stages.t2v import build_pipeline
 from openlumiere.video import write_clip
 
 pytestmark = pytest.mark.slow  # whole runs
+CONFIG = Path(__file__).parents[2] / "configs/emoji-nano/conditional.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,13 @@ def test_inflated_twice_is_refused(tmp_path: Path, clips: Path) -> None:
     path = settings(tmp_path, tmp_path / "inflated", clips, 16, temporal={"attention_layers": 1})
     with pytest.raises(LumiereError, match="inflated already"):
         train(configuration.load(path))
+
+
+def test_bundled_models_are_known_by_name() -> None:
+    config = configuration.load(CONFIG)
+    assert build_pipeline(config, "emoji-nano").unet.config.condition_channels
+    with pytest.raises(LumiereError, match="inflated already"):
+        build_pipeline(config, "emoji-nano", temporal={"attention_layers": 1})
 
 
 def test_export_needs_a_checkpoint(tmp_path: Path) -> None:

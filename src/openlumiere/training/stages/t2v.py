@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
+from openlumiere.bundled import model_folder
 from openlumiere.diffusion import draws
 from openlumiere.errors import LumiereError
 from openlumiere.latents import load_vae
@@ -142,9 +143,9 @@ def build_pipeline(
     """Return the pipeline that training starts from.
 
     Args:
-        source: what stage `t2i` exported, what `lumiere inflate` or `lumiere export` wrote, or any text-to-image
-            pipeline of diffusers, by folder or hub id; all but the first bring their own text encoders, schedule and
-            VAE.
+        source: what stage `t2i` exported, what `lumiere inflate` or `lumiere export` wrote, a bundled model's name, or
+            any text-to-image pipeline of diffusers, by folder or hub id; all but the first bring their own text
+            encoders, schedule and VAE.
         temporal: arguments of `STUNet.from_unet`.
         spatial_only: of a clip model, take the frozen half alone.
 
@@ -156,6 +157,7 @@ def build_pipeline(
             f"stage {config.stage} needs model.t2i: the folder that stage t2i exported, or another T2I's"
         )
     temporal = temporal or {}
+    source = str(model_folder(source) or source)
     folder = Path(source)
     try:
         if (folder / "unet").is_dir() and not (folder / "model_index.json").exists():
