@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,6 @@ ORDER = ("generate", "animate", "cinemagraph", "inpaint", "outpaint", "restyle",
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     saved = saved_in(tmp_path_factory.mktemp("families"))
     return {name: saved(name) for name in FAMILIES}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models: dict[str, str]) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("data"), models=tuple(models.values()))
-    yield running
-    running.end()
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.address, timeout=60, trust_env=False) as found:
-        yield found
 
 
 def ask(client: httpx.Client, small: Small, task: str) -> httpx.Response:
@@ -130,11 +116,9 @@ def test_api_takes_reference_pictures(client: httpx.Client, models: dict[str, st
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Page]:
-    found = Page(tmp_path_factory.mktemp("browser"))
-    found.open(server.address, calm=True)
-    yield found
-    found.driver.quit()
+def page(browser: Page, server: Server) -> Page:
+    browser.open(server.address, calm=True)
+    return browser
 
 
 def in_sight(page: Page) -> set[str]:

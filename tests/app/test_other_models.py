@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "vace": save_wan(folder / "vace", "vace"),
     }  # fmt: skip
     return {name: str(path) for name, path in saved.items()}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models: dict[str, str]) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("data"), models=tuple(models.values()))
-    yield running
-    running.end()
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.address, timeout=60, trust_env=False) as found:
-        yield found
 
 
 def _finished(client: httpx.Client, folder: Path, files: dict[str, bytes], **fields: Any) -> tuple[dict, np.ndarray]:
@@ -104,51 +90,44 @@ def test_a_region_is_changed_by_wan(client: httpx.Client, models: dict[str, str]
     assert frames.shape[1:3] == (video["height"], video["width"])
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[Page]:
-    found = Page(tmp_path_factory.mktemp("browser"))
-    yield found
-    found.driver.quit()
-
-
 @pytest.mark.browser
 @NEEDS_CHROMIUM
-def test_the_page_shows_what_a_model_can_do(page: Page, server: Server, models: dict[str, str]) -> None:
-    page.open(server.address, calm=True)
-    page.ready()
+def test_the_page_shows_what_a_model_can_do(browser: Page, server: Server, models: dict[str, str]) -> None:
+    browser.open(server.address, calm=True)
+    browser.ready()
     text = "document.getElementById('composer').innerText"
-    assert "cc-by-nc-4.0 · non-commercial" in page.run(text)
-    assert "Emulated" not in page.run(text)
-    page.choose("inpaint")
-    mark = page.find(".hint .emulated", "Emulated")
+    assert "cc-by-nc-4.0 · non-commercial" in browser.run(text)
+    assert "Emulated" not in browser.run(text)
+    browser.choose("inpaint")
+    mark = browser.find(".hint .emulated", "Emulated")
     assert "was not made for that" in (mark.get_attribute("title") or "")
-    Select(page.find("#model")).select_by_value(models["svd"])
+    Select(browser.find("#model")).select_by_value(models["svd"])
     tasks = "[...document.querySelectorAll('.task')].filter((e) => e.checkVisibility()).map((e) => e.innerText.trim())"
-    assert page.run(tasks) == ["Move", "Brush", "Extend"]
-    assert page.run("document.querySelector('.task input:checked').value") == "animate"
-    assert "Prompt" not in page.run(text)
-    assert "Last frame" not in page.run(text)
+    assert browser.run(tasks) == ["Move", "Brush", "Extend"]
+    assert browser.run("document.querySelector('.task input:checked').value") == "animate"
+    assert "Prompt" not in browser.run(text)
+    assert "Last frame" not in browser.run(text)
     for size in (DESKTOP, PHONE):
-        page.look(size, calm=True)
-        assert page.serious() == []
-        assert page.run("document.documentElement.scrollWidth") <= size[0]
-    page.look(DESKTOP, calm=True)
-    page.example()
-    page.click("summary", "More settings")
-    page.set("Steps", "2")
-    page.find("input[aria-label=Width]").send_keys("20")
-    id = page.make()
-    page.wait()
+        browser.look(size, calm=True)
+        assert browser.serious() == []
+        assert browser.run("document.documentElement.scrollWidth") <= size[0]
+    browser.look(DESKTOP, calm=True)
+    browser.example()
+    browser.click("summary", "More settings")
+    browser.set("Steps", "2")
+    browser.find("input[aria-label=Width]").send_keys("20")
+    id = browser.make()
+    browser.wait()
     video = server.ask(f"/v1/videos/{id}")
     assert (video["model"], video["task"], video["prompt"]) == (models["svd"], "animate", "")
     assert (video["request"]["size"], video["num_frames"]) == ([16, 16], 6)
-    assert page.find(".changes li").text.startswith("size: 16x16 instead of 20x16")
-    assert len(read_clip(page.save("MP4")).frames) == 6
-    Select(page.find("#model")).select_by_value(models["vace"])
-    assert page.run("document.querySelector('[aria-label=Width]').value") == ""
-    length = page.run("(({min, max, step, value}) => [min, max, step, value])"
+    assert browser.find(".changes li").text.startswith("size: 16x16 instead of 20x16")
+    assert len(read_clip(browser.save("MP4")).frames) == 6
+    Select(browser.find("#model")).select_by_value(models["vace"])
+    assert browser.run("document.querySelector('[aria-label=Width]').value") == ""
+    length = browser.run("(({min, max, step, value}) => [min, max, step, value])"
                       "(document.querySelector('#composer input[aria-valuetext$=\" s\"]'))")  # fmt: skip
     assert (int(length[3]) - 1) % 4 == 0
     assert length[2] == "4"
-    assert page.complaints() == []
-    assert page.foreign() == set()
+    assert browser.complaints() == []
+    assert browser.foreign() == set()

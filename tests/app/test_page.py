@@ -29,20 +29,6 @@ TASKS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("data"))
-    yield running
-    running.end()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    page = Page(tmp_path_factory.mktemp("browser"))
-    yield page
-    page.driver.quit()
-
-
 @pytest.fixture
 def page(browser: Page, server: Server) -> Iterator[Page]:
     """The page, ready; whatever a test does, the console stays empty and no other host hears of it.
