@@ -18,7 +18,7 @@ PIP_INSTALL := $(BIN)/pip install --constraint requirements.lock
 CLIP ?= tiger.mp4
 PROMPT ?= a tiger walking to the left on a green background
 
-.PHONY: help demo install dev quick test compat lint format lock clean
+.PHONY: help demo install dev quick test compat lint format docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -53,6 +53,10 @@ format: dev ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: dev ## build the documentation as a site; anything broken fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html, or write with a preview: $(BIN)/mkdocs serve"
+
 # uv resolves once for all systems and Python versions, which pip cannot. PyTorch and its CUDA are chosen above.
 lock: | $(VENV)/.torch ## choose the newest versions allowed anew
 	$(BIN)/pip install --quiet uv
@@ -62,7 +66,7 @@ lock: | $(VENV)/.torch ## choose the newest versions allowed anew
 		grep -vE '^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==' $(VENV)/lock.txt; } > requirements.lock
 
 clean: ## delete the environment and what tools left; data, runs and models stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.torch:
