@@ -45,7 +45,9 @@ def generate(model: str, *words: str) -> np.ndarray:
 
 def test_a_path_changes_the_clip_and_is_remembered(models: dict[bool, str], capsys: Any) -> None:
     planned, straight = generate(models[True]), generate(models[True], "--path", "0.1,0.5 0.9,0.5")
-    alone = generate(models[True], "--path", "0.1,0.5,0.3 0.9,0.5,1.1", "--no-planner")
+    late = generate(models[True], "--path", "0.1,0.5@0.6 0.9,0.5")
+    assert not np.array_equal(late, straight)
+    alone = generate(models[True], "--path", "0.1,0.5,0.3 0.5,0.5,0.6@0.2 0.9,0.5,1.1", "--no-planner")
     assert not np.array_equal(planned, straight)
     assert not np.array_equal(alone, straight)
     assert main(["info", "out.webp"]) == 0
@@ -85,6 +87,8 @@ def test_clips_made_before_there_were_paths_can_be_made_again(models: dict[bool,
         (True, "0.1,0.5;0.9,0.5", "not a path"),
         (True, "", "way point"),
         (True, "0.1", "x,y"),
+        (True, "0.1,0.2@", "not a path"),
+        (True, "0.1,0.2@2", "times of way points"),
         (True, "0.1,0.2 0.3,0.4,0.5", "alike"),
         (True, "0.1,1.2", "outside the frame"),
         (True, "0.1,0.2,-1", "size"),

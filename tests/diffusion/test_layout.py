@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tiny
 from openlumiere import LumierePipeline, STUNet
 from openlumiere.diffusion.layout import LAYOUT_DIM, catmull_rom, drop, layout_of, path_through
+from openlumiere.diffusion.way_points import format_way_points, parse_way_points, times_of
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.planner import PathPlanner
@@ -99,6 +100,47 @@ def test_a_looping_turn_goes_on() -> None:
     assert path[-1, 3] > math.radians(300)  # to 360, not back to 0
 
 
+@few
+@given(points_of, st.integers(3, 5), st.booleans())
+def test_even_times_change_nothing(points: list[tuple[float, ...]], between: int, loop: bool) -> None:
+    """But where something rests between two points, which the spline without times may overshoot."""
+    columns = torch.tensor(points)
+    apart = torch.cat([columns.diff(dim=0), columns[-1:] - columns[:1]]) if len(points) > 1 else columns
+    assume(bool((apart.abs() > 1e-3).all()))
+    segments = len(points) if loop else len(points) - 1
+    assume(segments > 0)
+    timed = [(*point, number / segments) for number, point in enumerate(points)]
+    n = between * segments + (not loop)
+    assert_close(path_through(timed, n, loop=loop), path_through(points, n, loop=loop), 1e-4)
+
+
+def test_points_are_met_at_their_times_and_rest_where_they_are_given_twice() -> None:
+    points = [(0.1, 0.5), (0.5, 0.2, None, None, 0.25), (0.5, 0.2, None, None, 0.75), (0.9, 0.5)]
+    path = path_through(points, 81)
+    assert_close(path[[0, 20, 60, 80], :2], torch.tensor([[-0.8, 0.0], [0.0, -0.6], [0.0, -0.6], [0.8, 0.0]]))
+    assert_close(path[20:61, :2], torch.tensor([[0.0, -0.6]]).expand(41, -1))
+    assert_close(path[:, 2:], torch.tensor([[0.75, 0.0]]).expand(81, -1))
+    late = path_through([(0.1, 0.5, None, None, 0.5), (0.9, 0.5)], 81)
+    assert_close(late[:41, 0], torch.full((41,), -0.8))
+    round_ = path_through([(0.1, 0.5), (0.9, 0.5, None, None, 0.25)], 80, loop=True)
+    assert_close(round_[[0, 20], 0], torch.tensor([-0.8, 0.8]))
+    assert (round_[21:, 0].diff() < 0).all()  # three quarters of the clip for the way back
+
+
+def test_times_between_are_even() -> None:
+    points = parse_way_points("0,0 0.1,0 0.2,0@0.5 0.3,0 0.4,0")
+    assert times_of(points) == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert times_of(points, loop=True) == pytest.approx([0, 0.25, 0.5, 0.5 + 1 / 6, 0.5 + 2 / 6])
+    assert times_of(points[:1]) is None
+
+
+@pytest.mark.parametrize("text", ["0.1,0.5 0.9,0.5", "0.1,0.5@0.2 0.9,0.5", "0.1,0.5,0.3,10.0@0.2 0.9,0.5,0.5,-90.0"])
+def test_way_points_are_written_as_they_are_read(text: str) -> None:
+    points = parse_way_points(text)
+    assert format_way_points(points) == text
+    assert parse_way_points(format_way_points(points)) == points
+
+
 def test_what_way_points_leave_open_is_the_defaults() -> None:
     default = torch.rand(8, 4, generator=seeded(1)) + 0.1
     for width in (2, 3, 4):
@@ -122,6 +164,12 @@ def test_a_spline_through_a_lines_points_is_the_line() -> None:
         ([(math.nan, 0.5)], "outside the frame"),
         ([(0.5, 0.5, 0.0)], "size 0"),
         ([(0.5, 0.5, 0.5, math.inf)], "degrees"),
+        ([(0.5, 0.5, None, 30.0)], "alike"),
+        ([(0.5, 0.5, None, None, 0.5, 1.0)], "alike"),
+        ([(0.5, 0.5, None, None, 0.5), (0.5, 0.5, None, None, 0.5)], "rise"),
+        ([(0.5, 0.5), (0.5, 0.5, None, None, 1.5)], "rise"),
+        ([(0.5, 0.5), (0.5, 0.5, None, None, math.nan)], "rise"),
+        ([(0.5, 0.5), (0.5, 0.5, None, None, 1.0), (0.5, 0.5)], "rise"),
     ],
 )
 def test_bad_way_points_are_one_line(points: Any, says: str) -> None:
@@ -357,7 +405,7 @@ def test_a_planner_is_saved_and_loaded_with_its_model(pipe: LumierePipeline, tmp
         (torch.zeros(7, 6), "8 frames"),
         (torch.zeros(3, 8, 6), "8 frames"),
         (torch.full((8, 6), math.nan), "finite"),
-        (torch.zeros(8, 5), "x,y"),
+        (torch.zeros(8, 7), "x,y"),
         ([(0.5, 0.5), (0.5,)], "x,y"),
         ("left", "way points"),
         ([("a", 0.5)], "way points"),

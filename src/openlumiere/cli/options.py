@@ -113,8 +113,9 @@ def add_both_stages(parser: parsing.Parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--path", type=parsing.way_points, default=(), metavar="POINTS",
-        help='where the subject goes: way points x,y[,size[,degrees]] such as "0.1,0.5 0.9,0.5", as parts of the frame '
-        "from its left and its top, evenly spaced in time; default: what the model plans after the prompt",
+        help='where the subject goes: way points x,y[,size[,degrees]][@time] such as "0.1,0.5 0.9,0.5", as parts of '
+        'the frame from its left and its top; evenly spaced in time, or met when they say, from 0 to 1 of the clip: '
+        '"0.1,0.5 0.5,0.5@0.2 0.5,0.5@0.8 0.9,0.5" rests in the middle; default: what the model plans after the prompt',
     )  # fmt: skip
     parser.add_argument(
         "--no-planner", action="store_true", help="don't let the model plan where its subject goes: text alone decides"

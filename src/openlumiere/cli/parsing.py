@@ -130,7 +130,7 @@ def seed(text: str) -> int:
     return _number(text, int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
 
 
-def way_points(text: str) -> list[tuple[float, ...]]:
+def way_points(text: str) -> list[tuple[float | None, ...]]:
     """A path for the subject, such as "0.1,0.5 0.9,0.5"."""
     try:
         return parse_way_points(text)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from openlumiere.diffusion.way_points import parse_way_points
+from openlumiere.diffusion.way_points import format_way_points, parse_way_points
 from openlumiere.errors import LumiereError
 
 from .requests import ClipRequest, EditRequest, Request, Sticker
@@ -97,8 +97,7 @@ def read_references(words: str) -> list[str]:
 
 def layout_of(request: ClipRequest) -> str:
     """Return the options that say where the subject goes, quoted for a shell."""
-    points = [",".join(repr(number) for number in point) for point in request.path]
-    words = [f"--path={' '.join(points)}"] if points else []
+    words = [f"--path={format_way_points(request.path)}"] if request.path else []
     return shlex.join([*words, *([] if request.planner else ["--no-planner"])])
 
 

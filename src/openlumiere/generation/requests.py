@@ -103,7 +103,7 @@ class ClipRequest(Request):
     Attributes:
         upscale_steps: denoising steps of the second stage; None = the model's, where it has one; 0 = leave it out.
         styles: name, or folder, and strength of each, see `LumierePipeline.set_styles`.
-        path: way points (x, y[, size[, degrees]]) of the subject, see `diffusion.layout.path_through`.
+        path: way points (x, y[, size[, degrees[, time]]]) of the subject, see `diffusion.layout.path_through`.
         planner: let the model plan where its subject goes, if it can.
         size: width and height of the clip, pixels, of a model that makes several.
         references: paths of pictures of what is to be in the clip, of a model that takes some.
@@ -111,7 +111,7 @@ class ClipRequest(Request):
 
     upscale_steps: int | None = None
     styles: tuple[tuple[str, float], ...] = ()
-    path: tuple[tuple[float, ...], ...] = ()
+    path: tuple[tuple[float | None, ...], ...] = ()
     planner: bool = True
     size: tuple[int, int] | None = None
     references: tuple[str, ...] = ()

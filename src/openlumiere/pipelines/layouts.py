@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import torch
 
 from openlumiere.diffusion.layout import LAYOUT_DIM, layout_of, path_through
-from openlumiere.diffusion.way_points import check_way_points
+from openlumiere.diffusion.way_points import WayPoint, check_way_points, columns_of
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
 
@@ -80,7 +81,7 @@ def read_layout(
             raise LumiereError("the layout holds numbers that are not finite")
         return given.float().expand(batch, -1, -1)
     points = _way_points(layout if given is None else given.tolist())
-    open_ = plan() if plan is not None and len(points[0]) < 4 else [None] * batch
+    open_ = plan() if plan is not None and columns_of(points[0]) < 4 else [None] * batch
     return layout_of(torch.stack([path_through(points, num_frames, loop=loop, default=path) for path in open_]))
 
 
@@ -94,10 +95,9 @@ def _as_tensor(layout: Any) -> torch.Tensor | None:
         return None
 
 
-def _way_points(points: Any) -> Sequence[Sequence[float]]:
-    if not isinstance(points, Sequence) or not all(
-        isinstance(point, Sequence) and all(isinstance(number, (int, float)) for number in point) for point in points
-    ):
+def _way_points(points: Any) -> Sequence[WayPoint]:
+    rows = isinstance(points, Sequence) and all(isinstance(point, Sequence) for point in points)
+    if not rows or not all(isinstance(number, (int, float, NoneType)) for point in points for number in point):
         raise LumiereError("a layout is an array (F, 6) or (B, F, 6), or way points such as [(0.1, 0.5), (0.9, 0.5)]")
     check_way_points(points)
     return points

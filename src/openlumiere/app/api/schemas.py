@@ -56,7 +56,7 @@ class CreateVideo(BaseModel):
     factor: Whole = Field(None, description="Of interpolate: so many times the frame rate.")
     fit: Literal["crop", "pad", "stretch"] | None = None
     feather: Whole = None
-    path: str | list[list[float]] | None = Field(
+    path: str | list[list[float | None]] | None = Field(
         None, description="Way points of the subject.", examples=["0.1,0.5 0.9,0.5"]
     )
     planner: bool | None = None
