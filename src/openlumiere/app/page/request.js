@@ -1,13 +1,14 @@
 /** Requests as the server tells them (plain JSON), and as it is asked (the fields of a form). */
 
 import * as api from "./api.js";
+import { pathText } from "./path.js";
 
 const OTHERWISE = new Set(["source", "mask", "last", "references", "output"]);  // files go by themselves
 const TEXTS = {
   box: (box) => ["box", box.join(",")],
   to: (to) => ["to", to.join(":")],
   size: (size) => ["size", size.join("x")],
-  path: (path) => ["path", path.map((point) => point.join(",")).join(" ")],
+  path: (path) => ["path", pathText(path)],
   styles: (styles) => ["style", JSON.stringify(Object.fromEntries(styles))],
 };
 const DEFAULTS = { planner: true, background: "white", fit: "crop", feather: 0, outline: 0, outline_colour: "white" };
