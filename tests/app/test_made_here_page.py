@@ -129,7 +129,7 @@ def test_by_keyboard_and_what_is_no_clip(page: Page, files: dict[str, Path], tmp
     page.press(Keys.ESCAPE)
     page.until(lambda: not page.run("document.querySelector('.made-here').open"))
     assert page.run("document.activeElement.id") == "made-here"
-    assert page.run("document.querySelector('.told').childElementCount") == 0
+    page.until(lambda: page.run("document.querySelector('.told').childElementCount") == 0)
 
 
 def test_files_dropped_on_the_dialog_are_not_the_forms(page: Page) -> None:
