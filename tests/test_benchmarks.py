@@ -20,6 +20,12 @@ from diffusers.utils import logging
 
 import tiny
 from openlumiere import LumierePipeline, STUNet
+from openlumiere.data.emoji.drawing import Sprites
+from openlumiere.data.emoji.shards import load_atlases
+from openlumiere.diffusion.layout import path_through
+from openlumiere.diffusion.way_points import parse_way_points
+from openlumiere.evaluation.cache import eight_bit, write_array
+from openlumiere.evaluation.clips import clip_path
 from openlumiere.pipelines.text import MINILM
 
 pytestmark = pytest.mark.slow  # processes that measure
@@ -281,3 +287,33 @@ def test_warm_starts_are_compared(run: Run, tmp_path: Path):
     starts = {name: runs[0][0] for name, runs in found.items()}
     assert starts["attention"] == starts["fresh"] != starts["attention, projections"]  # whose projections are not zero
     assert "mean    attention, positions " in printed
+
+
+def test_paths_are_measured(run: Run, tmp_path: Path, loops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny.conditioned(layout=True)
+    pipe.register_to_config(text_encoder_id=MINILM)
+    pipe.save_pretrained(tmp_path / "model")
+    words = [str(tmp_path / "model"), "--data", str(loops), "--subjects", "tiger", "--frames", "8", "--steps", "1"]
+    found, printed = results(run, tmp_path, "paths.py", *words, "-o", str(tmp_path / "made"))
+    assert len(found["clips"]) == 6
+    assert (tmp_path / "made" / "sheet.png").exists()
+    assert "figure eight" in printed
+    # Clips that are drawn along the path are where they should be; of one that stands still it is told how far not.
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import paths
+
+    sprites = Sprites(load_atlases(loops, ["tiger"], side=256))
+    for shape, text in paths.SHAPES.items():
+        path = path_through(parse_way_points(text), 8, default=torch.tensor([0, 0, 0.75, 0]).expand(8, -1)).numpy()
+        clip = paths._drawn(sprites, "tiger", path if shape != "line" else path[:1].repeat(8, axis=0))
+        write_array(clip_path(tmp_path / "drawn", f"{shape}-tiger".replace(" ", "-")), eight_bit(clip))
+    found, _ = results(run, tmp_path, "paths.py", *words, "-o", str(tmp_path / "drawn"))
+    told = {clip["shape"]: np.mean(clip["pixels"]) for clip in found["clips"]}
+    assert told.pop("line") > 25  # half of the way, on average, is 38; but what leaves the frame is not seen
+    assert max(told.values()) < 0.5
+
+
+def test_a_model_that_is_told_no_place_is_refused_by_paths(run: Run, tmp_path: Path) -> None:
+    code, _, errors = run("paths.py", "emoji-nano", "-o", str(tmp_path / "made"))
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("paths.py: error: emoji-nano is not told where its subject goes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,10 @@ def test_a_planner_joins_a_model_that_takes_layouts_and_no_other(run: Path, tmp_
         pipe.register_to_config(text_encoder_id="sentence-transformers/all-MiniLM-L6-v2")
         pipe.save_pretrained(tmp_path / f"model-{layout}")
     words = ["export", str(tmp_path / "model-True"), "--planner", str(run), "-o", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert (tmp_path / "out" / "planner" / "diffusion_pytorch_model.safetensors").exists()
+    shutil.rmtree(tmp_path / "out")
+    words[3] = str(run / "export" / "planner")
     assert main(words) == 0
     assert (tmp_path / "out" / "planner" / "diffusion_pytorch_model.safetensors").exists()
     words[1] = str(tmp_path / "model-False")

@@ -86,7 +86,7 @@ def register(commands: Commands) -> None:
         "--planner",
         metavar="RUN",
         type=Path,
-        help="output folder of a planner run to add; for models that take layouts",
+        help="output folder of a planner run to add, or the folder planner of a model; for models that take layouts",
     )
     export.add_argument("--upscale-steps", type=parsing.positive_int, help="its default, else the run's sample_steps")
     export.add_argument("--noise-level", type=parsing.timestep, metavar="0..999", help="its default, else the run's")

@@ -135,13 +135,17 @@ def _take_average(run: Path, unet: STUNet, dtype: torch.dtype) -> None:
 
 
 def _read_planner(run: Path, pipe: LumierePipeline, dtype: torch.dtype) -> PathPlanner:
-    """The planner that a run exported, for a pipeline that can follow it."""
-    encoder = _config(run, "planner").text.encoder
+    """The planner that a run exported, or that a model's folder `planner` holds, for a pipeline that can follow it."""
     if not pipe.unet.takes_layout:
         raise LumiereError(f"a planner is for models that are told where their subject is; leave --planner {run} out")
-    if encoder != pipe.config.text_encoder_id:
-        raise LumiereError(f"{run} reads prompts by {encoder}, this model by {pipe.config.text_encoder_id}: train anew")
-    folder = run / "export" / "planner"
+    folder = run
+    if not (run / "config.json").is_file():
+        folder = run / "export" / "planner"
+        encoder = _config(run, "planner").text.encoder
+        if encoder != pipe.config.text_encoder_id:
+            raise LumiereError(
+                f"{run} reads prompts by {encoder}, this model by {pipe.config.text_encoder_id}: train anew"
+            )
     try:
         planner = PathPlanner.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
