@@ -42,7 +42,14 @@ SHARED = {
 BOTH_STAGES = SHARED | {
     "upscale_steps": st.integers(0, 100),
     "styles": st.sampled_from([(), (("flat", 0.5),), (("my style", 1.0), ("flat", -0.25))]),
-    "path": st.sampled_from([(), ((0.1, 0.5), (0.9, 0.5)), ((0.1, 0.5, 0.3, 20.0),)]),
+    "path": st.sampled_from(
+        [
+            (),
+            ((0.1, 0.5), (0.9, 0.5)),
+            ((0.1, 0.5, 0.3, 20.0),),
+            ((0.1, 0.5), (0.9, 0.5, None, None, 0.25)),
+        ]
+    ),
     "planner": st.booleans(),
     "size": st.none() | st.just((832, 480)),
     "references": st.sampled_from([(), ("a face.png",), ("-a.png", "b.jpg")]),

@@ -8,8 +8,10 @@ import json
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,13 @@ import tiny
 from clips import moving, sticker
 from openlumiere.app.mcp.local_maker import LocalMaker
 from openlumiere.app.mcp.server import create_server
-from openlumiere.app.mcp.tools import TOOLS, Target
+from openlumiere.app.mcp.tools import TOOLS, MakeClip, Target
 from openlumiere.bundled import bundled_models
+from openlumiere.generation.backends.find import read_abilities
 from openlumiere.generation.recipe import Recipe
 from openlumiere.video import read_clip, read_metadata, write_clip
 from openlumiere.video.stickers import TARGETS, check_sticker
+from tiny_transformers import save_wan
 
 pytestmark = pytest.mark.slow  # models are loaded, clips are made
 
@@ -146,6 +150,27 @@ def test_each_tool_makes_what_it_says(tmp_path: Path, model: str) -> None:
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
+def test_what_is_to_be_in_a_clip_is_shown_by_pictures(tmp_path: Path) -> None:
+    vace, clips = str(save_wan(tmp_path / "vace", "vace")), []
+    for name, colour in (("face", "red"), ("hat", "blue")):
+        Image.new("RGB", (16, 16), colour).save(tmp_path / f"{name}.png")
+    maker = LocalMaker(tmp_path, model=vace, device="cpu")
+    try:
+        for names in (["face.png"], ["face.png", "hat.png"]):
+            tool = MakeClip(prompt="a ball", steps=1, seed=1, seconds=0.3, reference_pictures=names)
+            request = replace(tool.request(read_abilities(vace)), size=(16, 16))  # it makes no larger ones
+            id = maker.submit(request, suffix=".webp")
+            deadline = time.monotonic() + PATIENCE
+            while (state := maker.state(id)).status in ("queued", "in_progress") and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert state.path is not None, state
+            assert all(f"--reference {tmp_path / name}" in state.command for name in names)
+            clips.append(read_clip(state.path).frames)
+    finally:
+        maker.close()
+    assert not np.array_equal(*clips)
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
@@ -156,6 +181,10 @@ def test_each_tool_makes_what_it_says(tmp_path: Path, model: str) -> None:
         ("make_clip", {"prompt": PROMPT, "model": "nothing"}, "unknown model 'nothing': give a bundled one"),
         ("make_clip", {"prompt": PROMPT, "transparent": True}, "emoji-nano makes opaque clips"),
         ("make_clip", {"prompt": PROMPT, "style": "baroque", "steps": 1, "seconds": 1}, "baroque"),
+        ("make_clip", {"prompt": PROMPT, "path": "left"}, "'left' is not a path such as"),
+        ("make_clip", {"prompt": PROMPT, "path": "0.1,0.5 0.9,0.5"}, "is not told where its subject goes"),
+        ("make_clip", {"prompt": PROMPT, "reference_pictures": ["/nowhere.png"]}, "there is no file /nowhere.png"),
+        ("make_clip", {"prompt": PROMPT, "reference_pictures": ["photo.png"]}, "takes no reference pictures"),
         ("animate_picture", {"picture": "/nowhere.png"}, "there is no file /nowhere.png"),
         ("animate_picture", {"picture": "photo.png", "box": "1,2"}, "'1,2' is not four numbers"),
         ("animate_picture", {"picture": "photo.png", "box": "0,0,9,9", "mask": "photo.png"}, "either a mask or a box"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from openlumiere.diffusion.way_points import check_way_points
@@ -292,11 +292,22 @@ TASKS: dict[str, type[Request]] = {
 }  # fmt: skip
 
 
+_REFERENCE = "reference-"
+
+
 def files_of(request: Request) -> dict[str, str]:
     """Return the paths of files that a request starts from: "source", "mask", "last", "reference-0" and so on."""
     named = {name: getattr(request, name, None) for name in ("source", "mask", "last")}
-    references = {f"reference-{n}": path for n, path in enumerate(getattr(request, "references", ()))}
+    references = {f"{_REFERENCE}{n}": path for n, path in enumerate(getattr(request, "references", ()))}
     return {name: path for name, path in (named | references).items() if path is not None}
+
+
+def with_files(request: Request, files: Mapping[str, str]) -> Request:
+    """Return the same request of other files, named as `files_of` names them."""
+    named: dict[str, Any] = {name: path for name, path in files.items() if not name.startswith(_REFERENCE)}
+    if len(named) < len(files):
+        named["references"] = tuple(path for name, path in files.items() if name.startswith(_REFERENCE))
+    return replace(request, **named)
 
 
 def request_from_json(data: Mapping[str, Any]) -> Request:

@@ -23,7 +23,7 @@ from openlumiere.generation.backends.find import read_abilities
 from openlumiere.generation.models import DEFAULT_MODEL, for_model
 from openlumiere.generation.plain import to_plain
 from openlumiere.generation.progress import Cancelled
-from openlumiere.generation.requests import Request, files_of
+from openlumiere.generation.requests import Request, files_of, with_files
 
 from .makers import ClipState, local_file
 
@@ -89,8 +89,7 @@ class LocalMaker:
 
         model = model or self._model
         abilities = read_abilities(model, may_download=True)
-        files: dict[str, Any] = {name: str(self.fetch(file)) for name, file in files_of(request).items()}
-        request = replace(request, **files)
+        request = with_files(request, {name: str(self.fetch(file)) for name, file in files_of(request).items()})
         self._moderate(request)
         request = for_model(request, abilities)
         suffix = suffix or jobs.default_suffix(request)
@@ -149,8 +148,8 @@ class LocalMaker:
         with TemporaryDirectory() as folder:
             pictures = [
                 still
-                for name in ("source", "last")
-                if (file := getattr(request, name, None)) is not None
+                for name, file in files_of(request).items()
+                if name != "mask"
                 for still in stills(file, f"{folder}/{name}")
             ]
             asyncio.run(self._moderator.classify("mcp", texts, pictures))

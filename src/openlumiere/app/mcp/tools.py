@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from openlumiere.diffusion.way_points import parse_way_points
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.options import parse_box
@@ -64,6 +65,13 @@ class Makes(Waits):
     transparent: bool | None = Field(
         None, description="keep transparency, where the model has it; default: if the prompt or the source asks for it"
     )
+    path: str = Field(
+        "", description='where the subject goes, of a model that takes a path: way points "x,y", "x,y,size,degrees" or '
+        '"x,y@time", such as "0.1,0.5 0.5,0.2@0.3 0.9,0.5", from 0 to 1 of the frame (left, top) and of time',
+    )  # fmt: skip
+    reference_pictures: list[str] = Field(
+        [], description="absolute paths of pictures of what is to be in it, of a model that takes references"
+    )
     model: str = Field("", description="one of list_models; default: the first of them")
 
     def request(self, model: Abilities) -> ClipRequest:
@@ -82,6 +90,8 @@ class Makes(Waits):
             "negative_prompt": self.negative_prompt,
             "styles": tuple((style if isinstance(style, dict) else {style: 1.0} if style else {}).items()),
             "transparent": self.transparent,
+            "path": tuple(parse_way_points(self.path)) if self.path else (),
+            "references": tuple(self.reference_pictures),
         }
 
 

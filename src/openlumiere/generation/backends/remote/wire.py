@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from openlumiere.diffusion.way_points import format_way_points
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.options import box_text, size_text
@@ -34,7 +35,7 @@ def form_of(request: Request) -> Iterator[tuple[str, str]]:
             case "styles":
                 yield "style", json.dumps(dict(value))
             case "path":
-                yield name, " ".join(",".join(map(str, point)) for point in value)
+                yield name, format_way_points(value)
             case "box":
                 yield name, box_text(value)
             case "to":
