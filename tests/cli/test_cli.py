@@ -95,6 +95,19 @@ def test_help_answers_within_a_second() -> None:
 
 
 @pytest.mark.slow
+def test_threads_that_wait_are_kept_from_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What libraries read when they load, unless the user has chosen."""
+    for name in ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert main(["models"]) == 0
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OPENBLAS_NUM_THREADS"]) == ("PASSIVE", "1")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    assert main(["models"]) == 0
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
+
+
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
         "import sys, openlumiere.cli as cli; cli.build_parser(); "

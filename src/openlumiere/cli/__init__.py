@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a bug or a failed check, 2 bad input, 130 interrupted."""
     # Read by OpenMP when PyTorch loads: with its default, two threads on a busy machine can be slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # NumPy's OpenBLAS can't be told to: beside a training `lumiere detect` took 7.6 s with its two threads, 0.7 s with
+    # one. On ARM PyTorch computes with OpenBLAS as well, and needs the threads.
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     # argparse leaves out positionals that options cut off from the first.
