@@ -238,7 +238,8 @@ class _Handler(BaseHTTPRequestHandler):
 def _fields(body: bytes) -> dict[str, Any]:
     """Fields of a form, and the bytes of its files."""
     found: dict[str, Any] = {}
-    for part in body.split(b"\r\n--"):
+    boundary = body.partition(b"\r\n")[0]  # a key may begin with its first two bytes
+    for part in body.split(b"\r\n" + boundary):
         named = re.search(rb'name="([^"]+)"(; filename=)?.*?\r\n\r\n(.*)', part, re.DOTALL)
         if named:
             found[named[1].decode()] = named[3] if named[2] else named[3].decode()
