@@ -43,10 +43,8 @@ _USUAL_SIDE = 0.75  # of the subject's square, where points leave it open, see `
 _SHOWN = 5  # frames that a picture of the sheet lays over each other
 
 
-def _around(count: int, turns: float, shrinks: bool) -> str:
-    """Way points on a circle, or on a spiral to its middle."""
-    angles = np.linspace(0, 2 * np.pi * turns, count)
-    radii = 0.3 * (np.linspace(1, 0, count) if shrinks else np.ones(count))
+def _spiral(count: int = 17, turns: int = 2) -> str:
+    angles, radii = np.linspace(0, 2 * np.pi * turns, count), np.linspace(0.3, 0, count)
     return " ".join(f"{0.5 + r * np.cos(a):.3f},{0.5 + r * np.sin(a):.3f}" for r, a in zip(radii, angles, strict=True))
 
 
@@ -58,7 +56,7 @@ def _eight(count: int = 13) -> str:
 SHAPES = {
     "line": "0.2,0.5 0.8,0.5",
     "figure eight": _eight(),
-    "spiral": _around(17, 2, shrinks=True),
+    "spiral": _spiral(),
     "zigzag": "0.2,0.3 0.35,0.7 0.5,0.3 0.65,0.7 0.8,0.3",
     "stop": "0.2,0.7 0.5,0.3@0.3 0.5,0.3@0.7 0.8,0.7",
     "grow and turn": "0.3,0.5,0.4,0 0.7,0.5,0.8,180",
@@ -83,7 +81,9 @@ def main() -> int:
     found = report.machine(torch.get_num_threads())
     print(report.describe(found), flush=True)
     steps = {} if args.steps is None else {"num_inference_steps": args.steps}
-    maker = ClipMaker(pipeline_sample(pipe, num_frames=args.frames, upscale=False, **steps), args.output)
+    # Without a planner, what points leave open is what `path_through` takes for it.
+    sample = pipeline_sample(pipe, num_frames=args.frames, upscale=False, planner=False, **steps)
+    maker = ClipMaker(sample, args.output)
     rows, tiles = [], []
     for shape, text in SHAPES.items():
         points = parse_way_points(text)
