@@ -1,6 +1,8 @@
 // Way points of a subject: [x, y], [x, y, size], [x, y, size, degrees], and with a fifth number the time at which a
 // point is met, from 0 to 1 of the clip; what is left open is null. As `diffusion.way_points` and `diffusion.layout`.
 
+import { clamp } from "./elements.js";
+
 export const [SIZE, DEGREES, TIME] = [2, 3, 4];
 const NUMBERS = 2; // of a point that tells nothing but its place
 
@@ -57,7 +59,7 @@ export function curve(points, loop, count) {
     return slope(Math.max(n - 1, 0), Math.min(n + 1, end), i);
   };
   return Array.from({ length: count + 1 }, (_, step) => {
-    const time = loop ? step / count : clampTo(step / count, at[0], at[end]);
+    const time = loop ? step / count : clamp(step / count, at[0], at[end]);
     const n = Math.min(Math.max(at.findLastIndex((one) => one <= time + 1e-9), 0), end - 1);
     const span = at[n + 1] - at[n];
     const t = (time - at[n]) / span;
@@ -68,5 +70,3 @@ export function curve(points, loop, count) {
     }), n - before];
   });
 }
-
-const clampTo = (value, low, high) => Math.min(Math.max(value, low), high);
