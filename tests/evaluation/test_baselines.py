@@ -23,7 +23,8 @@ from openlumiere.evaluation.judges import load_judges
 from openlumiere.evaluation.judges.classifier import ClassifierConfig
 from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.memory import peak_memory_mib
-from openlumiere.evaluation.metrics.periodicity import PERIODS, periodicity_error
+from openlumiere.evaluation.metrics.bootstrap import percentile_interval
+from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, periodicity_error, swing
 from openlumiere.evaluation.metrics.tracks import centres
 from openlumiere.evaluation.protocols.baseline_methods import REAL, Method, make_in_own_process, sample_cascade
 from openlumiere.evaluation.protocols.baselines import evaluate_baselines, markdown
@@ -76,6 +77,27 @@ def test_what_goes_elsewhere_or_stays_does_not_repeat_itself() -> None:
     assert periodicity_error(clip_of("right"), 1 / 2) > 0.5
     assert periodicity_error(clip_of("right"), 1 / 4) > 0.5
     assert periodicity_error(clip_of("still"), 1 / 2) == 1
+
+
+def test_a_swing_says_how_far_a_motion_goes_where_the_error_says_only_whether_it_repeats() -> None:
+    """A clip that hardly moves is told apart from one that moves without a period."""
+    bounce = clip_of("bounce", period=1.25)
+    top, low = np.quantile(centres(bounce)[:, 1], [0, 1])
+    assert 0.2 < swing(bounce) / ((low - top) / 2) < 0.5  # of the whole way, in frame widths
+    assert not is_still(swing(bounce))
+    assert is_still(swing(clip_of("still")))
+    shorter = np.concatenate([bounce[:40].repeat(2, 0)])
+    assert swing(shorter) == pytest.approx(swing(bounce), rel=0.1)  # slower is no smaller
+
+
+def test_intervals_hold_what_they_are_of() -> None:
+    values = np.random.default_rng(1).exponential(size=60)
+    for statistic in (np.mean, np.median):
+        low, high = percentile_interval(values, statistic)
+        assert values.min() < low < statistic(values) < high < values.max()
+    few = percentile_interval(values[:10])
+    assert few[1] - few[0] > np.subtract(*percentile_interval(values)[::-1])
+    assert percentile_interval([1.0]) is None
 
 
 # ------------------------------------------------------------------------------------------------ slices
@@ -190,8 +212,14 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     assert one["peak_mib"] > 100
     assert one["seconds"] > 0
     assert real["periodicity_error"] < 0.1
+    assert (real["still"], real["amplitude"], real["amplitudes"]) == (0, 1, [1, 1])
+    assert real["periodicity_error_moving"] == real["periodicity_error"]
+    assert one["still"] == 1 or one["periodicity_error_moving"] is not None
+    assert one["amplitudes"] == other["amplitudes"]
+    assert len(one["intervals_95"]["still"]) == 2
     assert real["seconds"] is None
     assert "| periodicity error (less is better) |" in markdown(report)
+    assert "| still clips of these | " in markdown(report)
     with Image.open(tmp_path / "report" / "slices-0.png") as picture:
         assert picture.width > 3 * 256
 

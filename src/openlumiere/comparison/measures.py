@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from openlumiere import files
+from openlumiere.evaluation.metrics.bootstrap import percentile_interval
 from openlumiere.evaluation.metrics.displacement import displacement
 from openlumiere.evaluation.metrics.fidelity import ssim
 from openlumiere.evaluation.metrics.pixels import moving_fraction
@@ -34,7 +35,6 @@ from .prompts import Shot
 
 SIDE = 256  # pixels of the longer side that clips are measured at, where they are larger: models differ in size
 _VERSION = 1  # of the measures; a new one measures clips again
-_REPLICATES = 2000
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,7 @@ def summary(by_prompt: Mapping[str, Sequence[float]], *, seed: int = 0) -> dict[
     means = np.array([np.mean(values) for values in by_prompt.values() if len(values)])
     if not len(means):
         return None
-    interval = None
-    if len(means) > 1:
-        drawn = np.random.default_rng(seed).integers(len(means), size=(_REPLICATES, len(means)))
-        interval = [float(bound) for bound in np.quantile(means[drawn].mean(1), [0.025, 0.975])]
+    interval = percentile_interval(means, seed=seed)
     clips = sum(map(len, by_prompt.values()))
     return {"value": float(means.mean()), "interval_95": interval, "clips": clips, "prompts": len(means)}
 

@@ -30,11 +30,12 @@ def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float
         period: the motion's usual one, as a fraction of the clip's length; see `PERIODS`.
 
     Returns:
-        1 where the subject hardly moves: a motion that is not there does not repeat.
+        1 where the subject `is_still`: a motion that is not there does not repeat. Read it beside `swing`: the variance
+        is the path's own, so a small motion whose rest is noise counts as incoherent, whatever its period.
     """
     track = centres(frames)
-    spread = float(np.square(track - track.mean(0)).sum(1).mean())
-    if np.sqrt(spread) < _LEAST_SPREAD * 2 / SIDE:
+    spread = _spread(track)
+    if is_still(np.sqrt(spread) / 2):
         return 1.0
     last = len(track) - 1
     lags = np.geomspace(0.5, max(0.5, last * min(period * PERIOD_FACTOR * (1 + _TOLERANCE), _LONGEST)), 120)
@@ -42,6 +43,25 @@ def periodicity_error(frames: np.ndarray | torch.Tensor, period: float) -> float
     been_elsewhere = np.maximum.accumulate(errors) >= 1
     found = errors[been_elsewhere & (lags >= last * period / PERIOD_FACTOR * (1 - _TOLERANCE))]
     return float(found.min()) if len(found) else 1.0
+
+
+def swing(frames: np.ndarray | torch.Tensor) -> float:
+    """Return how far the subject's centre is from the middle of its path, in frame widths: the root of the mean square.
+
+    Args:
+        frames: (F, H, W, 3), uint8 or float in [0, 1].
+    """
+    return float(np.sqrt(_spread(centres(frames)))) / 2
+
+
+def is_still(swing: float) -> bool:
+    """Return whether a `swing` is too small to be seen as a motion."""
+    return swing < _LEAST_SPREAD / SIDE
+
+
+def _spread(track: np.ndarray) -> float:
+    """Return the variance of a track, (F, 2), about its mean."""
+    return float(np.square(track - track.mean(0)).sum(1).mean())
 
 
 def _departure(track: np.ndarray, lag: float, spread: float) -> float:

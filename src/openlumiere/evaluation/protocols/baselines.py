@@ -29,11 +29,12 @@ from openlumiere.evaluation import cache
 from openlumiere.evaluation.clips import ClipMaker, Job
 from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.judges import Judges, accuracies, load_judges
-from openlumiere.evaluation.metrics.periodicity import PERIODS, periodicity_error
+from openlumiere.evaluation.metrics.bootstrap import percentile_interval
+from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, periodicity_error, swing
 from openlumiere.evaluation.metrics.pixels import SIDE
 from openlumiere.evaluation.metrics.temporal import flicker
 from openlumiere.evaluation.real_clips import SCENES, atlases_of, real_clips
-from openlumiere.tables import table
+from openlumiere.tables import table, wilson
 
 from .baseline_methods import REAL, Method, clip_name, clip_path, make_in_own_process, method_folder
 from .distributions import FVDSettings, fvd
@@ -72,8 +73,10 @@ def evaluate_baselines(
         judges: already loaded ones; None = those in ``data/classifier``, trained there when absent.
 
     Returns:
-        For each method, and for real clips of the same scenes: accuracies, FVD-emoji, the periodicity error, flicker,
-        seconds a clip (median), peak memory of the process in MiB.
+        For each method, and for real clips of the same scenes: accuracies, FVD-emoji, flicker, seconds a clip (median),
+        peak memory of the process in MiB; of periodic motions, the periodicity error (mean, median, and mean of the
+        clips that move), the share of still clips, and the amplitude (median ratio of a clip's swing to that of the
+        real clip of its scene), with 95 % intervals.
     """
     # A motion repeats itself for the eye once it was seen twice.
     longest = clip_seconds(num_frames) / 2
@@ -137,8 +140,15 @@ def markdown(report: dict[str, Any]) -> str:
     names = list(report["methods"])
 
     def row(title: str, measure: str, shape: str) -> list[str]:
-        found = [report["methods"][name].get(measure) for name in names]
-        return [title, *("" if value is None else shape.format(value) for value in found)]
+        cells = []
+        for name in names:
+            found = report["methods"][name]
+            value, interval = found.get(measure), found.get("intervals_95", {}).get(measure)
+            cell = "" if value is None else shape.format(value)
+            if interval is not None:
+                cell += f" ({' to '.join(map(shape.format, interval))})"
+            cells.append(cell)
+        return [title, *cells]
 
     rows = [
         row("FVD-emoji (less is better)", "fvd_emoji", "{:.1f}"),
@@ -146,12 +156,17 @@ def markdown(report: dict[str, Any]) -> str:
         row("background as asked", "background", "{:.1%}"),
         row("motion as asked", "motion", "{:.1%}"),
         row("motion as asked, swaying and bouncing", "periodic_motion", "{:.1%}"),
+        row("still clips of these", "still", "{:.1%}"),
+        row("amplitude, to the real clip's, median", "amplitude", "{:.2f}"),
         row("periodicity error (less is better)", "periodicity_error", "{:.3f}"),
+        row("periodicity error, median", "periodicity_error_median", "{:.3f}"),
+        row("periodicity error of the clips that move", "periodicity_error_moving", "{:.3f}"),
         row("flicker", "flicker", "{:.4f}"),
         row("seconds a clip", "seconds", "{:.1f}"),
         row("peak memory, MiB", "peak_mib", "{:.0f}"),
     ]
-    return table(["", *names], rows) + f"\n\n{report['clips']} clips of all motions, as many of periodic ones.\n"
+    counts = f"{report['clips']} clips of all motions, as many of periodic ones. In brackets: 95 % intervals."
+    return f"{table(['', *names], rows)}\n\n{counts}\n"
 
 
 def _scenes(
@@ -190,7 +205,7 @@ def _measured(
     name: str, scenes: dict[str, list[Scene]], judges: Judges, output: Path, seed: int, progress: bool
 ) -> dict[str, Any]:
     verdicts: dict[str, list[Any]] = {kind: [] for kind in scenes}
-    errors, flickers, seconds, peaks = [], [], [], []
+    errors, swings, ratios, flickers, seconds, peaks = [], [], [], [], [], []
     for kind, listed in scenes.items():
         for index, scene in enumerate(listed):
             path = clip_path(output, name, kind, index)
@@ -199,17 +214,33 @@ def _measured(
             flickers.append(flicker(clip / 255))
             if kind == _PERIODIC:
                 errors.append(periodicity_error(clip, PERIODS[scene.motion] * SECONDS / clip_seconds(len(clip))))
+                swings.append(swing(clip))
+                ratios.append(swings[-1] / swing(cache.read_array(clip_path(output, REAL, kind, index))))
             if path.with_suffix(".json").exists():
                 facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 seconds.append(facts["seconds"])
                 if facts["peak_mib"] is not None:
                     peaks.append(facts["peak_mib"])
     general, periodic = (accuracies(verdicts[kind]) for kind in (_GENERAL, _PERIODIC))
+    still = sum(map(is_still, swings))
+    moving = [error for error, length in zip(errors, swings, strict=True) if not is_still(length)]
     found: dict[str, Any] = {
         **{measure: general[measure]["accuracy"] for measure in ("subject", "background", "motion")},
         "periodic_motion": periodic["motion"]["accuracy"],
         "periodicity_error": float(np.mean(errors)),
+        "periodicity_error_median": float(np.median(errors)),
+        "periodicity_error_moving": float(np.mean(moving)) if moving else None,
         "periodicity_errors": errors,
+        "still": still / len(swings),
+        "amplitude": float(np.median(ratios)),
+        "amplitudes": ratios,
+        "intervals_95": {
+            "periodicity_error": percentile_interval(errors, seed=seed),
+            "periodicity_error_median": percentile_interval(errors, np.median, seed=seed),
+            "periodicity_error_moving": percentile_interval(moving, seed=seed),
+            "still": wilson(still, len(swings)),
+            "amplitude": percentile_interval(ratios, np.median, seed=seed),
+        },
         "flicker": float(np.mean(flickers)),
         "seconds": float(np.median(seconds)) if seconds else None,
         "peak_mib": max(peaks) if peaks else None,
