@@ -13,6 +13,7 @@ from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.errors import LumiereError
 
 from .config import DataConfig, check_on_device
+from .masks import STAGES_WITH_MASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def make_dataset(
                 Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
                 frame_stride=data.frame_stride, window=1 if single_frame else data.window, seed=config.seed,
                 pool=data.pool, with_motion=data.with_motion, channels=data.channels if channels is None else channels,
-                transparent=data.transparent, alpha=config.stage == "conditional", crop=data.crop,
+                transparent=data.transparent, alpha=config.stage in STAGES_WITH_MASKS, crop=data.crop,
                 device=device if data.on_device else "cpu",
             )  # fmt: skip
         case "folder":

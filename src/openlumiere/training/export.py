@@ -22,10 +22,11 @@ from openlumiere.stunet import STUNet
 from . import state
 from .config_files import load
 from .stages.conditional import Conditional
+from .stages.distill import Distill
 from .stages.super_resolution import build_super_resolution
 from .stages.t2v import TextToVideo
 
-_STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional}
+_STAGES: dict[str, type[TextToVideo]] = {"t2v": TextToVideo, "conditional": Conditional, "distill": Distill}
 _INDEX = "model_index.json"
 
 
@@ -43,7 +44,7 @@ def export(
     upscale_steps: int | None = None,
     noise_level: int | None = None,
 ) -> Path:
-    """Write the moving average of a `t2v` or `conditional` run's newest checkpoint as a `LumierePipeline`.
+    """Write the moving average of a `t2v`, `conditional` or `distill` run's newest checkpoint as a `LumierePipeline`.
 
     Args:
         run: the run's output folder; or a model, to be written anew with other defaults or another second stage.

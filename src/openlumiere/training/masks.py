@@ -15,6 +15,8 @@ import torch.nn.functional as F
 
 from openlumiere.errors import LumiereError
 
+STAGES_WITH_MASKS = ("conditional", "distill")
+
 # A pixel whose colour changes by more than this (of 2) over the clip moves.
 _MOVES = 0.1
 

@@ -16,6 +16,7 @@ STAGES = {
     "t2i": "t2i.TextToImage",
     "t2v": "t2v.TextToVideo",
     "conditional": "conditional.Conditional",
+    "distill": "distill.Distill",
     "ssr-image": "super_resolution.SuperResolutionImage",
     "ssr": "super_resolution.SuperResolution",
     "style": "style.Style",

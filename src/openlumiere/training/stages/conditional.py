@@ -13,6 +13,7 @@ from torch import nn
 
 from openlumiere.diffusion import draws
 from openlumiere.diffusion.alpha import lay_over, unpremultiply
+from openlumiere.pipelines.conditions import ConcatCondition
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import TextConditions
 from openlumiere.training.cached import in_latents
@@ -47,7 +48,7 @@ class Conditional(TextToVideo):
     Masks are drawn from `masks.MIXTURE`, "none" among them, so that the network goes on making clips of text alone.
     """
 
-    Config = ConditionalConfig
+    Config: type[ConditionalConfig] = ConditionalConfig
     config: ConditionalConfig
 
     @staticmethod
@@ -67,6 +68,20 @@ class Conditional(TextToVideo):
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
+        batch, condition = self.draw_condition(batch, generator)
+        channels = condition.seen(torch.arange(condition.channels.shape[2])[None])
+        conditions = self.frame_conditions(batch, generator)
+
+        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
+            given = torch.cat([noisy, channels.to(noisy)], dim=1)
+            return self.pipe.call_network(module, given, timesteps, text, **conditions)[:, : noisy.shape[1]]
+
+        return self.denoising_loss(batch, generator, predict)
+
+    def draw_condition(
+        self, batch: dict[str, Any], generator: draws.Generator
+    ) -> tuple[dict[str, Any], ConcatCondition]:
+        """Return a batch, encoded where it is drawn on the device, and C and M of masks drawn for its clips."""
         if self.config.data.on_device and self.pipe.vae is not None:
             batch = in_latents(batch, self.codec.encode, small=True)
         # Masks of clips whose latents are kept are drawn at the latents' own resolution.
@@ -79,17 +94,8 @@ class Conditional(TextToVideo):
             masks.append(draw_mask(clips[index], rng, alpha=alpha, kinds=self.config.model.masks))
         mask = torch.stack(masks).to(self.device)
         if kept:
-            condition = self.pipe.condition_of(batch["latents"].to(self.device), mask)
-        else:
-            condition = self.pipe.encode_condition(clips.to(self.device), mask)
-        channels = condition.seen(torch.arange(clips.shape[2])[None])
-        conditions = self.frame_conditions(batch, generator)
-
-        def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
-            given = torch.cat([noisy, channels.to(noisy)], dim=1)
-            return self.pipe.call_network(module, given, timesteps, text, **conditions)[:, : noisy.shape[1]]
-
-        return self.denoising_loss(batch, generator, predict)
+            return batch, self.pipe.condition_of(batch["latents"].to(self.device), mask)
+        return batch, self.pipe.encode_condition(clips.to(self.device), mask)
 
     def sample(self, folder: Path, step: int) -> None:
         """Write a looping clip for each kind of mask: what is given, and what was made of it, side by side."""

@@ -24,6 +24,7 @@ from openlumiere.stunet.t2i import takes_layout
 from openlumiere.training.cached import CachedLatents
 from openlumiere.training.config import DiffusionOptimizerConfig, ModelConfig, TextConfig, TrainConfig
 from openlumiere.training.datasets import ClipDataConfig, PictureDataConfig, make_dataset
+from openlumiere.training.masks import STAGES_WITH_MASKS
 from openlumiere.training.objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
@@ -94,12 +95,8 @@ class DenoisingTask:
         self, batch: dict[str, Any], generator: draws.Generator, predict: Predict, clips: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the loss of one batch; `clips` is what is denoised, the batch's own when None."""
-        if clips is None:
-            known = batch.get("latents")
-            clips = self.codec.encode(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
-        dropped = draws.rand(len(clips), generator=generator) < self.config.text.dropout
-        captions = ["" if empty else text for empty, text in zip(dropped.tolist(), batch["caption"], strict=True)]
-        text = self.text(captions)
+        clips = self.encoded(batch) if clips is None else clips
+        text = self.text(self.captions(batch, generator))
         return diffusion_loss(
             lambda noisy, timesteps: predict(noisy, timesteps, text),
             self.scheduler,
@@ -110,6 +107,17 @@ class DenoisingTask:
             uniform_timesteps=self.config.optim.uniform_timesteps,
             noise_correlation=self.config.optim.noise_correlation,
         )
+
+    def encoded(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return a batch's clips as the network sees them, (B, C, F, h, w)."""
+        known = batch.get("latents")
+        return self.codec.encode(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
+
+    def captions(self, batch: dict[str, Any], generator: draws.Generator) -> list[str]:
+        """Return a batch's captions, some of them emptied for guidance."""
+        captions: list[str] = batch["caption"]
+        dropped = draws.rand(len(captions), generator=generator) < self.config.text.dropout
+        return ["" if empty else text for empty, text in zip(dropped.tolist(), captions, strict=True)]
 
     def draw_layout(
         self, unet: UNet2DConditionModel, batch: dict[str, Any], generator: draws.Generator
@@ -180,7 +188,7 @@ def cached_latents(config: Any, source: Dataset[Any], codec: Codec, device: torc
         )
     return CachedLatents(
         source, lambda pixels: codec.encode(pixels.to(device)), Path(str(data.cache)), count=data.cached,
-        identity=cache_identity(config, codec.vae), seed=config.seed, small=config.stage == "conditional",
+        identity=cache_identity(config, codec.vae), seed=config.seed, small=config.stage in STAGES_WITH_MASKS,
     )  # fmt: skip
 
 
