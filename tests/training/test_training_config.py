@@ -131,7 +131,10 @@ def test_a_configuration_survives_its_own_yaml(config_file: Path, tmp_path: Path
         ("seed=-1", "seed must be 0 or more, not -1"),
         ("stage=t3i", "unknown stage 't3i'; use one of autoencoder, t2i, t2v"),
         ("model.lora_rank=4", r"config.yaml: model.lora_rank means nothing to stage t2i, only to stage style; leave"),
-        ("data.window=4", "data.window means nothing to stage t2i, only to stages t2v, conditional, distill, ssr; leave it out"),
+        (
+            "data.window=4",
+            "data.window means nothing to stage t2i, only to stages t2v, conditional, distill, ssr; leave it out",
+        ),
         ("data.frame_stride=0", "data.frame_stride must be 1 or more, not 0"),
         ("mixed_precision=int8", "mixed_precision 'int8': use no, bf16 or fp16"),
     ],

@@ -19,6 +19,7 @@ import tiny
 from openlumiere.diffusion.draws import BatchShare
 from openlumiere.diffusion.timesteps import sampling_timesteps
 from openlumiere.errors import LumiereError
+from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.training import saving, state
 from openlumiere.training.config import DiffusionOptimizerConfig, OptimizerConfig
 from openlumiere.training.loop import _IndexBatches, learning_rate
@@ -288,3 +289,23 @@ def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LumiereError, match="is of another network than the configuration's; choose another `output`"):
         state.restore(found, module, optimizer, ema)
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+# Prompts
+
+
+def test_prompts_are_encoded_once_as_long_as_all_of_them_fit() -> None:
+    encoded: list[str] = []
+
+    def encode(prompts: list[str]) -> TextConditions:
+        encoded.extend(prompts)
+        return TextConditions(torch.tensor([[[float(prompt)] * 4] * 2 for prompt in prompts]))
+
+    size = 2 * 4 * 2  # in half precision
+    cache = PromptCache(encode, max_bytes=3 * size)
+    assert torch.equal(cache(["1", "2", "1"]).hidden_states[:, 0, 0], torch.tensor([1.0, 2.0, 1.0]))
+    cache(["3", "1"])
+    assert encoded == ["1", "2", "3"]
+    cache(["4"])  # the oldest goes
+    cache(["1", "2", "3", "4"])
+    assert encoded == ["1", "2", "3", "4", "1"]
