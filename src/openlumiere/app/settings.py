@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
-from openlumiere.generation.models import DEFAULT_MODEL
 from openlumiere.generation.plain import from_plain, to_plain
 
 DAY = 86400.0  # seconds

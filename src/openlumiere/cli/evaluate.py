@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from openlumiere import extras
+from openlumiere.bundled import DEFAULT_MODEL
 
 from . import parsing
 from .metrics import register_metrics
@@ -216,7 +217,7 @@ def register(commands: Commands) -> None:
 
 def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
     """What every protocol takes."""
-    parser.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, local folder or hub id")
     if data:
         parser.add_argument(
             "--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openlumiere import extras
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
-from openlumiere.generation.models import DEFAULT_MODEL
 
 from . import marking, server_options
 from .parsing import Commands, add_command

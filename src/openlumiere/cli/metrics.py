@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openlumiere import extras
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
 
 from . import options, parsing
@@ -86,7 +87,7 @@ def register_metrics(protocols: Commands) -> None:
         ],
     )
     ucf101.add_argument("--data", type=Path, required=True, help="folder that holds UCF-101/ and ucfTrainTestlist/")
-    ucf101.add_argument("--model", default="emoji-nano", help="bundled name, local folder or hub id")
+    ucf101.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, local folder or hub id")
     ucf101.add_argument("--variant", choices=_VARIANTS, default="videopoet", help="how many clips, and which")
     ucf101.add_argument("--clips", type=parsing.positive_int, help="make fewer; the variant's name then says so")
     ucf101.add_argument("--split", type=int, choices=[1, 2, 3], default=1, help="training list, default: 1")

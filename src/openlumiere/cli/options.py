@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from openlumiere import extras
 from openlumiere.batch.cluster import Cluster, connected
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
 from openlumiere.generation.backends.find import read_abilities
-from openlumiere.generation.models import DEFAULT_MODEL, for_model
+from openlumiere.generation.models import for_model
 from openlumiere.generation.options import parse_size
 from openlumiere.generation.requests import Request
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from openlumiere import extras
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.generation.backends.find import read_abilities
-from openlumiere.generation.models import DEFAULT_MODEL
 
 from . import marking, parsing, server_options
 from .parsing import Commands, Parser, add_command

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
 from openlumiere.training.stages import STAGES
 
@@ -45,7 +46,7 @@ def register(commands: Commands) -> None:
         "--images", metavar="PATH", help="style: a picture or a folder of pictures, see openlumiere.data.style_images"
     )
     train.add_argument(
-        "--model", help="the model to start from; default: the file's, of a style without one emoji-nano"
+        "--model", help=f"the model to start from; default: the file's, of a style without one {DEFAULT_MODEL}"
     )
     train.add_argument(
         "--minutes", type=parsing.positive_float, help="plan: train for so long, then stop; default: all"
@@ -190,7 +191,7 @@ def _style(args: argparse.Namespace) -> TrainConfig:
     from openlumiere.training.config_files import parse
     from openlumiere.training.stages.style import recipe
 
-    model = resolve_model(args.model or "emoji-nano")
+    model = resolve_model(args.model or DEFAULT_MODEL)
     return parse(recipe(images=args.images, model=model, output=args.output), args.overrides, "the style's settings")
 
 

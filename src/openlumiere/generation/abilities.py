@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
 from openlumiere.lengths import Lengths
 
@@ -257,13 +258,13 @@ def models_that(task: str) -> str:
 
 
 _MODELS_THAT = {
-    "generate": ("emoji-nano", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "THUDM/CogVideoX-2b"),
-    "animate": ("emoji-nano", "stabilityai/stable-video-diffusion-img2vid-xt", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"),
-    "restyle": ("emoji-nano", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
-    "upscale": ("emoji-nano",),
+    "generate": (DEFAULT_MODEL, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "THUDM/CogVideoX-2b"),
+    "animate": (DEFAULT_MODEL, "stabilityai/stable-video-diffusion-img2vid-xt", "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"),
+    "restyle": (DEFAULT_MODEL, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+    "upscale": (DEFAULT_MODEL,),
     **dict.fromkeys(
         ("inpaint", "outpaint", "cinemagraph", "extend", "interpolate"),
-        ("emoji-nano", "Wan-AI/Wan2.1-VACE-1.3B-diffusers"),
+        (DEFAULT_MODEL, "Wan-AI/Wan2.1-VACE-1.3B-diffusers"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The default model, and a request as a model takes it before it is loaded."""
+"""A request as a model takes it before it is loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from .abilities import Abilities
 from .requests import Request, UpscaleRequest
 
 R = TypeVar("R", bound=Request)
-
-DEFAULT_MODEL = "emoji-nano"
 
 
 def for_model(request: R, abilities: Abilities) -> R:

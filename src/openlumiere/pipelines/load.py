@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from openlumiere.bundled import bundled_models, damaged_files, model_folder
+from openlumiere.bundled import DEFAULT_MODEL, bundled_models, damaged_files, model_folder
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, read_json
 from openlumiere.stunet import STUNet
@@ -24,7 +24,7 @@ from .super_resolution import LumiereSuperResolutionPipeline
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_pipeline(model: str = "emoji-nano", *, device: str = "auto", dtype: str = "auto") -> LumierePipeline:
+def load_pipeline(model: str = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> LumierePipeline:
     """Load a pipeline, ready to be called.
 
     Args:
@@ -40,7 +40,7 @@ def load_pipeline(model: str = "emoji-nano", *, device: str = "auto", dtype: str
 
 
 def load_super_resolution(
-    model: str = "emoji-nano", *, device: str = "auto", dtype: str = "auto"
+    model: str = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto"
 ) -> LumiereSuperResolutionPipeline:
     """Load a second stage alone, ready to be called: that of a model, or one saved in a folder of its own.
 

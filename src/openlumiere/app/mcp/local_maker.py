@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from openlumiere.app.moderation.moderator import Moderator
 from openlumiere.app.moderation.stills import stills
-from openlumiere.bundled import bundled_models
+from openlumiere.bundled import DEFAULT_MODEL, bundled_models
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, remove_leftovers
 from openlumiere.generation import jobs
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.find import read_abilities
-from openlumiere.generation.models import DEFAULT_MODEL, for_model
+from openlumiere.generation.models import for_model
 from openlumiere.generation.plain import to_plain
 from openlumiere.generation.progress import Cancelled
 from openlumiere.generation.requests import Request, files_of, with_files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Protocol
 
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 
@@ -68,7 +69,7 @@ def read_abilities(model: str, *, may_download: bool = False) -> Abilities:
     return abilities
 
 
-def load_backend(model: str = "emoji-nano", loading: Loading | None = None) -> Backend:
+def load_backend(model: str = DEFAULT_MODEL, loading: Loading | None = None) -> Backend:
     """Load a model, or reach it, ready to make clips.
 
     Args:
