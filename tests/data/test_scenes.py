@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ SOME = settings(max_examples=30, deadline=None)
 drifts = st.tuples(*[st.floats(0.0, 1.0, exclude_max=True)] * 3)
 
 
-def sampler(split: scenes.Split = "train", **options: float) -> SceneSampler:
-    return SceneSampler(NAMES, split=split, **options)  # type: ignore[arg-type]
+def sampler(split: scenes.Split = "train", **options: Any) -> SceneSampler:
+    return SceneSampler(NAMES, split=split, **options)
 
 
 def said(phrase: str, text: str) -> bool:
@@ -335,6 +336,25 @@ def test_frame_rates_that_show_too_little_of_a_period_are_refused() -> None:
         LumiereError, match=r"3.2 frames a second show 2 frames .* period of 0.625 .* show 4.8 a second"
     ):
         check_sampling(3.2)
+    check_sampling(8, shortest=0.375)
+    with pytest.raises(LumiereError, match=r"period of 0.375 .* show 8 a second"):
+        check_sampling(7, shortest=0.375)
+
+
+def test_motions_and_periods_can_be_chosen() -> None:
+    draw_scene = sampler(seed=3, motions=["bounce", "left"], periods=(0.375, 0.5625))
+    drawn = [draw_scene(index) for index in range(600)]
+    assert {scene.motion for scene in drawn} == {"bounce", "left"}
+    periods = [scene.period for scene in drawn if scene.motion == "bounce"]
+    assert 0.375 <= min(periods) < 0.385
+    assert 0.55 < max(periods) <= 0.5625
+    assert all(scene.period is None for scene in drawn if scene.motion == "left")
+    assert len({round(scene.phase, 1) for scene in drawn}) == 11
+    assert sampler(seed=3)(5) == sampler(seed=3, motions=list(WORDS["motions"]))(5)
+    with pytest.raises(LumiereError, match="no motions called fly; known: still"):
+        sampler(motions=["fly"])
+    with pytest.raises(LumiereError, match="periods of 2 to 1 s: give two above 0, the shorter first"):
+        sampler(periods=(2, 1))
 
 
 # Transparent backgrounds

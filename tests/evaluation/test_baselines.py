@@ -218,14 +218,21 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     assert one["amplitudes"] == other["amplitudes"]
     assert len(one["intervals_95"]["still"]) == 2
     assert real["seconds"] is None
-    assert "| periodicity error (less is better) |" in markdown(report)
-    assert "| still clips of these | " in markdown(report)
+    assert "| periodicity error (less is better), swaying and bouncing |" in markdown(report)
+    assert "| still clips, swaying and bouncing | " in markdown(report)
     with Image.open(tmp_path / "report" / "slices-0.png") as picture:
         assert picture.width > 3 * 256
 
     made = sorted((tmp_path / "report" / "methods").rglob("*.npy"))
     assert len(made) == 3 * 4
     kept = {path: path.stat().st_mtime_ns for path in made}
+    short = run(periods=(0.3, 0.5))  # of clips of two seconds
+    assert {path: path.stat().st_mtime_ns for path in made} == kept
+    assert len(sorted((tmp_path / "report" / "methods").rglob("*.npy"))) == len(made) + 3 * 2
+    assert "| still clips, periods of 0.3 to 0.5 s |" in markdown(short)
+    assert short["methods"][REAL]["chosen_amplitude"] == 1
+    assert short["methods"][REAL]["chosen_periodicity_error"] < 0.1
+    assert short["methods"]["one"]["periodicity_errors"] == one["periodicity_errors"]
     run()
     assert (tmp_path / "report" / "baselines.json").read_text() == written
     assert {path: path.stat().st_mtime_ns for path in made} == kept

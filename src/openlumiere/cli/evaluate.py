@@ -134,6 +134,10 @@ def register(commands: Commands) -> None:
     )
     baselines.add_argument("--cascade", nargs=2, metavar=("KEYFRAMES", "BETWEEN"), help="the cascade's two models")
     baselines.add_argument("--fixed-rate", metavar="MODEL", help="the model without time resampling")
+    baselines.add_argument(
+        "--periods", nargs=2, type=parsing.positive_float, metavar=("SHORTEST", "LONGEST"),
+        help="also compare as many periodic motions of so many seconds, for models trained on such (data.periods)",
+    )  # fmt: skip
     _add_options(baselines, clips=24)
 
     xt = add_command(
@@ -342,6 +346,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
     report = evaluate_baselines(
         methods, args.data, args.output,
         clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device, dtype=args.dtype,
+        periods=args.periods and tuple(args.periods),
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")

@@ -35,6 +35,8 @@ class ClipDataConfig(PictureDataConfig):
 
     pool: int = 0  # emoji: number of distinct scenes, 0 = unbounded
     with_motion: float = 1.0  # emoji: fraction of captions that tell the motion
+    motions: list[str] | None = None  # emoji: these alone
+    periods: tuple[float, float] | None = None  # emoji: shortest and longest of those that repeat themselves, seconds
     channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
     transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
     num_frames: int = 80
@@ -95,6 +97,7 @@ def make_dataset(
                 frame_stride=data.frame_stride, window=1 if single_frame else data.window, seed=config.seed,
                 pool=data.pool, with_motion=data.with_motion, channels=data.channels if channels is None else channels,
                 transparent=data.transparent, alpha=config.stage in STAGES_WITH_MASKS, crop=data.crop,
+                motions=data.motions, periods=data.periods,
                 device=device if data.on_device else "cpu",
             )  # fmt: skip
         case "folder":

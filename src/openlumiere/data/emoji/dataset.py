@@ -50,7 +50,7 @@ class EmojiClips(Dataset[Sample]):
         fps: of such a clip; motions that lead anywhere spread over it, all others go on in real time.
         frame_stride: give every n-th frame alone, from the first.
         window: give this many consecutive ones of them, from a random one on; 0 = all of them.
-        pool, with_motion: see `SceneSampler`.
+        pool, with_motion, motions, periods: see `SceneSampler`.
         channels: 3 = RGB over a plain background; 4 = premultiplied RGBA, opaque but for transparent scenes.
         transparent: fraction of RGBA scenes that have no background.
         alpha: give the subject's alpha too.
@@ -64,6 +64,7 @@ class EmojiClips(Dataset[Sample]):
         self, folder: Path, *, subjects: list[str] | None, size: int, num_frames: int = 80, fps: float = FPS,
         frame_stride: int = 1, window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0,
         channels: int = 3, transparent: float = 0.25, alpha: bool = False, side: int | None = None, crop: int = 0,
+        motions: Sequence[str] | None = None, periods: tuple[float, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         if not 1 <= frame_stride <= num_frames:
@@ -82,15 +83,16 @@ class EmojiClips(Dataset[Sample]):
         if channels not in (3, 4):
             raise LumiereError(f"{channels} channels: choose 3 (RGB) or 4 (RGBA)")
         if (window or len(self.frames)) > 1:
-            check_sampling(fps / frame_stride)
+            check_sampling(fps / frame_stride, periods and periods[0])
         self.size, self.num_frames, self.fps, self.window, self.seed = size, num_frames, fps, window, seed
         self.channels, self.alpha, self.crop = channels, alpha, crop
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         self.sprites = Sprites(load_atlases(folder, chosen, side=side or 2 * size), device=device)
         names = {key: atlas.names for key, atlas in self.sprites.atlases.items()}
         self.scenes = SceneSampler(
-            names, seed=seed, pool=pool, with_motion=with_motion, transparent=transparent if channels == 4 else 0.0
-        )
+            names, seed=seed, pool=pool, with_motion=with_motion, transparent=transparent if channels == 4 else 0.0,
+            motions=motions, periods=periods,
+        )  # fmt: skip
 
     def __getitem__(self, index: int) -> Sample:
         return self.__getitems__([index])[0]

@@ -95,19 +95,21 @@ def shortest_period() -> float:
     return min(period for period in usual if period) / PERIOD_FACTOR
 
 
-def check_sampling(fps: float) -> None:
+def check_sampling(fps: float, shortest: float | None = None) -> None:
     """Refuse frame rates that alias the fastest motions.
 
     Args:
         fps: of the frames that are shown.
+        shortest: period, in seconds; `shortest_period` when None.
 
     Raises:
         LumiereError: fewer than `SAMPLES_A_PERIOD` frames show a period.
     """
-    shown, needed = fps * shortest_period(), SAMPLES_A_PERIOD / shortest_period()
+    shortest = shortest or shortest_period()
+    shown, needed = fps * shortest, SAMPLES_A_PERIOD / shortest
     if shown < SAMPLES_A_PERIOD * (1 - 1e-9):
         raise LumiereError(
-            f"{fps:g} frames a second show {shown:.2g} frames of a motion with a period of {shortest_period():g} "
+            f"{fps:g} frames a second show {shown:.2g} frames of a motion with a period of {shortest:g} "
             f"seconds, at least {SAMPLES_A_PERIOD:g} are needed: "
             f"show {needed:.3g} a second (data.fps / data.frame_stride)"
         )

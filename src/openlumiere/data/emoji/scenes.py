@@ -7,6 +7,7 @@ needs no state: a resumed training run sees the same clips. The vocabulary and t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
@@ -73,6 +74,9 @@ class SceneSampler:
             around it in a new random order each time. 0 = unbounded.
         with_motion: fraction of captions that say the motion (1 for clips, less for single frames).
         transparent: fraction of scenes without a background, for data with an alpha channel.
+        motions: draw these alone, keys of the vocabulary; None = all.
+        periods: shortest and longest of the motions that repeat themselves, in seconds, drawn evenly in their
+            logarithm; None = from half to twice each motion's own.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class SceneSampler:
         pool: int = 0,
         with_motion: float = 1.0,
         transparent: float = 0.0,
+        motions: Sequence[str] | None = None,
+        periods: tuple[float, float] | None = None,
     ) -> None:
         if split not in ("train", "combinations", "paraphrases"):
             raise LumiereError(f"unknown split {split!r}; use train, combinations or paraphrases")
@@ -93,6 +99,13 @@ class SceneSampler:
             raise LumiereError(f"a fraction of {transparent:g} of transparent scenes: choose 0 to 1")
         self.names, self.split, self.seed, self.pool, self.with_motion = names, split, seed, pool, with_motion
         self.transparent = transparent
+        known = vocabulary()["motions"]
+        unknown = [motion for motion in motions or () if motion not in known]
+        if unknown or motions == []:
+            raise LumiereError(f"no motions called {', '.join(unknown) or 'nothing'}; known: {', '.join(known)}")
+        if periods is not None and not 0 < periods[0] <= periods[1]:
+            raise LumiereError(f"periods of {periods[0]:g} to {periods[1]:g} s: give two above 0, the shorter first")
+        self._motions, self._periods = list(motions or known), periods
         self._subjects = sorted(names)
         self._drawn: dict[int, Scene] = {}
 
@@ -113,7 +126,7 @@ class SceneSampler:
         while True:
             # Subjects go round in turn, so that each is seen equally often.
             subject = self._subjects[index % len(self._subjects)]
-            motion = pick(rng, list(words["motions"]))
+            motion = pick(rng, self._motions)
             background = pick(rng, list(words["backgrounds"]))
             if self.transparent and rng.random() < self.transparent:
                 background = TRANSPARENT
@@ -126,6 +139,9 @@ class SceneSampler:
         a, b, c = (float(number) for number in rng.random(3))
         usual = words["motions"][motion].get("period")
         period = usual and usual * PERIOD_FACTOR ** float(rng.uniform(-1.0, 1.0))
+        if period and self._periods:
+            shortest, longest = self._periods
+            period = shortest * (longest / shortest) ** float(rng.random())
         phase = float(rng.random()) if usual else 0.0
         scene = Scene(subject, background, size, place, motion, "", (a, b, c), period, phase)
         return replace(scene, caption=self._caption(scene, rng))

@@ -19,6 +19,7 @@ from openlumiere.evaluation.clips import ClipMaker, Job, Sample, pipeline_sample
 if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline
 
+GENERAL, PERIODIC = "general", "periodic"  # kinds of scenes; those of chosen periods are named after them
 EVERY = 2  # of the cascade: one frame in so many is a keyframe
 REAL = "real clips"
 
@@ -85,13 +86,13 @@ def method_folder(output: Path, name: str) -> Path:
 
 
 def clip_name(kind: str, index: int) -> str:
-    """Return a clip's name among its method's."""
-    return f"{kind}/{index:05d}"
+    """Return a clip's name in its method's folder: below ``clips`` if distances between sets of clips are of it."""
+    return f"clips/{kind}/{index:05d}" if kind in (GENERAL, PERIODIC) else f"{kind}/{index:05d}"
 
 
 def clip_path(output: Path, name: str, kind: str, index: int) -> Path:
     """Return where a method's clip lies."""
-    return method_folder(output, name) / "clips" / f"{clip_name(kind, index)}.npy"
+    return method_folder(output, name) / f"{clip_name(kind, index)}.npy"
 
 
 def make_in_own_process(
@@ -110,7 +111,7 @@ def make_in_own_process(
     for number, (kind, listed) in enumerate(scenes.items()):
         seeds = np.random.SeedSequence([seed, number]).generate_state(len(listed))
         jobs += [Job(clip_name(kind, index), scene.caption, int(seeds[index])) for index, scene in enumerate(listed)]
-    folder = method_folder(output, method.name) / "clips"
+    folder = method_folder(output, method.name)
     if all((folder / f"{job.name}.npy").exists() for job in jobs):
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's memory, and count it

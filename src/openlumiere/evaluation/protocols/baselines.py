@@ -36,14 +36,22 @@ from openlumiere.evaluation.metrics.temporal import flicker
 from openlumiere.evaluation.real_clips import SCENES, atlases_of, real_clips
 from openlumiere.tables import table, wilson
 
-from .baseline_methods import REAL, Method, clip_name, clip_path, make_in_own_process, method_folder
+from .baseline_methods import (
+    GENERAL,
+    PERIODIC,
+    REAL,
+    Method,
+    clip_name,
+    clip_path,
+    make_in_own_process,
+    method_folder,
+)  # fmt: skip
 from .distributions import FVDSettings, fvd
 from .xt import draw_slices
 
 if TYPE_CHECKING:
     from openlumiere.data.emoji.drawing import Atlas
 
-_GENERAL, _PERIODIC = "general", "periodic"
 _SHOWN = 3  # periodic clips whose slices are drawn
 
 
@@ -56,6 +64,7 @@ def evaluate_baselines(
     num_frames: int = 80,
     seed: int = 0,
     subjects: Sequence[str] | None = None,
+    periods: tuple[float, float] | None = None,
     device: str = "auto",
     dtype: str = "auto",
     judges: Judges | None = None,
@@ -70,6 +79,8 @@ def evaluate_baselines(
         data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
         clips: of scenes of all motions, half of them of the test split; and as many again of periodic motions.
         subjects: that all of the methods know; None = the first method's.
+        periods: shortest and longest, in seconds, of as many periodic motions again, for methods that were trained on
+            them (``data.periods``): six to nine frames are what keyframes barely show.
         judges: already loaded ones; None = those in ``data/classifier``, trained there when absent.
 
     Returns:
@@ -80,7 +91,7 @@ def evaluate_baselines(
     """
     # A motion repeats itself for the eye once it was seen twice.
     longest = clip_seconds(num_frames) / 2
-    if longest <= shortest_period():
+    if longest <= max((shortest_period(), *(periods or ()))):
         raise LumiereError(f"clips of {num_frames} frames show no period twice; compare clips of 32 or more")
     from openlumiere.pipelines.load import load_pipeline, resolve_model
 
@@ -112,24 +123,27 @@ def evaluate_baselines(
         cache.continue_or_start(method_folder(output, method.name), {**settings, **made_by[method.name]})
     cache.continue_or_start(method_folder(output, REAL), settings)
     scenes = {
-        _GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
-        _PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=longest),
+        GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
+        PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=longest),
     }
+    if periods is not None:
+        chosen = "periods-{:g}-{:g}".format(*periods)
+        scenes[chosen] = _scenes(known, clips, seed, motions=list(PERIODS), periods=periods)
     for method in methods:
         make_in_own_process(
             method, scenes, output, num_frames=num_frames, seed=seed, device=device, dtype=dtype, progress=progress
         )
     _draw_real(scenes, atlases, output, num_frames)
 
-    report: dict[str, Any] = {**settings, "made_by": made_by, "clips": clips, "methods": {}}
+    report: dict[str, Any] = {**settings, "made_by": made_by, "clips": clips, "periods": periods, "methods": {}}
     for name in [method.name for method in methods] + [REAL]:
         report["methods"][name] = _measured(name, scenes, judges, output, seed, progress)
     report["judges"] = {"subject": judges.subject.card, "motion": judges.motion.card}
     files.write_json(output / "baselines.json", report, indent=1)
     files.write_text(output / "baselines.md", markdown(report))
     shown = [REAL, *(method.name for method in methods)]
-    for index, scene in enumerate(scenes[_PERIODIC][:_SHOWN]):
-        read = [cache.read_array(clip_path(output, name, _PERIODIC, index)) for name in shown]
+    for index, scene in enumerate(scenes[PERIODIC][:_SHOWN]):
+        read = [cache.read_array(clip_path(output, name, PERIODIC, index)) for name in shown]
         axis = "row" if scene.motion == "sway" else "column"
         draw_slices(read, [f"{name}: {scene.caption}" for name in shown], output / f"slices-{index}.png", axis=axis)
     return report
@@ -150,17 +164,23 @@ def markdown(report: dict[str, Any]) -> str:
             cells.append(cell)
         return [title, *cells]
 
+    def repetition(of: str, prefix: str = "") -> list[list[str]]:
+        return [
+            row(f"motion as asked, {of}", f"{prefix}periodic_motion", "{:.1%}"),
+            row(f"still clips, {of}", f"{prefix}still", "{:.1%}"),
+            row(f"amplitude, to the real clip's, {of}, median", f"{prefix}amplitude", "{:.2f}"),
+            row(f"periodicity error (less is better), {of}", f"{prefix}periodicity_error", "{:.3f}"),
+            row("the same, median", f"{prefix}periodicity_error_median", "{:.3f}"),
+            row("the same, of clips that move", f"{prefix}periodicity_error_moving", "{:.3f}"),
+        ]
+
     rows = [
         row("FVD-emoji (less is better)", "fvd_emoji", "{:.1f}"),
         row("subject as asked", "subject", "{:.1%}"),
         row("background as asked", "background", "{:.1%}"),
         row("motion as asked", "motion", "{:.1%}"),
-        row("motion as asked, swaying and bouncing", "periodic_motion", "{:.1%}"),
-        row("still clips of these", "still", "{:.1%}"),
-        row("amplitude, to the real clip's, median", "amplitude", "{:.2f}"),
-        row("periodicity error (less is better)", "periodicity_error", "{:.3f}"),
-        row("periodicity error, median", "periodicity_error_median", "{:.3f}"),
-        row("periodicity error of the clips that move", "periodicity_error_moving", "{:.3f}"),
+        *repetition("swaying and bouncing"),
+        *(repetition("periods of {:g} to {:g} s".format(*report["periods"]), "chosen_") if report["periods"] else []),
         row("flicker", "flicker", "{:.4f}"),
         row("seconds a clip", "seconds", "{:.1f}"),
         row("peak memory, MiB", "peak_mib", "{:.0f}"),
@@ -171,17 +191,18 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _scenes(
     subjects: Sequence[str], count: int, seed: int, *,
-    motions: Sequence[str], longest: float = float("inf"),
+    motions: Sequence[str], longest: float = float("inf"), periods: tuple[float, float] | None = None,
 ) -> list[Scene]:  # fmt: skip
     """Return scenes of these motions, every other one of the test split.
 
     Args:
         longest: periods to take, in seconds; of longer ones a clip shows too little.
+        periods: see `SceneSampler`.
     """
     words = vocabulary()["subjects"]
     names = {key: words[key]["names"] if key in words else [key] for key in subjects}
     splits: tuple[Split, Split] = ("train", "combinations")
-    samplers = [SceneSampler(names, split=split, seed=SCENES + seed) for split in splits]
+    samplers = [SceneSampler(names, split=split, seed=SCENES + seed, periods=periods) for split in splits]
     found: list[Scene] = []
     index = 0
     while len(found) < count:
@@ -195,7 +216,7 @@ def _scenes(
 def _draw_real(scenes: Mapping[str, list[Scene]], atlases: Mapping[str, Atlas], output: Path, num_frames: int) -> None:
     """Draw the real clips of the scenes, which are made like any other's."""
     maker = ClipMaker(
-        lambda listed, _seeds: real_clips(atlases, listed, num_frames=num_frames), method_folder(output, REAL) / "clips"
+        lambda listed, _seeds: real_clips(atlases, listed, num_frames=num_frames), method_folder(output, REAL)
     )
     for kind, listed in scenes.items():
         maker.make([Job(clip_name(kind, index), scene, 0) for index, scene in enumerate(listed)], progress=False)
@@ -205,28 +226,58 @@ def _measured(
     name: str, scenes: dict[str, list[Scene]], judges: Judges, output: Path, seed: int, progress: bool
 ) -> dict[str, Any]:
     verdicts: dict[str, list[Any]] = {kind: [] for kind in scenes}
-    errors, swings, ratios, flickers, seconds, peaks = [], [], [], [], [], []
+    flickers, seconds, peaks = [], [], []
     for kind, listed in scenes.items():
         for index, scene in enumerate(listed):
             path = clip_path(output, name, kind, index)
             clip = cache.read_array(path)
             verdicts[kind].append(judges.verdict(clip, scene, index=index))
             flickers.append(flicker(clip / 255))
-            if kind == _PERIODIC:
-                errors.append(periodicity_error(clip, PERIODS[scene.motion] * SECONDS / clip_seconds(len(clip))))
-                swings.append(swing(clip))
-                ratios.append(swings[-1] / swing(cache.read_array(clip_path(output, REAL, kind, index))))
             if path.with_suffix(".json").exists():
                 facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 seconds.append(facts["seconds"])
                 if facts["peak_mib"] is not None:
                     peaks.append(facts["peak_mib"])
-    general, periodic = (accuracies(verdicts[kind]) for kind in (_GENERAL, _PERIODIC))
+    scores = {kind: accuracies(listed) for kind, listed in verdicts.items()}
+    found: dict[str, Any] = {
+        **{measure: scores[GENERAL][measure]["accuracy"] for measure in ("subject", "background", "motion")},
+        "flicker": float(np.mean(flickers)),
+        "seconds": float(np.median(seconds)) if seconds else None,
+        "peak_mib": max(peaks) if peaks else None,
+        "scores": scores,
+        "intervals_95": {},
+    }
+    for kind, listed in scenes.items():
+        if kind == GENERAL:
+            continue
+        prefix = "" if kind == PERIODIC else "chosen_"
+        measured = _repetition(name, kind, listed, output, seed)
+        intervals = measured.pop("intervals_95")
+        found[f"{prefix}periodic_motion"] = scores[kind]["motion"]["accuracy"]
+        found |= {f"{prefix}{measure}": value for measure, value in measured.items()}
+        found["intervals_95"] |= {f"{prefix}{measure}": value for measure, value in intervals.items()}
+    if name != REAL:
+        real, made = (method_folder(output, which) / "clips" for which in (REAL, name))
+        settings = FVDSettings(features="emoji", sampling="spread", seed=seed)
+        score = fvd(real, made, settings=settings, extraction=Extraction(progress=progress))
+        found["fvd_emoji"] = score.value
+        found["fvd"] = score.as_dict()
+    return found
+
+
+def _repetition(name: str, kind: str, scenes: Sequence[Scene], output: Path, seed: int) -> dict[str, Any]:
+    """Return how well a method's clips of periodic motions repeat themselves, and how far they go."""
+    errors, swings, ratios = [], [], []
+    for index, scene in enumerate(scenes):
+        clip, real = (cache.read_array(clip_path(output, which, kind, index)) for which in (name, REAL))
+        # About which a clip's own is looked for.
+        period = PERIODS[scene.motion] * SECONDS if kind == PERIODIC else float(scene.period or 0)
+        errors.append(periodicity_error(clip, period / clip_seconds(len(clip))))
+        swings.append(swing(clip))
+        ratios.append(swings[-1] / swing(real))
     still = sum(map(is_still, swings))
     moving = [error for error, length in zip(errors, swings, strict=True) if not is_still(length)]
-    found: dict[str, Any] = {
-        **{measure: general[measure]["accuracy"] for measure in ("subject", "background", "motion")},
-        "periodic_motion": periodic["motion"]["accuracy"],
+    return {
         "periodicity_error": float(np.mean(errors)),
         "periodicity_error_median": float(np.median(errors)),
         "periodicity_error_moving": float(np.mean(moving)) if moving else None,
@@ -241,15 +292,4 @@ def _measured(
             "still": wilson(still, len(swings)),
             "amplitude": percentile_interval(ratios, np.median, seed=seed),
         },
-        "flicker": float(np.mean(flickers)),
-        "seconds": float(np.median(seconds)) if seconds else None,
-        "peak_mib": max(peaks) if peaks else None,
-        "scores": {_GENERAL: general, _PERIODIC: periodic},
     }
-    if name != REAL:
-        real, made = (method_folder(output, which) / "clips" for which in (REAL, name))
-        settings = FVDSettings(features="emoji", sampling="spread", seed=seed)
-        score = fvd(real, made, settings=settings, extraction=Extraction(progress=progress))
-        found["fvd_emoji"] = score.value
-        found["fvd"] = score.as_dict()
-    return found
