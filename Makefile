@@ -31,9 +31,10 @@ install: $(VENV)/.installed ## make .venv with the locked dependencies; .venv/bi
 
 dev: $(VENV)/.installed-dev ## the same, with what training, tests and linters need
 
-# One process a core, one thread each: small tensors gain nothing from more threads. Tests of one file share fixtures;
-# tests/conftest.py says which files come first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# One process a core and one more, as browsers and servers are waited for, one thread each: small tensors gain nothing
+# from more threads. Tests of one file share fixtures; tests/conftest.py says which files come first.
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 quick: dev ## run the fast tests
 	$(PYTEST) -m "not slow and not browser" $(PYTEST_ARGS)
