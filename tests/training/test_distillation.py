@@ -11,11 +11,12 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 
 import tiny
 from openlumiere.diffusion.guidance import classifier_free_guidance
+from openlumiere.diffusion.sampling import denoised_estimate
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.training.config_files import parse
-from openlumiere.training.distillation import CLEAN, ddim_step, distillation_target, halved, levels, sample_of
+from openlumiere.training.distillation import CLEAN, ddim_step, distillation_target, halved, levels
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
 from openlumiere.training.stages.distill import Distill
@@ -80,7 +81,7 @@ def test_a_teacher_that_knows_the_clip_is_the_clip(kind: str) -> None:
     target = distillation_target(wrong, scheduler, noisy, start, middle, end)
     reached = noisy
     for now, then in ((start, middle), (middle, end)):
-        sample = sample_of(scheduler, wrong(reached, now), reached, now)
+        sample = denoised_estimate(scheduler, wrong(reached, now), reached, now)
         reached = ddim_step(scheduler, sample, reached, now, then)
     assert torch.allclose(ddim_step(scheduler, target, noisy, start, end), reached, atol=1e-4)
 

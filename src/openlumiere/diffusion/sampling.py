@@ -113,9 +113,10 @@ def denoised_estimate(
         prediction: of noise, velocity, flow or the clip itself, as the scheduler's `prediction_type` says; what follows
             the channels of the clip, such as DeepFloyd IF's variance, is left out.
         latents: the noisy clip before the step.
+        timestep: of all clips, or one of each, (B,).
     """
-    one, zero = latents.new_ones(1), latents.new_zeros(1)
-    at = timestep.reshape(1)
+    at = timestep.reshape(-1)
+    one, zero = latents.new_ones(len(at), 1, 1, 1, 1), latents.new_zeros(len(at), 1, 1, 1, 1)
     kept, sigma = scheduler.add_noise(one, zero, at), scheduler.add_noise(zero, one, at)
     prediction = prediction[:, : latents.shape[1]]
     match scheduler.config.prediction_type:

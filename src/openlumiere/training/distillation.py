@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from openlumiere.diffusion.sampling import set_timesteps
+from openlumiere.diffusion.sampling import denoised_estimate, set_timesteps
 from openlumiere.errors import LumiereError
 
 CLEAN = -1  # in place of a timestep: no noise
@@ -64,18 +64,6 @@ def levels(scheduler: Any, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch
     return alpha_bar.sqrt()[:, None, None, None, None], (1 - alpha_bar).sqrt()[:, None, None, None, None]
 
 
-def sample_of(scheduler: Any, prediction: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """Return the clip without noise that a prediction stands for, by the scheduler's prediction type."""
-    alpha, sigma = (level.to(noisy) for level in levels(scheduler, timesteps))
-    match scheduler.config.prediction_type:
-        case "v_prediction":
-            return alpha * noisy - sigma * prediction
-        case "epsilon":
-            return (noisy - sigma * prediction) / alpha.clamp(min=1e-6)
-        case _:
-            return prediction
-
-
 def ddim_step(
     scheduler: Any, sample: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, until: torch.Tensor
 ) -> torch.Tensor:
@@ -111,7 +99,7 @@ def distillation_target(
     """
     clips = noisy
     for now, then in ((start, middle), (middle, end)):
-        sample = sample_of(scheduler, teacher(clips, now), clips, now)
+        sample = denoised_estimate(scheduler, teacher(clips, now), clips, now)
         clips = impose(ddim_step(scheduler, sample, clips, now, then), then)
     alpha, sigma = levels(scheduler, start)
     alpha_end, sigma_end = levels(scheduler, end)
