@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 import tiny
@@ -121,6 +122,8 @@ def test_a_t2i_on_latents_grows_into_a_model_of_transparent_clips(loops: Path, v
     model = export(tmp_path / "conditional", tmp_path / "model")
     index = json.loads((model / "model_index.json").read_text())
     assert index["vae"] == ["openlumiere.autoencoder", "RGBAAutoencoder"]
+    weights = load_file(model / "vae" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
 
     pipe = load_pipeline(str(model), device="cpu")
     pipe.set_progress_bar_config(disable=True)

@@ -67,6 +67,8 @@ def export(
         config = _config(run, *_STAGES)
         pipe = _STAGES[config.stage].build(config)
         _take_average(run, pipe.unet, dtype)
+        if pipe.vae is not None:
+            nn.Module.to(pipe.vae, dtype)
         if pipe.super_resolution is not None:  # of the model that the run started from
             nn.Module.to(pipe.super_resolution.unet, dtype)
     defaults = {
