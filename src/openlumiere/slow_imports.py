@@ -1,6 +1,6 @@
-"""Import what takes seconds, PyTorch and diffusers, with the garbage collector at rest: a fifth less time.
+"""Import what takes seconds, PyTorch and diffusers, with the garbage collector at rest: an eighth less time.
 
-Millions of objects come to life and none of them die, while the collector looks for dead ones thousands of times.
+Millions of objects come to life and none of them die, while the collector looks for dead ones over a thousand times.
 `pipelines`, through which commands and workers come to diffusers, imports this module first.
 """
 

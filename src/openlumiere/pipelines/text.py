@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ class PromptCache:
             self._learn(new[start : start + self._at_once])
         parts = [self._known[prompt] for prompt in prompts]
         most = self._max_bytes // max(parts[0].nbytes, 1)  # all are of one size
-        for prompt in list(self._known)[: max(len(self._known) - most, 0)]:
+        for prompt in list(islice(self._known, max(len(self._known) - most, 0))):
             del self._known[prompt]
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return TextConditions(

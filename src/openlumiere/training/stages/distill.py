@@ -86,20 +86,17 @@ class Distill(Conditional):
 
     def __init__(self, config: DistillConfig, device: torch.device) -> None:
         super().__init__(config, device)
-        self.steps = halved(copy.deepcopy(self.pipe.scheduler), config.sample_steps, shift=self._shift)
+        shift = float(self.pipe.config.timestep_shift)
+        self.steps = halved(copy.deepcopy(self.pipe.scheduler), config.sample_steps, shift=shift)
         self.teacher = copy.deepcopy(self.module).eval().requires_grad_(False)
         self.module.requires_grad_(True)
 
-    @property
-    def _shift(self) -> float:
-        return float(self.pipe.config.timestep_shift)
-
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
-        given = {}
+        condition = None
         if self.module.config["condition_channels"]:
             batch, condition = self.draw_condition(batch, generator)
-            given["concat"] = condition.seen(torch.arange(condition.channels.shape[2])[None])
+            channels = condition.seen(torch.arange(condition.channels.shape[2])[None])
             where = condition.channels[:, -self.codec.mask_channels :]
         clips = self.encoded(batch)
         conditions = self.frame_conditions(batch, generator)
@@ -114,7 +111,7 @@ class Distill(Conditional):
         scale = self.config.model.guidance
 
         def predict(net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Any) -> torch.Tensor:
-            seen = torch.cat([noisy, given["concat"].to(noisy)], dim=1) if given else noisy
+            seen = noisy if condition is None else torch.cat([noisy, channels.to(noisy)], dim=1)
             return self.pipe.call_network(net, seen, timesteps, text, **conditions)[:, : noisy.shape[1]]
 
         def guided(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -124,7 +121,7 @@ class Distill(Conditional):
             return classifier_free_guidance(prediction, predict(self.teacher, noisy, timesteps, nothing), scale)
 
         def impose(made: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-            if not given:
+            if condition is None:
                 return made
             alpha, sigma = (level.to(made) for level in levels(self.scheduler, timesteps))
             known = where.to(made).repeat(1, made.shape[1] // where.shape[1], 1, 1, 1)
