@@ -16,12 +16,9 @@ from PIL import Image
 import processes
 import tiny
 from openlumiere.cli import main
-from openlumiere.data.emoji.drawing import Atlas, draw
+from openlumiere.data.emoji.drawing import draw
 from openlumiere.data.emoji.scenes import Scene
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.judges import load_judges
-from openlumiere.evaluation.judges.classifier import ClassifierConfig
-from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.memory import peak_memory_mib
 from openlumiere.evaluation.metrics.bootstrap import percentile_interval
 from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, periodicity_error, swing
@@ -30,20 +27,14 @@ from openlumiere.evaluation.protocols.baseline_methods import REAL, Method, make
 from openlumiere.evaluation.protocols.baselines import evaluate_baselines, markdown
 from openlumiere.evaluation.protocols.xt import draw_slices, liveliest, xt_slice
 from openlumiere.video import write_clip
+from tiny_judges import hasty_judges, square
 
 pytestmark = pytest.mark.slow  # whole protocols
 
 
-def ball(key: str = "tiger") -> Atlas:
-    frames = torch.zeros(1, 4, 32, 32, dtype=torch.uint8)
-    frames[:, :, 8:24, 8:24] = 255
-    frames[:, 1:3, 8:24, 8:24] = 40
-    return Atlas(key, [key], frames)
-
-
 def clip_of(motion: str, *, period: float | None = None, phase: float = 0.0) -> np.ndarray:
     scene = Scene("tiger", "blue", "medium", "center", motion, "a tiger", (0.5, 0.5, 0.0), period, phase)
-    return (draw(scene, ball(), size=32, num_frames=80)[0].permute(1, 2, 3, 0).numpy() + 1) / 2
+    return (draw(scene, square(), size=32, num_frames=80)[0].permute(1, 2, 3, 0).numpy() + 1) / 2
 
 
 # ------------------------------------------------------------------------------------------------ periodicity
@@ -184,12 +175,8 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     pipe.register_to_config(subjects=["tiger", "heart"])
     for name in ("one", "other"):
         pipe.save_pretrained(tmp_path / name)
-    atlases = {key: ball(key) for key in ("tiger", "heart")}
-    judges = load_judges(
-        atlases, tmp_path / "judges", progress=False,
-        subject=ClassifierConfig(width=4, steps=3, batch_size=4, held_out_clips=2),
-        motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=32, held_out_clips=2),
-    )  # fmt: skip
+    atlases = {key: square(key) for key in ("tiger", "heart")}
+    judges = hasty_judges(atlases, tmp_path / "judges", num_frames=32)
     methods = [Method(name="one", model=str(tmp_path / "one"))]
 
     def run(**options: object) -> dict:

@@ -6,25 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 import tiny
-from openlumiere.data.emoji.drawing import Atlas
 from openlumiere.errors import LumiereError
-from openlumiere.evaluation.judges import load_judges
-from openlumiere.evaluation.judges.classifier import ClassifierConfig
-from openlumiere.evaluation.judges.motion import MotionConfig
 from openlumiere.evaluation.protocols.emoji import EmojiSettings
 from openlumiere.evaluation.protocols.steps import evaluate_steps, markdown
+from tiny_judges import hasty_judges, square
 
 SUBJECTS = ("tiger", "heart")
-
-
-def atlas(key: str) -> Atlas:
-    frames = torch.zeros(1, 4, 32, 32, dtype=torch.uint8)
-    frames[:, :, 8:24, 8:24] = 255
-    return Atlas(key, [key], frames)
 
 
 @pytest.mark.slow
@@ -34,12 +24,8 @@ def test_models_are_compared_by_their_steps(tmp_path: Path) -> None:
     models = [str(tiny.saved(pipe, tmp_path / "teacher")), str(tmp_path / "student")]
     pipe.register_to_config(guidance_scale=1.0)
     pipe.save_pretrained(models[1])
-    atlases = {key: atlas(key) for key in SUBJECTS}
-    judges = load_judges(
-        atlases, tmp_path / "judges", progress=False,
-        subject=ClassifierConfig(width=4, steps=3, batch_size=4, held_out_clips=2),
-        motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=16, held_out_clips=2),
-    )  # fmt: skip
+    atlases = {key: square(key) for key in SUBJECTS}
+    judges = hasty_judges(atlases, tmp_path / "judges", num_frames=16)
     settings = EmojiSettings(clips=2, num_frames=16, size=16, splits=("train", "combinations"))
 
     def run(*steps: int) -> dict:
