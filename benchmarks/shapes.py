@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from openlumiere.autoencoder import RGBAAutoencoder
 from openlumiere.errors import LumiereError
+from openlumiere.latents import VAECodec
 from openlumiere.training import config_files
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -58,6 +60,8 @@ class Shape:
 def load_shape(name: str) -> Shape:
     """`sd15`, or a folder with a T2I's and a clip model's training configurations, or such a folder's name in configs/.
 
+    A T2I on latents is taken to be on those of the folder's autoencoder.
+
     Raises:
         LumiereError: nothing of this name.
     """
@@ -68,10 +72,14 @@ def load_shape(name: str) -> Shape:
         known = ["sd15", *sorted(path.parent.name for path in _CONFIGS.glob("*/t2v.yaml"))]
         raise LumiereError(f"unknown shape {name!r}: give {', '.join(known)}, or a folder with t2i.yaml and t2v.yaml")
     t2i, t2v = config_files.load(folder / "t2i.yaml"), config_files.load(folder / "t2v.yaml")
-    fold = t2i.model.pixel_unshuffle
-    channels = _COLOURS * fold**2
+    if t2i.model.vae is None:
+        pixels = t2i.model.pixel_unshuffle
+        channels = _COLOURS * pixels**2
+    else:  # what it was trained to be
+        vae = RGBAAutoencoder(**config_files.load(folder / "autoencoder.yaml").model.autoencoder)
+        pixels, channels = VAECodec(vae).factor, int(vae.config.latent_channels)
     unet = t2i.model.unet | {
-        "sample_size": t2i.model.size // fold,
+        "sample_size": t2i.model.size // pixels,
         "in_channels": channels,
         "out_channels": channels,
     }

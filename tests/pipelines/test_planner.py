@@ -109,13 +109,14 @@ def test_the_judge_knows_what_scenes_do(seconds: float) -> None:
 
 
 def test_more_words_are_none_of_those_held_out() -> None:
-    words = vocabulary()["motions"]
-    assert more_words().keys() == words.keys()
-    unseen = {word for entry in words.values() for phrase in entry.get("unseen", []) for word in phrase.split()}
-    common = {word for entry in words.values() for phrase in entry["words"] for word in phrase.split()}
-    telling = {word for word in unseen - common if len(word) > 3}
-    for phrases in more_words().values():
-        assert not telling & {word for phrase in phrases for word in phrase.split()}
+    for kind, more in more_words().items():
+        words = vocabulary()[kind]
+        assert more.keys() == words.keys()
+        unseen = {word for entry in words.values() for phrase in entry.get("unseen", []) for word in phrase.split()}
+        common = {word for entry in words.values() for phrase in entry["words"] for word in phrase.split()}
+        telling = {word for word in unseen - common if len(word) > 3}
+        for phrases in more.values():
+            assert not telling & {word for phrase in phrases for word in phrase.split()}
 
 
 def test_scenes_are_retold_in_many_words_that_mean_the_same() -> None:
@@ -124,6 +125,9 @@ def test_scenes_are_retold_in_many_words_that_mean_the_same() -> None:
     spins = {text for scene, text in told if scene.motion == "spin"}
     assert any("revolving" in text or "pirouetting" in text or "going round" in text for text in spins)
     assert not any("moving left" in text for scene, text in told if scene.motion == "right")
+    assert any("oversized" in text or "jumbo" in text for scene, text in told if scene.size == "large")
+    assert any("speed" in text or "hur" in text for _, text in told)
+    assert not any("{" in text or "  " in text or " ," in text or text.startswith(",") for _, text in told)
     assert all(text == retold(scene, NAMES[scene.subject], n) for n, (scene, text) in enumerate(told))
 
 

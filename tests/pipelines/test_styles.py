@@ -96,6 +96,22 @@ def test_objects_are_placed_and_photographs_are_taken_whole(pictures: Path) -> N
     assert not only.whole
 
 
+def test_pictures_with_alpha_say_where_the_object_is(pictures: Path) -> None:
+    found = StyleImages(pictures, size=16, channels=4, seed=1)
+    samples = [found[i] for i in range(60)]
+    assert all(s["pixels"].shape == (4, 1, 16, 16) and s["layout"].shape == (1, 6) for s in samples)
+    told = [s for s in samples if s["caption"] != "a green meadow"]
+    assert all(s["layout"][0, -1] == (s["caption"] != "a green meadow") for s in samples)
+    clear = [s for s in told if s["pixels"][3].min() == -1]
+    assert 5 < len(clear) < len(told) - 5
+    for sample in clear:
+        shown = (sample["pixels"][3, 0] + 1) / 2
+        across = (torch.arange(16) + 0.5) / 8 - 1
+        middle = ((shown.sum(0) * across).sum() / shown.sum(), (shown.sum(1) * across).sum() / shown.sum())
+        if 0.05 < shown.mean() < 0.25 and max(map(abs, middle)) < 0.3:  # whole within the frame
+            torch.testing.assert_close(torch.stack(middle), sample["layout"][0, :2], atol=0.06, rtol=0)
+
+
 def test_a_caption_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "owl.png")
     (tmp_path / "owl.txt").write_bytes("eine Eule, schön".encode("latin-1"))

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 import processes
 import tiny
+from openlumiere import STUNet
 from openlumiere.errors import LumiereError
 from openlumiere.training import saving, state
 from runs import Runs, assert_same_state, scalars
@@ -111,6 +113,20 @@ def test_a_run_may_start_from_anothers_average(runs: Runs, t2i: Path, tmp_path: 
             (Path(folder) / "checkpoint-0000001" / "ema.safetensors").write_bytes(b"no tensors")
         with pytest.raises(LumiereError, match=message):
             state.start_from(Path(folder), *tiny.trained_once()[::2])
+
+
+def test_a_run_may_start_from_a_models_text_to_image_half(runs: Runs, t2i: Path, tmp_path: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(t2i / "export" / "unet")
+    STUNet.from_unet(unet).save_pretrained(tmp_path / "model" / "unet")
+    for model in (tmp_path / "model", t2i / "export"):
+        output = tmp_path / "onwards" / model.name
+        code, log = runs.run(output, f"initial={model}", "optim.max_steps=1", "optim.lr=1e-12", "sample_every=0")
+        assert code == 0, log
+        weights = load_file(state.checkpoints(output)[-1] / "weights.safetensors")
+        assert all(torch.allclose(weights[name], value, atol=1e-6) for name, value in unet.state_dict().items())
+    network, _, ema = tiny.trained_once()
+    with pytest.raises(LumiereError, match="is of another network"):
+        state.start_from(tmp_path / "model", network, ema)
 
 
 def test_starting_anew_leaves_nothing_to_be_taken_for_the_new_run(runs: Runs, t2i: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Reference images of a style, one or many, as training sees them: drawn into captioned frames on the fly.
 
 An image with transparency is an object: it is placed on plain backgrounds as the emoji data set's objects are, which
-the caption says. One without is taken whole. What an image shows is the first line of a text file of its name
-(``owl.png``, ``owl.txt``), or else its file's name: ``grinning-face.png`` shows a grinning face.
+the caption says, or, with four channels, also on none. One without is taken whole. What an image shows is the first
+line of a text file of its name (``owl.png``, ``owl.txt``), or else its file's name: ``grinning-face.png`` shows a
+grinning face.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from openlumiere.clock import FPS, frame_seconds
+from openlumiere.diffusion.layout import LAYOUT_DIM, layout_of
 from openlumiere.errors import LumiereError
 from openlumiere.files import one_line
 from openlumiere.video import fit, read_picture
 
 from .emoji.dataset import Sample
-from .emoji.drawing import Atlas, draw
+from .emoji.drawing import Atlas, Sprites, draw_batch, ground, over
 from .emoji.scenes import SceneSampler
 from .emoji.vocabulary import vocabulary
 
+_TRANSPARENT = 0.25  # of the pictures of objects, where there is an alpha channel
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
@@ -32,14 +36,17 @@ class StyleImages(Dataset[Sample]):
     Args:
         path: an image, or a folder of images.
         size: height and width in pixels.
+        channels: 3 = RGB; 4 = premultiplied RGBA, opaque but for a part of the objects.
         only: names of files, without suffix, to take from the folder; None = all.
 
     Raises:
         LumiereError: no images, or one that is corrupt.
     """
 
-    def __init__(self, path: Path, *, size: int, seed: int = 0, only: list[str] | None = None) -> None:
-        self.size, self.seed = size, seed
+    def __init__(
+        self, path: Path, *, size: int, channels: int = 3, seed: int = 0, only: list[str] | None = None
+    ) -> None:
+        self.size, self.channels, self.seed = size, channels, seed
         self.atlases: dict[str, Atlas] = {}
         self.whole: list[tuple[torch.Tensor, str]] = []
         for file in _files(path, only):
@@ -50,16 +57,23 @@ class StyleImages(Dataset[Sample]):
             else:
                 self.atlases[file.stem] = Atlas(file.stem, _shown(file), _premultiplied(rgba, 2 * size))
         names = {key: atlas.names for key, atlas in self.atlases.items()}
-        self.scenes = SceneSampler(names, seed=seed, with_motion=0.6) if names else None
+        transparent = _TRANSPARENT if channels == 4 else 0.0
+        self.scenes = SceneSampler(names, seed=seed, with_motion=0.6, transparent=transparent) if names else None
+        self._sprites = Sprites(self.atlases) if names else None
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
-        if self.scenes is None or rng.random() * (len(self.whole) + len(self.atlases)) < len(self.whole):
+        drawn_from = len(self.whole) + len(self.atlases)
+        if self.scenes is None or self._sprites is None or rng.random() * drawn_from < len(self.whole):
             pixels, caption = self.whole[int(rng.integers(len(self.whole)))]
-            return Sample(pixels=pixels, caption=caption)
+            if self.channels == 4:
+                pixels = torch.cat([pixels, torch.ones_like(pixels[:1])])
+            return Sample(pixels=pixels, caption=caption, layout=torch.zeros(1, LAYOUT_DIM))  # not told
         scene = self.scenes(index)
-        pixels, _ = draw(scene, self.atlases[scene.subject], size=self.size, frames=[int(rng.integers(80))])
-        return Sample(pixels=pixels, caption=scene.caption)
+        seconds = frame_seconds(np.array([rng.integers(80)]), FPS)
+        drawn, poses = draw_batch([scene], self._sprites, size=self.size, seconds=seconds)
+        pixels = over(drawn, ground([scene.background]))[0, : self.channels]
+        return Sample(pixels=(pixels * 2 - 1).clamp(-1, 1), caption=scene.caption, layout=layout_of(poses)[0])
 
 
 def _files(path: Path, only: list[str] | None) -> list[Path]:

@@ -96,7 +96,8 @@ class TrainConfig:
 
     stage: str
     output: str
-    initial: str | None = None  # output folder of a run of the same network whose average the weights start from
+    # Output folder of a run of the same network whose average the weights start from, or a model that has the network.
+    initial: str | None = None
     seed: int = 0
     mixed_precision: str = "no"  # "no", "bf16" or "fp16"
     # On several processes: "ddp" = each has the whole network, "fsdp" = each a shard of it; "auto" = ddp, unless

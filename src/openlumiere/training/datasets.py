@@ -125,6 +125,8 @@ def make_dataset(
         case "pictures":
             from openlumiere.data.style_images import StyleImages
 
-            return StyleImages(Path(data.folder), size=size, seed=config.seed, only=data.subjects)
+            return StyleImages(
+                Path(data.folder), size=size, channels=channels or 3, seed=config.seed, only=data.subjects
+            )
         case _:
             raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, shards, pictures or artwork")

@@ -12,11 +12,25 @@ import yaml
 from torch.utils.data import Dataset
 
 from openlumiere.clock import frame_seconds
+from openlumiere.data.emoji.captions import pick
 from openlumiere.data.emoji.scenes import Scene, SceneSampler, speed, trajectory, vocabulary
 from openlumiere.diffusion.motion import observed_seconds, oscillation, with_trend
 from openlumiere.errors import LumiereError
 
 _TRANSPARENT = 0.15  # fraction of scenes without a background
+_AS_USERS_SAY = (
+    "a {size} {name} {motion} {pace} {place} {behind}", "a {size} {name} {pace} {motion} {place} {behind}",
+    "{size} {name} {motion} {place} {pace}", "the {size} {name} {place} {motion} {pace}, {behind}",
+    "{name}, {size}, {motion} {pace}, {place}", "a video of a {size} {name} {place} {motion} {pace} {behind}",
+    "I want a {size} {name} {place} that is {motion} {pace} {behind}", "{pace} {motion} {size} {name} {place}",
+    "show me one {size} {name} {motion} {pace} {place}, {behind}", "{behind} a {size} {name} {motion} {pace} {place}",
+    "a {name} is {motion} {pace} {place}", "{name} {motion} {pace}", "{motion}, a {size} {name}, {place} {behind}",
+    "an animated {size} {name} {motion} {pace} {place} {behind}", "please make a {size} {name} {place} {motion} {pace}",
+)  # fmt: skip
+_BEHIND = (
+    "on {color}", "on a {color} background", "in front of {color}", "background: {color}", "the background is {color}",
+    "surrounded by {color}", "with a {color} wall in the back", "and {color} around it",
+)  # fmt: skip
 DURATIONS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 
 
@@ -86,29 +100,31 @@ def add_trends(motions: torch.Tensor, scenes: list[Scene], duration: float, *, f
 
 
 @lru_cache(maxsize=1)
-def more_words() -> dict[str, list[str]]:
-    """Further words for the vocabulary's motions, see `motion_words.yaml`."""
-    text = resources.files("openlumiere.data.emoji").joinpath("motion_words.yaml").read_text(encoding="utf-8")
-    words: dict[str, list[str]] = yaml.safe_load(text)
+def more_words() -> dict[str, dict[str, list[str]]]:
+    """Further words for what the vocabulary tells of a path, see `more_words.yaml`."""
+    text = resources.files("openlumiere.data.emoji").joinpath("more_words.yaml").read_text(encoding="utf-8")
+    words: dict[str, dict[str, list[str]]] = yaml.safe_load(text)
     return words
 
 
 def retold(scene: Scene, names: list[str], seed: int) -> str:
-    """What a user might say of a scene: its caption, its motion by more words, or in a few words alone."""
+    """What a user might say of a scene: its caption, the same in more words, or as users put it."""
     words, rng = vocabulary(), np.random.default_rng([seed, 0x7E11])
 
-    def pick(options: list[str]) -> str:
-        return options[int(rng.integers(len(options)))]
+    def say(kind: str, key: str) -> str:
+        more, own = more_words()[kind][key], words[kind][key]["words"]
+        return pick(rng, more if more and rng.random() < 0.6 else own)
 
-    own = words["motions"][scene.motion]["words"]
-    phrase = pick(more_words()[scene.motion] if rng.random() < 0.6 else own)
-    if rng.random() < 0.7:
-        said = next((word for word in sorted(own, key=len, reverse=True) if word and word in scene.caption), None)
-        return scene.caption if said is None else scene.caption.replace(said, phrase, 1)
+    if rng.random() < 0.2:
+        return scene.caption
     pace = speed(scene) if rng.random() < 0.5 else None
-    adverb = pick(words["speeds"][pace]["words"]) if pace else ""
-    size, place = (pick(words[kind][key]["words"]) for kind, key in (("sizes", scene.size), ("places", scene.place)))
-    return " ".join(f"{pick(['', 'a', 'the', 'one'])} {size} {pick(names)} {phrase} {adverb} {place}".split())
+    background = scene.background if rng.random() < 0.6 else ""
+    told = pick(rng, _AS_USERS_SAY).format(
+        size=say("sizes", scene.size), name=pick(rng, names), motion=say("motions", scene.motion),
+        place=say("places", scene.place), pace=say("speeds", pace) if pace else "",
+        behind=pick(rng, _BEHIND).format(color=background) if background else "",
+    )  # fmt: skip
+    return " ".join(told.split()).replace(" ,", ",").strip(", ")
 
 
 def _words(scene: Scene) -> tuple[object, ...]:

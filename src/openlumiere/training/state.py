@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from openlumiere.files import PARTIAL, one_line, remove
 from .sharding import own_shard, shard_like, whole
 
 _PREFIX = "checkpoint-"
+_NETWORK = "unet"  # folder of a saved pipeline
+_SPATIAL = "spatial."  # what a STUNet calls its text-to-image half
 STATE = "state.json"
 # A file of a checkpoint grows to about so much before another process writes a further one.
 PART_BYTES = 2**29
@@ -234,20 +237,35 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
 
 
 def start_from(folder: Path, module: nn.Module, ema: EMA) -> None:
-    """Start a new run from the moving average of another's last checkpoint."""
-    found = checkpoints(folder)
+    """Start a new run from the moving average of another's last checkpoint, or from a model's network.
+
+    Args:
+        folder: a run, or a model whose ``unet`` is this network, or has it as its spatial half.
+
+    Raises:
+        LumiereError: neither, damaged, or of another network.
+    """
+    found = [folder] if (folder / _NETWORK).is_dir() else checkpoints(folder)
     if not found:
         raise LumiereError(f"`initial`: {folder} holds no checkpoint to start from")
+    own = trainable(module)
     try:
-        average = read(found[-1], "ema")
+        average = _saved_network(folder / _NETWORK, own) if found[-1] == folder else read(found[-1], "ema")
     except Exception as error:
         raise LumiereError(
             f"`initial`: {found[-1]} is damaged ({one_line(error)}); delete it to start from another"
         ) from error
-    own = trainable(module)
     if {name: p.shape for name, p in own.items()} != {name: value.shape for name, value in average.items()}:
         raise LumiereError(f"`initial`: {found[-1]} is of another network than the configuration's")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(_as(parameter, average[name]))
             ema.average[name].copy_(_as(parameter, average[name]))
+
+
+def _saved_network(folder: Path, own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Read a saved network's weights, of a STUNet those of its text-to-image half if they are what `own` names."""
+    weights = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+    if not own.keys() & weights.keys():
+        weights = {name.removeprefix(_SPATIAL): value for name, value in weights.items() if name.startswith(_SPATIAL)}
+    return {name: weights[name] for name in own if name in weights}

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from torch import nn
 from torch.utils.data import Dataset
 
+from openlumiere.data.emoji.vocabulary import TRANSPARENT, vocabulary
 from openlumiere.diffusion import draws
 from openlumiere.diffusion.layout import LAYOUT_DIM, drop
 from openlumiere.errors import LumiereError
@@ -157,10 +158,13 @@ def make_scheduler(config: DenoisingConfig) -> DDIMScheduler:
 
 def new_pipeline(config: DenoisingConfig, unet: STUNet, vae: Any = None) -> LumierePipeline:
     """Return a pipeline around a network, with the configuration's defaults; the text encoder is named only."""
+    data, has_alpha = config.data, vae is not None and vae.config.in_channels == 4
+    shows_nothing_behind = has_alpha and data.kind == "emoji" and getattr(data, "transparent", 0.0) > 0
     return LumierePipeline(
         unet=unet,
         vae=vae,
         subjects=config.data.subjects,
+        transparent_words=vocabulary()[TRANSPARENT]["words"][0] if shows_nothing_behind else None,
         **pipeline_options(config),
     )
 
