@@ -119,7 +119,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("prompt", nargs="?", default=_PROMPT, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--model", default="emoji-nano", help="default: %(default)s")
+    parser.add_argument("--model", default="emoji", help="default: %(default)s")
     parser.add_argument("--frames", type=int, default=80, help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="default: the model's")
     parser.add_argument("--device", help="default: the command's")

@@ -265,7 +265,7 @@ def _clip(run: _Run, found: dict[str, Any]) -> Iterator[Row]:
 
     from openlumiere import load_pipeline
 
-    pipe = load_pipeline("emoji-nano", device=run.device.type)
+    pipe = load_pipeline("emoji", device=run.device.type)
     pipe.set_progress_bar_config(disable=True)
     frames = run.frames[0] // 4 * 4 or 4
 
@@ -273,7 +273,7 @@ def _clip(run: _Run, found: dict[str, Any]) -> Iterator[Row]:
         return pipe(_PROMPT, num_frames=frames, generator=torch.Generator().manual_seed(0))
 
     make()
-    yield {"clip of": "emoji-nano", "frames": frames, "s": _fastest(make, run)}
+    yield {"clip of": "emoji", "frames": frames, "s": _fastest(make, run)}
 
 
 _SECTIONS: dict[str, Callable[[_Run, dict[str, Any]], Iterator[Row]]] = {

@@ -24,7 +24,7 @@ from openlumiere.tables import table
 from openlumiere.video import read_clip, write_clip
 
 _IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-_RECIPE = {"openlumiere": "0.1.0", "model": "emoji-nano", "seed": 1}
+_RECIPE = {"openlumiere": "0.1.0", "model": "emoji", "seed": 1}
 _SUFFIXES = (".mp4", ".webp", ".gif")
 _SIGNED_FRAMES = 16  # encoding them is what takes time
 _SHARES = (0.25, 0.12, 0.06)  # of the frame: a box in its middle

@@ -151,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=500, help="0 = none; default: 500")
     parser.add_argument("--frames", type=int, default=4, help="of each clip, default: 4")
-    parser.add_argument("--model", default="emoji-nano")
+    parser.add_argument("--model", default="emoji")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes to try, default: 1 2")
     parser.add_argument("--items", type=int, default=200, help="that wait; 0 = none; default: 200")
     parser.add_argument("--lines", type=int, default=0, help="of a file of prompts that is streamed, default: 0")

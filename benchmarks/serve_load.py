@@ -296,7 +296,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--minutes", type=float, default=10, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--model", default="emoji-nano", help="default: %(default)s")
+    parser.add_argument("--model", default="emoji", help="default: %(default)s")
     parser.add_argument("--frames", type=int, default=16, help="of a clip, default: %(default)s")
     parser.add_argument("--steps", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--data", type=Path, metavar="DIR", help="empty folder for the server; default: one for now")

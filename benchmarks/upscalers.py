@@ -61,7 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji-nano", help="default: %(default)s")
+    parser.add_argument("--model", default="emoji", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data/emoji-256"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=256, help="side of the real clips, default: %(default)s")
     parser.add_argument("--clips", type=int, default=12, help="default: %(default)s")

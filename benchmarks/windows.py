@@ -112,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji-nano", help="default: %(default)s")
+    parser.add_argument("--model", default="emoji", help="default: %(default)s")
     parser.add_argument("--stage", choices=["upscale", "base"], default="upscale", help="default: %(default)s")
     parser.add_argument(
         "--frames", type=_frames, default=[16, 80, 160, 240, 320, 400], help="default: 16,80,160,240,320,400"

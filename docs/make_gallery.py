@@ -1,7 +1,8 @@
-"""Makes docs/gallery.md and its clips with the bundled model, from fixed seeds.
+"""Makes docs/gallery.md, its clips and the README's stickers with the bundled model, from fixed seeds.
 
-python docs/make_gallery.py              # all of it, some minutes on two CPU cores
+python docs/make_gallery.py              # all of it, some twenty minutes on two CPU cores
 python docs/make_gallery.py animate      # some entries alone; the page is written anew from what is there
+python docs/make_gallery.py stickers     # those of the README
 
 Every input is made by the model too, or drawn below, so that no picture of others is shipped.
 """
@@ -17,11 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from openlumiere.bundled import DEFAULT_MODEL
 from openlumiere.cli import main
 from openlumiere.video import read_clip, write_clip
 
 DOCS = Path(__file__).resolve().parent
 FOLDER = Path("images/gallery")  # beside the page
+STICKERS = Path("images/stickers")
+SIDE = 192  # pixels of what the pages show
 STYLES = ("flat", "high-contrast", "noto", "twemoji", "sketch")
 
 
@@ -37,7 +41,7 @@ class Entry:
 
 
 def generated(name: str, prompt: str, seed: int) -> Callable[[], None]:
-    """An input clip of the model's own."""
+    """An input clip of the model's own, opaque."""
 
     def make() -> None:
         if not Path(f"{name}.webp").exists():
@@ -72,6 +76,17 @@ def ellipse(name: str, box: tuple[int, int, int, int]) -> Callable[[], None]:
     return make
 
 
+def small(clip: str, name: str) -> Callable[[], None]:
+    """A clip of 64 pixels."""
+
+    def make() -> None:
+        whole = read_clip(f"{clip}.webp")
+        frames = [np.asarray(Image.fromarray(frame).resize((64, 64), Image.Resampling.BOX)) for frame in whole.frames]
+        write_clip(np.stack(frames), f"{name}.webp", fps=whole.fps, lossless=True)
+
+    return make
+
+
 def campfire() -> None:
     """A drawing that is not of the data set: night, logs, a flame; and a mask of the flame."""
     picture = Image.new("RGB", (512, 512), (24, 26, 60))
@@ -94,8 +109,19 @@ WALK = "a tiger walking to the left on a green background"
 SWAY = "a big cat swaying on a blue background"
 BURN = "a big fire on a black background"
 TIGER, CAT, FIRE = generated("tiger", WALK, 1), generated("cat", SWAY, 4), generated("fire", BURN, 2)
+# Of the README: prompts, the seed of each is its place.
+SIX = (
+    "a waving hand", "a red heart growing", "a tiger walking to the left", "a party face bouncing",
+    "a rocket moving up", "a frog jumping up and down",
+)  # fmt: skip
 ENTRIES = (
     Entry("generate", "Text to a clip.", 'lumiere generate "a rocket moving up on a black background" --seed 3'),
+    Entry("transparent", "Without a background.", 'lumiere generate "a panda swaying" --transparent --seed 4'),
+    Entry(
+        "path",
+        "Where it goes is drawn by hand.",
+        'lumiere generate "a butterfly on a purple background" --path "0.1,0.8 0.4,0.2 0.6,0.8 0.9,0.2" --seed 2',
+    ),
     Entry(
         "loop",
         "A loop: the way there leads back.",
@@ -146,7 +172,7 @@ ENTRIES = (
     Entry(
         "restyle",
         "Another subject, the same path.",
-        'lumiere restyle tiger.webp "a lion walking to the left on a green background" --strength 0.8 --seed 12',
+        'lumiere restyle tiger.webp "a fox walking to the left on a green background" --strength 0.8 --seed 12',
         ("tiger.webp",),
         (TIGER,),
     ),
@@ -164,6 +190,18 @@ ENTRIES = (
         ("choppy.webp",),
         (TIGER, every_fourth("tiger", "choppy")),
     ),
+    Entry(
+        "upscale",
+        "Four times as sharp, any clip.",
+        "lumiere upscale small.webp",
+        ("small.webp",),
+        (CAT, small("cat", "small")),
+    ),
+    Entry(
+        "sticker",
+        "As WhatsApp takes stickers, with an outline.",
+        "lumiere sticker transparent.out.webp --for whatsapp --outline 6",
+    ),
     *(Entry(f"style-{n}", f"In style `{n}`.", f'lumiere generate "{WALK}" --style {n} --seed 1') for n in STYLES),
 )
 
@@ -180,7 +218,12 @@ def make(chosen: list[str]) -> None:
     """Make the entries, in their folder."""
     import os
 
-    (DOCS / FOLDER).mkdir(parents=True, exist_ok=True)
+    for folder in (FOLDER, STICKERS):
+        (DOCS / folder).mkdir(parents=True, exist_ok=True)
+    os.chdir(DOCS / STICKERS)
+    for seed, prompt in enumerate(SIX, start=1):
+        if not chosen or "stickers" in chosen:
+            run(f'lumiere generate "{prompt}" --transparent --seed {seed}', "-o", f"{seed}.webp")
     os.chdir(DOCS / FOLDER)
     for entry in ENTRIES:
         if not chosen or entry.name in chosen:
@@ -190,31 +233,53 @@ def make(chosen: list[str]) -> None:
 
 
 def compress() -> None:
-    """Encode the clips anew with losses, as commands write small ones without: a tenth of the bytes for a page."""
-    for path in sorted((DOCS / FOLDER).glob("*.webp")):
+    """Encode the clips anew, smaller and with losses: a tenth of the bytes for a page."""
+    for path in sorted(path for folder in (FOLDER, STICKERS) for path in (DOCS / folder).glob("*.webp")):
         with Image.open(path) as clip:
+            if clip.height <= SIDE:
+                continue  # made before
+            size = [round(side * SIDE / clip.height) for side in clip.size]
             frames, delays = [], []
             for index in range(clip.n_frames):
                 clip.seek(index)
-                frames.append(clip.convert("RGB"))
+                frames.append(clear(clip.resize(size, Image.Resampling.LANCZOS)))
                 delays.append(clip.info["duration"])
             note = clip.info.get("xmp", b"")
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=delays, loop=0, quality=60, xmp=note)
+        frames[0].save(
+            path, save_all=True, append_images=frames[1:], duration=delays, loop=0, quality=50, alpha_quality=50,
+            method=6, xmp=note,
+        )  # fmt: skip
+    for path in (DOCS / FOLDER).glob("*.png"):
+        with Image.open(path) as picture:
+            small = picture.resize((SIDE, SIDE)) if max(picture.size) > SIDE else None
+        if small is not None:
+            small.save(path)
+
+
+def clear(picture: Image.Image) -> Image.Image:
+    """Leave nothing of what is all but transparent, and nothing transparent of what is all but opaque."""
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    pixels = np.array(picture)
+    alpha = pixels[..., 3]
+    alpha[alpha < 8], alpha[alpha > 247] = 0, 255
+    pixels[alpha == 0] = 0
+    return Image.fromarray(pixels)
 
 
 def page() -> str:
     """The gallery as Markdown, of what has been made."""
     parts = [
         "# Gallery",
-        "Every application, by the bundled model `emoji-nano`; made by `python docs/make_gallery.py`, seeds as told,"
-        " none picked.\nInputs are clips of the model itself, masks, and one drawing.",
+        f"Every application, by the bundled model `{DEFAULT_MODEL}`; made by `python docs/make_gallery.py`, seeds as"
+        " told, none picked.\nInputs are clips of the model itself, masks, and one drawing.",
     ]
     for entry in ENTRIES:
         if not (DOCS / FOLDER / f"{entry.name}.out.webp").exists():
             continue
         shown = [*((name, name) for name in entry.inputs), ("result", f"{entry.name}.out.webp")]
         heads = " | ".join(title for title, _ in shown)
-        cells = " | ".join(f'<img src="{FOLDER}/{file}" alt="{title}" height="128">' for title, file in shown)
+        cells = " | ".join(f'<img src="{FOLDER}/{file}" alt="{title}" height="192">' for title, file in shown)
         parts += [
             f"## {entry.text}",
             f"```sh\n{entry.command} -o {entry.name}.out.webp\n```",
@@ -224,9 +289,9 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    unknown = set(sys.argv[1:]) - {entry.name for entry in ENTRIES}
-    if unknown:
-        sys.exit(f"unknown entries {', '.join(sorted(unknown))}; known: {', '.join(e.name for e in ENTRIES)}")
+    known = [*(entry.name for entry in ENTRIES), "stickers"]
+    if unknown := set(sys.argv[1:]) - {*known}:
+        sys.exit(f"unknown entries {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     make(sys.argv[1:])
     compress()
     (DOCS / "gallery.md").write_text(page(), encoding="utf-8")

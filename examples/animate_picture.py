@@ -14,7 +14,7 @@ from openlumiere.video import fit, read_picture, write_clip
 source, prompt, moving, still = sys.argv[1:5]
 num_frames = int(sys.argv[5]) if len(sys.argv) > 5 else 80
 
-pipe = load_pipeline("emoji-nano")
+pipe = load_pipeline("emoji")
 side = pipe.frame_size[0] * pipe.scale  # of the finished clip: what is given comes back to the pixel
 picture = np.asarray(fit(read_picture(source), (side, side), "crop"))
 

@@ -1,6 +1,6 @@
 """A clip changed in a region, made anew after a prompt, and continued.
 
-python examples/change_clip.py walk.mp4 "a lion walking to the left on a green background" out/
+python examples/change_clip.py walk.mp4 "a fox walking to the left on a green background" out/
 """
 
 import sys
@@ -15,7 +15,7 @@ from openlumiere.video import read_fitted, write_clip
 source, prompt, folder = sys.argv[1:4]
 Path(folder).mkdir(parents=True, exist_ok=True)
 
-pipe = load_pipeline("emoji-nano")
+pipe = load_pipeline("emoji")
 side = pipe.frame_size[0] * pipe.scale
 clip = read_fitted(source, (side, side), fps=16, max_frames=80).frames
 left_half = np.zeros((side, side), bool)

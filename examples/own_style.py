@@ -13,6 +13,6 @@ from openlumiere.video import write_clip
 style, prompt, path = sys.argv[1:4]
 num_frames = int(sys.argv[4]) if len(sys.argv) > 4 else 80
 
-pipe = load_pipeline("emoji-nano")
+pipe = load_pipeline("emoji")
 pipe.set_styles({style: 0.8})  # 0 = the model's own drawing, 1 = the style's; two styles are mixed
 print(write_clip(pipe(prompt, num_frames=num_frames, generator=torch.Generator().manual_seed(0))[0][0], path))

@@ -155,6 +155,12 @@ class Page:
         control.clear()
         control.send_keys(value)
 
+    def offers(self, label: str) -> bool:
+        """Whether there is a field of this label now."""
+        labels = "[...document.querySelectorAll('#composer label')]"
+        found = f"{labels}.some((label) => label.textContent === arguments[0] && label.checkVisibility())"
+        return bool(self.run(found, label))
+
     def upload(self, label: str, file: str) -> None:
         """Choose a file for a field, and wait until it is shown."""
         inputs = "[...document.querySelectorAll('#composer input[type=file]')]"
@@ -163,10 +169,12 @@ class Page:
         self.until(lambda: self.run("arguments[0].closest('.field').querySelector('.shown img') !== null", control))
 
     def quickly(self, *, frames: int | None = None, first: bool = False) -> None:
-        """Settings that take seconds: two steps, few frames."""
+        """Settings that take seconds: two steps, few frames, and as large as the base model makes them."""
         if not self.run("document.querySelector('.more:last-child').open"):
             self.click("summary", "More settings")
         self.set("Steps", "2")
+        if self.offers("Sharpening steps"):
+            self.set("Sharpening steps", "0")
         if first:
             self.set("Only the first frames", "8")
         if frames is not None:

@@ -20,6 +20,7 @@ from diffusers.utils import logging
 
 import tiny
 from openlumiere import LumierePipeline, STUNet
+from openlumiere.bundled import DEFAULT_MODEL, bundled_folder
 from openlumiere.data.emoji.drawing import Sprites
 from openlumiere.data.emoji.shards import load_atlases
 from openlumiere.diffusion.layout import path_through
@@ -152,6 +153,16 @@ def test_peak_memory_is_what_is_alive_at_once(monkeypatch: pytest.MonkeyPatch) -
         assert len(second) + len(third) < len(before)
 
     assert peak_bytes(step, torch.device("cpu")) == pytest.approx(10 * mebi, rel=0.01)
+
+
+def test_the_bundled_models_shape_is_that_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from shapes import load_shape
+
+    config = json.loads((bundled_folder(DEFAULT_MODEL) / "unet" / "config.json").read_text(encoding="utf-8"))
+    shape = load_shape(DEFAULT_MODEL)
+    assert shape.clip(80) == (1, config["unet"]["in_channels"], 80, 16, 16)
+    assert list(shape.unet["block_out_channels"]) == config["unet"]["block_out_channels"]
 
 
 def test_a_mistyped_shape_is_one_line() -> None:
@@ -314,6 +325,7 @@ def test_paths_are_measured(run: Run, tmp_path: Path, loops: Path, monkeypatch: 
 
 
 def test_a_model_that_is_told_no_place_is_refused_by_paths(run: Run, tmp_path: Path) -> None:
-    code, _, errors = run("paths.py", "emoji-nano", "-o", str(tmp_path / "made"))
+    model = tiny.saved(tiny.conditioned(), tmp_path / "plain")
+    code, _, errors = run("paths.py", str(model), "-o", str(tmp_path / "made"))
     assert code == 2
-    assert errors.splitlines()[-1].startswith("paths.py: error: emoji-nano is not told where its subject goes")
+    assert errors.splitlines()[-1].startswith(f"paths.py: error: {model} is not told where its subject goes")

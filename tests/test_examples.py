@@ -30,17 +30,17 @@ def test_animate_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     example("animate_picture", monkeypatch, "photo.png", "a tiger walking to the left", "a.webp", "b.webp", "16")
     first, still = read_clip("a.webp").frames, read_clip("b.webp").frames
     np.testing.assert_array_equal(first[0], still[0])
-    assert first.shape == still.shape == (16, 128, 128, 3)
-    assert (still[:, :32] == still[0, :32]).all()
-    assert np.abs(np.diff(still[:, 48:80, 48:80].astype(int), axis=0)).max() > 0
+    assert first.shape == still.shape == (16, 512, 512, 3)
+    assert (still[:, :128] == still[0, :128]).all()
+    assert np.abs(np.diff(still[:, 192:320, 192:320].astype(int), axis=0)).max() > 0
 
 
 def test_change_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_clip(moving(12, 128, 128), "walk.webp", fps=16, lossless=True)
+    write_clip(moving(12, 512, 512), "walk.webp", fps=16, lossless=True)
     example("change_clip", monkeypatch, "walk.webp", "a lion", "out")
     before = read_clip("walk.webp").frames
-    np.testing.assert_array_equal(read_clip("out/inpainted.webp").frames[:, :, 64:], before[:, :, 64:])
+    np.testing.assert_array_equal(read_clip("out/inpainted.webp").frames[:, :, 256:], before[:, :, 256:])
     assert read_clip("out/restyled.webp").frames.shape == before.shape
     longer = read_clip("out/extended.webp").frames
     assert len(longer) == 24
@@ -49,9 +49,9 @@ def test_change_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_own_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    style = styles_of(bundled_folder("emoji-nano"))[0]
+    style = styles_of(bundled_folder("emoji"))[0]
     example("own_style", monkeypatch, style, "a tiger on a green background", "tiger.webp", "16")
-    assert read_clip("tiger.webp").frames.shape == (16, 128, 128, 3)
+    assert read_clip("tiger.webp").frames.shape == (16, 512, 512, 3)
 
 
 def test_the_gallery_is_what_its_script_makes(monkeypatch: pytest.MonkeyPatch) -> None:

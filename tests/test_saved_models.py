@@ -23,12 +23,12 @@ from openlumiere.bundled import bundled_folder, fingerprint, model_folder, model
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
 
-NANO = models_root() / "emoji-nano"
+MODEL = models_root() / "emoji"
 NETWORKS: list[tuple[Any, Path]] = [
-    (STUNet, NANO / "unet"),
-    (STUNet, NANO / "sr_unet"),
-    (RGBAAutoencoder, models_root() / "emoji" / "vae"),
-    (PathPlanner, models_root() / "emoji" / "planner"),
+    (STUNet, MODEL / "unet"),
+    (STUNet, MODEL / "super_resolution" / "unet"),
+    (RGBAAutoencoder, MODEL / "vae"),
+    (PathPlanner, MODEL / "planner"),
 ]
 
 
@@ -51,10 +51,9 @@ def test_bundled_networks_load_with_no_key_missing_or_unexpected(network: Any, f
 
 
 def test_every_module_that_a_saved_pipeline_names_is_there() -> None:
-    index = json.loads((NANO / "model_index.json").read_text(encoding="utf-8"))
+    index = json.loads((MODEL / "model_index.json").read_text(encoding="utf-8"))
     ours = [value for value in index.values() if isinstance(value, list) and str(value[0]).startswith("openlumiere")]
-    ours += [["openlumiere.autoencoder", "RGBAAutoencoder"], ["openlumiere.pipelines.planner", "PathPlanner"]]
-    assert ["openlumiere.stunet.model", "STUNet"] in ours
+    assert {name for _, name in ours} >= {"STUNet", "RGBAAutoencoder", "PathPlanner"}
     for module, name in ours:
         assert hasattr(import_module(module), name)
 
@@ -63,48 +62,48 @@ def test_every_module_that_a_saved_pipeline_names_is_there() -> None:
 @pytest.mark.usefixtures("quiet")
 def test_a_bundled_models_name_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "emoji-nano").mkdir()  # someone's clips: no model
-    pipe = LumierePipeline.from_pretrained("emoji-nano")
-    assert pipe.source_folder == NANO
+    (tmp_path / "emoji").mkdir()  # someone's clips: no model
+    pipe = LumierePipeline.from_pretrained("emoji")
+    assert pipe.source_folder == MODEL
     assert pipe.text_encoder is not None
 
 
 def test_a_folder_of_a_bundled_models_name_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "emoji-nano").mkdir()
-    (tmp_path / "emoji-nano" / "model_index.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "emoji").mkdir()
+    (tmp_path / "emoji" / "model_index.json").write_text("{}", encoding="utf-8")
     for load in (LumierePipeline.from_pretrained, load_pipeline):
         with pytest.raises(LumiereError, match="is a bundled model and a folder here") as error:
-            load("emoji-nano")
-        assert str(tmp_path / "emoji-nano") in str(error.value)
+            load("emoji")
+        assert str(tmp_path / "emoji") in str(error.value)
         assert "\n" not in str(error.value)
-    assert model_folder(tmp_path / "emoji-nano") == tmp_path / "emoji-nano"
-    monkeypatch.chdir(NANO.parent)
-    assert model_folder("emoji-nano") == NANO
+    assert model_folder(tmp_path / "emoji") == tmp_path / "emoji"
+    monkeypatch.chdir(MODEL.parent)
+    assert model_folder("emoji") == MODEL
 
 
-def copy_of_nano(folder: Path, class_name: Any) -> Path:
+def copy_of_bundled(folder: Path, class_name: Any) -> Path:
     """The bundled model with another `_class_name`; weights are links."""
     folder.mkdir()
-    for path in NANO.iterdir():
+    for path in MODEL.iterdir():
         if path.name not in ("model_index.json", "SHA256SUMS"):
             os.symlink(path, folder / path.name)
-    index = json.loads((NANO / "model_index.json").read_text(encoding="utf-8")) | {"_class_name": class_name}
+    index = json.loads((MODEL / "model_index.json").read_text(encoding="utf-8")) | {"_class_name": class_name}
     (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
 
 
 @pytest.mark.slow
 def test_pipelines_that_name_an_old_module_load(tmp_path: Path) -> None:
-    folder = copy_of_nano(tmp_path / "old", ["openlumiere.pipelines.base", "LumierePipeline"])
+    folder = copy_of_bundled(tmp_path / "old", ["openlumiere.pipelines.base", "LumierePipeline"])
     assert type(load_pipeline(str(folder))) is LumierePipeline
     with pytest.raises(LumiereError, match="holds a StableDiffusionPipeline"):
-        load_pipeline(str(copy_of_nano(tmp_path / "other", "StableDiffusionPipeline")))
+        load_pipeline(str(copy_of_bundled(tmp_path / "other", "StableDiffusionPipeline")))
 
 
 @pytest.mark.slow
 def test_diffusers_own_loader_finds_the_class_once_ours_is_imported() -> None:
-    pipe = DiffusionPipeline.from_pretrained(NANO, local_files_only=True)
+    pipe = DiffusionPipeline.from_pretrained(MODEL, local_files_only=True)
     assert type(pipe) is LumierePipeline
     assert type(pipe.unet) is STUNet
     # The text encoder that the folder names comes with the first prompt.
@@ -117,7 +116,7 @@ def test_diffusers_own_loader_finds_the_class_once_ours_is_imported() -> None:
 
 def test_weights_are_hashed_whole_unless_they_are_huge(tmp_path: Path) -> None:
     whole = hashlib.sha256()
-    model = bundled_folder("emoji-nano")
+    model = bundled_folder("emoji")
     for path in weight_files(model):
         whole.update(path.relative_to(model).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
     assert fingerprint(model) == whole.hexdigest()[:12]

@@ -12,7 +12,7 @@ from pathlib import Path
 from openlumiere.errors import LumiereError
 from openlumiere.files import sampled_sha256, sha256, write_text
 
-DEFAULT_MODEL = "emoji-nano"  # of commands and functions that are given none
+DEFAULT_MODEL = "emoji"  # of commands and functions that are given none
 CHECKSUMS = "SHA256SUMS"
 STYLES = "styles"  # folder of a model that holds those that come with it
 _HASHED_WHOLE = 256 * 2**20  # bytes

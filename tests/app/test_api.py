@@ -17,14 +17,14 @@ pytestmark = pytest.mark.slow
 def test_a_clip_is_asked_for_by_json_and_by_form(api: Api) -> None:
     by_json = api.ask(style={"flat": 0.7, "noto": 0.3}, extra_params={"loop": True})
     assert (by_json["status"], by_json["progress"], by_json["object"]) == ("queued", 0, "video")
-    assert (by_json["seconds"], by_json["size"], by_json["seed"]) == ("1", "128x128", 7)
+    assert (by_json["seconds"], by_json["size"], by_json["seed"]) == ("1", "512x512", 7)
     assert (by_json["request"]["styles"], by_json["loop"]) == ([["flat", 0.7], ["noto", 0.3]], True)
     form = {"prompt": (None, "a tiger"), "num_frames": (None, "16"), "style[flat]": (None, "0.7")}
     by_form = api.client.post("/v1/videos", files=form).json()
     assert by_form["request"]["styles"] == [["flat", 0.7]]
     assert by_form["position"] == by_json["position"] + 1
     plain = api.client.post("/v1/videos", data={"prompt": "a cat", "seconds": "5"}).json()
-    assert (plain["seconds"], plain["num_frames"], plain["model"]) == ("5", 80, "emoji-nano")
+    assert (plain["seconds"], plain["num_frames"], plain["model"]) == ("5", 80, "emoji")
 
 
 def test_a_picture_is_kept_and_shown(api: Api) -> None:
@@ -161,7 +161,7 @@ def test_settings_come_back_from_a_clip_of_ours(api: Api, tmp_path: Path) -> Non
     assert job.recipe is not None
     recipe = Recipe.from_metadata(job.recipe, "clip.webp")
     assert recipe is not None
-    assert (found["model"], found["command"]) == ("emoji-nano", recipe.command())
+    assert (found["model"], found["command"]) == ("emoji", recipe.command())
     assert found["python"].startswith("from openlumiere")
     shown = api.client.get(f"/v1/videos/{job.id}").json()
     assert (shown["command"], shown["python"]) == (found["command"], found["python"])
@@ -174,13 +174,13 @@ def test_settings_come_back_from_a_clip_of_ours(api: Api, tmp_path: Path) -> Non
 
 def test_models_and_session_say_what_there_is(api: Api) -> None:
     models = api.client.get("/v1/videos/models").json()["data"]
-    assert [(model["id"], model["default"]) for model in models] == [("emoji-nano", True)]
+    assert [(model["id"], model["default"]) for model in models] == [("emoji", True)]
     assert "flat" in models[0]["styles"]
     assert "telegram" in models[0]["stickers"]
     assert models[0]["error"] is None
-    api.parts.store.note_model("emoji-nano", "its weights are cut off")
+    api.parts.store.note_model("emoji", "its weights are cut off")
     assert api.client.get("/v1/videos/models").json()["data"][0]["error"] == "its weights are cut off"
-    api.parts.store.note_model("emoji-nano", None)
+    api.parts.store.note_model("emoji", None)
     session = api.client.get("/v1/session").json()
     assert (session["signed_in"], session["keys_needed"]) == (True, False)
     assert session["limits"]["num_frames"] == RequestLimits().num_frames

@@ -52,7 +52,7 @@ def test_other_formats_are_made_once_with_the_recipe_inside(api: Api, job: Job, 
 def test_other_formats_of_a_marked_clip_are_signed(api: Api, wanted: dict[str, str], tmp_path: Path) -> None:
     marker = api.parts.marker
     assert marker is not None
-    mark = marker.of({"model": "emoji-nano"})
+    mark = marker.of({"model": "emoji"})
     job = api.finish(api.ask()["id"], watermark=mark.words)
     path = tmp_path / f"a.{wanted.get('format', 'gif')}"
     path.write_bytes(_get(api, job, **wanted))

@@ -44,7 +44,7 @@ def drawn(frames: int = 24, size: tuple[int, int] = (128, 128)) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def payload(identity: Identity) -> Payload:
-    return Payload(model=16, version=1, month=month_of(date(2026, 11, 5)), key_id=identity.key_id)
+    return Payload(model=17, version=1, month=month_of(date(2026, 11, 5)), key_id=identity.key_id)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_marked_clip_tells_who_made_it_and_when(
     assert (found["object"], found["marked"]) == ("detection", True)
     assert found["p_value"] <= found["false_positive_rate"] == 1e-6
     assert found["payload"] == {
-        "model": "emoji-nano", "model_number": 16, "release": "0.1", "month": "2026-11", "key_id": identity.key_id,
+        "model": "emoji", "model_number": 17, "release": "0.1", "month": "2026-11", "key_id": identity.key_id,
     }  # fmt: skip
     assert (found["width"], found["height"], found["duration"]) == (128, 128, pytest.approx(3, abs=0.2))
     assert found["seconds"] == [[0, 3]]
@@ -106,9 +106,9 @@ def test_credentials_are_checked(
     api: Api, marked: np.ndarray, payload: Payload, identity: Identity, tmp_path: Path
 ) -> None:
     path = write_clip(marked, tmp_path / "clip.mp4", fps=FPS)
-    assert credentials.sign(path, identity, model="emoji-nano", soft_binding=payload)
+    assert credentials.sign(path, identity, model="emoji", soft_binding=payload)
     found = ask(api, path.read_bytes())["credentials"]
-    assert (found["state"], found["signed_here"], found["model"]) == ("trusted", True, "emoji-nano")
+    assert (found["state"], found["signed_here"], found["model"]) == ("trusted", True, "emoji")
     assert found["ai_generated"]
     assert abs((datetime.fromisoformat(found["when"]) - datetime.now(UTC)).total_seconds()) < 3600
     data = bytearray(path.read_bytes())
@@ -179,7 +179,7 @@ def test_an_assistant_asks(server: Api, marked: np.ndarray, tmp_path: Path) -> N
                 assert not ours.is_error
                 assert ours.structured_content["payload"]["month"] == "2026-11"
                 assert "made here" in ours.content[0].text
-                assert "by emoji-nano, openlumiere 0.1, in 2026-11" in ours.content[0].text
+                assert "by emoji, openlumiere 0.1, in 2026-11" in ours.content[0].text
                 other = await client.call_tool("was_made_here", {"file": "other.mp4"})
                 assert other.structured_content["marked"] is False
                 assert "no mark of this installation was found" in other.content[0].text

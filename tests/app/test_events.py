@@ -109,7 +109,7 @@ def test_health_and_figures(tmp_path: Path) -> None:
     with running(tmp_path) as api:
         assert api.client.get("/healthz").text == "ok\n"
         assert line_of(api.client.get("/readyz"), 503) == "no worker was heard of in 30 s"
-        api.parts.store.heartbeat("worker", model="emoji-nano", state="idle")
+        api.parts.store.heartbeat("worker", model="emoji", state="idle")
         assert api.client.get("/readyz").text == "ok\n"
         secret = "a secret prompt"
         ids = [api.ask(prompt=secret)["id"] for _ in range(3)]

@@ -52,10 +52,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     plain = np.full((32, 128, 128, 3), (70, 130, 190), np.uint8)
     for index in range(32):
         plain[index, 40:80, 10 + index : 40 + index] = (230, 170, 60)
-    payload = Payload(model=16, version=1, month=month_of(date(2026, 11, 5)), key_id=identity.key_id)
+    payload = Payload(model=17, version=1, month=month_of(date(2026, 11, 5)), key_id=identity.key_id)
     marked = embed(plain, payload, identity.watermark_key, clip_id="one")
     clip = write_clip(np.concatenate([marked[:24], plain[24:]]), folder / "ours.mp4", fps=8)
-    assert credentials.sign(clip, identity, model="emoji-nano", soft_binding=payload)
+    assert credentials.sign(clip, identity, model="emoji", soft_binding=payload)
     return {
         "ours": clip,
         "other": write_clip(plain, folder / "other.webp", fps=8),
@@ -93,7 +93,7 @@ def test_was_this_made_here(page: Page, files: dict[str, Path], size: tuple[int,
     page.click("#made-here")
     assert choose(page, files["ours"]) == "Yes, it was made here."
     facts = page.run(FACTS)
-    assert (facts["Made by"], facts["When"]) == ("emoji-nano, openlumiere 0.1", "November 2026")
+    assert (facts["Made by"], facts["When"]) == ("emoji, openlumiere 0.1", "November 2026")
     assert facts["Certainty"].startswith("Of clips without a mark, at most 1 in a ")
     assert facts["Credentials"].startswith("Signed by this server, ")
     assert "unchanged since. Written by openlumiere" in facts["Credentials"]

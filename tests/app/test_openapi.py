@@ -63,7 +63,7 @@ def test_schemathesis_finds_nothing(api: Api) -> None:
         )
         @given(case=operation.as_strategy())
         def ask(case: schemathesis.Case) -> None:
-            api.parts.store.heartbeat("worker", model="emoji-nano", state="idle")
+            api.parts.store.heartbeat("worker", model="emoji", state="idle")
             answer = case.call(base_url=address)
             try:
                 # What a model can do, no schema says: well-formed requests may be refused.

@@ -49,7 +49,7 @@ def _finished(client: httpx.Client, folder: Path, files: dict[str, bytes], **fie
 
 def test_the_api_says_what_each_can_do(client: httpx.Client, models: dict[str, str]) -> None:
     data = client.get("/v1/videos/models").json()["data"]
-    assert [each["id"] for each in data] == [*models.values(), "emoji-nano"]
+    assert [each["id"] for each in data] == [*models.values(), "emoji"]
     assert [each["default"] for each in data] == [True, False, False, False]
     zeroscope, svd, vace, _ = data
     assert (zeroscope["family"], zeroscope["licence"], zeroscope["commercial"]) == ("zeroscope", "cc-by-nc-4.0", False)

@@ -36,7 +36,7 @@ def queued(settings: Settings) -> list[tuple[str, str, str]]:
 
 def test_a_job_is_queued_once_by_its_id_and_as_json(settings: Settings) -> None:
     queue, store = Queue(settings), Store(settings.store_url)
-    job = store.add(request=request("a secret tiger").to_json(), model="emoji-nano", limits=LIMITS)
+    job = store.add(request=request("a secret tiger").to_json(), model="emoji", limits=LIMITS)
     queue.submit(job)
     queue.submit(job)
     ((id, status, inputs),) = queued(settings)
@@ -49,7 +49,7 @@ def test_a_job_is_queued_once_by_its_id_and_as_json(settings: Settings) -> None:
 
 def test_what_was_kept_and_not_queued_is_queued_later(settings: Settings) -> None:
     queue, store = Queue(settings), Store(settings.store_url)
-    job = store.add(request=request().to_json(), model="emoji-nano", limits=LIMITS)
+    job = store.add(request=request().to_json(), model="emoji", limits=LIMITS)
     queue.repair(older_than=time.time() - 30)
     assert queued(settings) == []  # it may be on its way
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_what_was_kept_and_not_queued_is_queued_later(settings: Settings) -> Non
 @pytest.mark.parametrize("status", ["ERROR", "SUCCESS"])
 def test_what_the_queue_let_go_is_queued_again(settings: Settings, status: str) -> None:
     queue, store = Queue(settings), Store(settings.store_url)
-    job = store.add(request=request().to_json(), model="emoji-nano", limits=LIMITS)
+    job = store.add(request=request().to_json(), model="emoji", limits=LIMITS)
     queue.submit(job)
     with sqlite3.connect(settings.folder / "queue.sqlite") as connection:
         connection.execute("UPDATE workflow_status SET status = ?", (status,))
@@ -86,7 +86,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from job_tools import Desk, request
 from openlumiere.app.settings import Settings
-desk = Desk(Settings(data={settings.data!r}), "emoji-nano")
+desk = Desk(Settings(data={settings.data!r}), "emoji")
 while True:
     print(desk.ask(request()).id, flush=True)
 """

@@ -50,11 +50,11 @@ def ask(server: FailingServer, output: Path, patience: Patience = QUICK, **more:
 def test_our_own_server_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = lumiere("keys", "add", "alice", "--data", tmp_path / "data").stdout.strip()
     with Serving(tmp_path / "data", "--keys", key=key) as server:
-        address = f"{server.url}#emoji-nano"
+        address = f"{server.url}#emoji"
         with pytest.raises(LumiereError, match="wants a key: set LUMIERE_API_KEY or OPENAI_API_KEY"):
             read_abilities(address)
         monkeypatch.setenv("LUMIERE_API_KEY", key)
-        there, here = read_abilities(address), read_abilities("emoji-nano")
+        there, here = read_abilities(address), read_abilities("emoji")
         assert there == replace(here, model=address)
         told: list[Progress] = []
         request = GenerateRequest(
@@ -62,7 +62,7 @@ def test_our_own_server_in_another_process(tmp_path: Path, monkeypatch: pytest.M
             output=str(tmp_path / "there.webp"),
         )  # fmt: skip
         made = make(request, load_backend(address), progress=told.append, lossless=True)
-        make(replace(request, output=str(tmp_path / "here.webp")), load_backend("emoji-nano"), lossless=True)
+        make(replace(request, output=str(tmp_path / "here.webp")), load_backend("emoji"), lossless=True)
         theirs, own = read_clip(tmp_path / "there.webp"), read_clip(tmp_path / "here.webp")
         difference = np.abs(theirs.frames.astype(int) - own.frames)  # that server's mark
         assert 0 < difference.mean() < 3
@@ -356,11 +356,11 @@ def test_the_key_goes_with_requests_and_nowhere_else(
 def test_a_server_offers_models_of_another(tmp_path: Path) -> None:
     with ours(tmp_path) as server:
         remote = f"{server.url}#lamp"
-        with listening(tmp_path / "data", models=("emoji-nano", remote)) as api:
+        with listening(tmp_path / "data", models=("emoji", remote)) as api:
             found = {each["id"]: each for each in api.client.get("/v1/videos/models").json()["data"]}
             assert (found[remote]["licence"], found[remote]["commercial"]) == ("cc-by-nc-4.0", False)
             assert api.ask(model=remote, num_frames=None)["num_frames"] == 8
-            assert "choose one of emoji-nano" in api.refused(status=404, model="http://127.0.0.1:9#lamp")
-    with listening(tmp_path / "other", models=("emoji-nano", remote)) as api:  # that one is down now
-        assert [each["id"] for each in api.client.get("/v1/videos/models").json()["data"]] == ["emoji-nano"]
+            assert "choose one of emoji" in api.refused(status=404, model="http://127.0.0.1:9#lamp")
+    with listening(tmp_path / "other", models=("emoji", remote)) as api:  # that one is down now
+        assert [each["id"] for each in api.client.get("/v1/videos/models").json()["data"]] == ["emoji"]
         assert "cannot reach" in api.refused(model=remote)

@@ -36,7 +36,7 @@ def store(url: str) -> Store:
 
 def add(store: Store, prompt: str = "a tiger", *, owner: str = "local", limits: Limits = LIMITS, **more: Any) -> Job:
     request = GenerateRequest(prompt=prompt, output="clip.webp").to_json()
-    return store.add(owner=owner, request=request, model="emoji-nano", limits=limits, **more)
+    return store.add(owner=owner, request=request, model="emoji", limits=limits, **more)
 
 
 def started(store: Store, id: str, worker: str = "w") -> Job:
@@ -56,7 +56,7 @@ def test_a_job_gets_an_id_and_a_seed_and_is_kept(store: Store, url: str) -> None
 
 def test_bad_requests_and_addresses_that_are_not_listed_are_refused(store: Store) -> None:
     with pytest.raises(LumiereError, match="unknown task"):
-        store.add(request={"task": "fly"}, model="emoji-nano", limits=LIMITS)
+        store.add(request={"task": "fly"}, model="emoji", limits=LIMITS)
     with pytest.raises(LumiereError, match="does not list"):
         add(store, callback_url="https://elsewhere.example")
     assert store.list("local") == []
@@ -242,10 +242,10 @@ def test_changes_are_those_that_wait_or_run_or_became_another(store: Store) -> N
 
 def test_workers_are_known_by_their_heartbeats(store: Store) -> None:
     store.heartbeat("a", model=None, state="starting")
-    store.heartbeat("b", model="emoji-nano", state="idle")
+    store.heartbeat("b", model="emoji", state="idle")
     store.heartbeat("a", model="emoji", state="working")
     assert [(row.id, row.model, row.state) for row in store.workers()] == [
-        ("a", "emoji", "working"), ("b", "emoji-nano", "idle"),
+        ("a", "emoji", "working"), ("b", "emoji", "idle"),
     ]  # fmt: skip
     assert abs(store.workers()[0].seen_at - time.time()) < 5
     store.dismiss("a")

@@ -70,7 +70,7 @@ def store(settings: Settings) -> Store:
 
 def ended(store: Store, *, fails: bool = False, callback: str | None = None) -> str:
     request = GenerateRequest(prompt="a secret tiger").to_json()
-    job = store.add(request=request, model="emoji-nano", limits=Limits(), callback_url=callback)
+    job = store.add(request=request, model="emoji", limits=Limits(), callback_url=callback)
     assert store.start(job.id, "w", max_attempts=3)
     if fails:
         assert store.fail(job.id, "invalid_request", "a secret reason")

@@ -24,7 +24,7 @@ from openlumiere.cli.failures import explain
 from openlumiere.errors import LumiereError
 from openlumiere.video import read_clip, read_metadata
 
-MODEL = "emoji-nano"
+MODEL = "emoji"
 QUICK = ("--frames", "8", "--steps", "2")
 COMMANDS = (
     ["generate"], ["upscale"], ["info"], ["detect"], ["models"], ["inflate"], ["doctor"], ["plan"], ["data"],
@@ -145,7 +145,6 @@ def test_version() -> None:
         (["generate"], "--prompts"),
         (["generate", "a cat", "--prompts", "file", "-o", "x"], "not both"),
         (["generate", "a cat", "--model", "no-such-model"], "no-such-model"),
-        (["generate", "a cat", "--transparent"], "emoji-nano makes opaque clips"),
         (["generate", "a cat", "--background", "blurple"], "no colour"),
         (["generate", "a cat", "-o", "missing/cat.mp4"], "missing"),
         (["generate", "a cat", "-o", "cat.xyz"], ".xyz"),
@@ -257,7 +256,7 @@ def test_batch_goes_on_where_it_was(lumiere: Callable[..., Done], tmp_path: Path
 @pytest.mark.slow
 def test_frames_that_the_levels_do_not_divide(lumiere: Callable[..., Done], tmp_path: Path) -> None:
     done = lumiere("generate", "a cat", "--frames", "7", "--steps", "1", "--no-upscale", "-o", "cat.webp")
-    assert "--frames: 8 instead of 7, since emoji-nano makes a multiple of 4" in done.stdout
+    assert "--frames: 8 instead of 7, since emoji makes a multiple of 4" in done.stdout
     assert len(read_clip(tmp_path / "cat.webp").frames) == 8
 
 

@@ -58,8 +58,8 @@ def test_what_the_command_says_counts_more_than_the_file(files: Path) -> None:
     assert (written("2024")["output"], written("2024")["seed"]) == ("2024", 5)
     assert main(["train", "t2v", "--config", "t2v.yaml", "--model", "other", "-o", "clips"]) == 2
     assert written("clips")["model"]["t2i"] == "other"
-    assert main(["train", "style.yaml", "--model", "emoji-nano", "--images", "drawings", "-o", "mine"]) == 2
-    assert written("mine")["model"]["t2i"] == str(bundled_folder("emoji-nano"))
+    assert main(["train", "style.yaml", "--model", "emoji", "--images", "drawings", "-o", "mine"]) == 2
+    assert written("mine")["model"]["t2i"] == str(bundled_folder("emoji"))
     assert written("mine")["data"]["folder"] == "drawings"
     assert not (files / "runs").exists()
 
@@ -67,7 +67,7 @@ def test_what_the_command_says_counts_more_than_the_file(files: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["t2i.yaml", "--model", "emoji-nano"], "stage t2i starts from no model: leave --model out"),
+        (["t2i.yaml", "--model", "emoji"], "stage t2i starts from no model: leave --model out"),
         (["t2v.yaml", "--images", "x"], "--images is for styles; what stage t2v is trained on: data.folder=FOLDER"),
         (["t2i", "--config", "t2v.yaml"], "t2v.yaml is for stage t2v: say lumiere train t2v.yaml"),
         (["plan", "--config", "t2v.yaml"], "t2v.yaml is for stage t2v: say lumiere train t2v.yaml"),

@@ -135,13 +135,13 @@ def test_a_study_makes_the_clips_of_its_models(model: str, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--models", "emoji-nano"), "say what to show: --prompts FILE"),
+        (("--models", "emoji"), "say what to show: --prompts FILE"),
         (("--prompts", "PROMPTS"), "nothing to compare; name models"),
         (("--models", "nothing", "--prompts", "PROMPTS"), "nothing: unknown model 'nothing'"),
-        (("--models", "emoji-nano", "emoji-nano", "--prompts", "PROMPTS"), "two entries of one name, 'emoji-nano'"),
-        (("--models", "emoji-nano", "--prompts", "none.txt"), "cannot read the prompts from none.txt"),
-        (("--models", "emoji-nano", "--prompts", "PROMPTS", "--study", "Ours"), "nothing is named 'Ours'"),
-        (("--models", "emoji-nano", "--prompts", "PROMPTS", "--real", "none"), "there are no real clips in none"),
+        (("--models", "emoji", "emoji", "--prompts", "PROMPTS"), "two entries of one name, 'emoji'"),
+        (("--models", "emoji", "--prompts", "none.txt"), "cannot read the prompts from none.txt"),
+        (("--models", "emoji", "--prompts", "PROMPTS", "--study", "Ours"), "nothing is named 'Ours'"),
+        (("--models", "emoji", "--prompts", "PROMPTS", "--real", "none"), "there are no real clips in none"),
         (("--models", "SVD", "--prompts", "PROMPTS"), "SVD makes no clip of a prompt alone; say what it starts from"),
         (("--models", "PIKA", "--prompts", "PROMPTS"), "no clip in"),
     ],

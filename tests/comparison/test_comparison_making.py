@@ -75,7 +75,7 @@ def test_clips_that_were_made_otherwise_are_not_taken_for_what_is_asked(model: s
     with pytest.raises(LumiereError, match=said):
         plan_of(tmp_path, entry, of_all=overridden(FAST, num_inference_steps=3))
     with pytest.raises(LumiereError, match="made with another model"):
-        plan_of(tmp_path, Entry(name="A", model="emoji-nano"))
+        plan_of(tmp_path, Entry(name="A", model="emoji"))
 
 
 def test_what_fails_is_listed_and_stops_nothing(model: str, tmp_path: Path) -> None:

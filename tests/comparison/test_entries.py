@@ -36,8 +36,8 @@ def prompts(folder: Path, *lines: str) -> Path:
 @pytest.mark.parametrize(
     ("word", "name", "model"),
     [
-        ("emoji-nano", "emoji-nano", "emoji-nano"),
-        ("Few=emoji-nano", "Few", "emoji-nano"),
+        ("emoji", "emoji", "emoji"),
+        ("Few=emoji", "Few", "emoji"),
         ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers@main", "Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers@main"),
         ("guoyww/adapter+stable/sd15", "adapter", "guoyww/adapter+stable/sd15"),
         ("http://127.0.0.1:8000#wan", "wan", "http://127.0.0.1:8000#wan"),
@@ -173,12 +173,12 @@ def test_what_cannot_be_made_is_said_before_anything_is(tmp_path: Path) -> None:
         plan(Entry(name="Pika", clips=str(pika)))
     with pytest.raises(LumiereError, match="A: unknown model 'nothing'"):
         plan(Entry(name="A", model="nothing"))
-    with pytest.raises(LumiereError, match="A: size: emoji-nano makes clips of"):
-        plan(Entry(name="A", model="emoji-nano", size=(64, 64)))
+    with pytest.raises(LumiereError, match="A: size: emoji makes clips of"):
+        plan(Entry(name="A", model="emoji", size=(64, 64)))
     with pytest.raises(LumiereError, match="A: picture_from 'B' is no other entry's name"):
-        plan(Entry(name="A", model="emoji-nano", picture_from="B"))
+        plan(Entry(name="A", model="emoji", picture_from="B"))
     with pytest.raises(LumiereError, match="A and B start from each other's clips"):
-        plan(*(Entry(name=a, model="emoji-nano", picture_from=b) for a, b in ("AB", "BA")))
+        plan(*(Entry(name=a, model="emoji", picture_from=b) for a, b in ("AB", "BA")))
     with pytest.raises(LumiereError, match="'Study': the study is called so"):
-        plan(Entry(name="Study", model="emoji-nano"))
+        plan(Entry(name="Study", model="emoji"))
     assert not (tmp_path / "out").exists()

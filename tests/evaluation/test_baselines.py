@@ -237,7 +237,7 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     with pytest.raises(LumiereError, match="names of their own"):
         evaluate_baselines([methods[0], methods[0]], atlases, tmp_path / "more", judges=judges)
     with pytest.raises(LumiereError, match="can be a folder's"):
-        Method(name=REAL, model="emoji-nano")
+        Method(name=REAL, model="emoji")
 
 
 def test_clips_are_made_in_the_dtype_asked_for(tmp_path: Path, request: pytest.FixtureRequest) -> None:

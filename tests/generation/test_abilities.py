@@ -44,14 +44,14 @@ def test_abilities_are_those_of_the_pipeline(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_bundled_model_and_second_stages_alone(tmp_path: Path) -> None:
-    found = read_abilities("emoji-nano")
-    _as_the_pipeline_says(LumierePipeline.from_pretrained("emoji-nano"), found)
+    found = read_abilities("emoji")
+    _as_the_pipeline_says(LumierePipeline.from_pretrained("emoji"), found)
     assert "flat" in found.styles
     assert "tiger" in found.subjects
     alone = read_abilities(str(tiny.saved(tiny.second_stage(), tmp_path / "second")))
     assert (alone.tasks, alone.scale, alone.width) == (("upscale",), 2, None)
     alone.check(UpscaleRequest(source="a.mp4"))
-    with pytest.raises(LumiereError, match="cannot generate: it can upscale; models that can: emoji-nano"):
+    with pytest.raises(LumiereError, match="cannot generate: it can upscale; models that can: emoji"):
         alone.check(GenerateRequest(prompt="a tiger"))
 
 
@@ -93,7 +93,7 @@ def test_models_that_are_not_here_are_told_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_reading_them_imports_no_torch() -> None:
     code = (
-        "import sys; from openlumiere.generation.backends.find import read_abilities; read_abilities('emoji-nano'); "
+        "import sys; from openlumiere.generation.backends.find import read_abilities; read_abilities('emoji'); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

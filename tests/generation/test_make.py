@@ -188,7 +188,7 @@ def test_what_a_model_cannot_do_is_one_line(model: STUNetBackend) -> None:
     assert model.pipe.super_resolution is not None
     model.pipe.super_resolution.save_pretrained("alone")
     alone = load_backend("alone")
-    with pytest.raises(LumiereError, match="alone cannot generate: it can upscale; models that can: emoji-nano"):
+    with pytest.raises(LumiereError, match="alone cannot generate: it can upscale; models that can: emoji"):
         make(replace(REQUEST, output="a.webp"), alone)
 
 

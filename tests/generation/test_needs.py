@@ -113,10 +113,10 @@ def test_weights_are_those_of_the_files(folder: Path):
 
 @pytest.mark.slow
 def test_weights_of_the_bundled_model_are_those_of_its_files():
-    source = Source("emoji-nano")
-    found = needs.needs(source, find.read_abilities("emoji-nano"), num_frames=16, dtype=torch.float32, gpu=False)
+    source = Source("emoji")
+    found = needs.needs(source, find.read_abilities("emoji"), num_frames=16, dtype=torch.float32, gpu=False)
     assert source.main.folder is not None
-    folders = {found.components[-1].name: "sr_unet"}  # the second stage, in an older layout
+    folders = {found.components[-1].name: "super_resolution/unet"}
     for part in found.components:
         file = source.main.folder / folders.get(part.name, part.name)
         # The gate's schedule lies in it too.

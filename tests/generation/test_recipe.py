@@ -23,7 +23,7 @@ from openlumiere.generation.requests import (
 from strategies import REQUESTS
 
 PARSER = build_parser()
-MODEL = ModelIdentity(name="emoji-nano", weights="012345678901", device="cpu", dtype="float32")
+MODEL = ModelIdentity(name="emoji", weights="012345678901", device="cpu", dtype="float32")
 
 
 def recipe_of(request: Request) -> Recipe:
@@ -76,11 +76,11 @@ OLD = [
     # What files of the first versions carry.
     {
         "openlumiere": "0.0.1", "prompt": "a cat", "negative_prompt": "", "seed": 7, "num_inference_steps": 2,
-        "guidance_scale": 2.0, "num_frames": 8, "fps": 16.0, "model": "emoji-nano", "weights": "", "device": "cpu",
+        "guidance_scale": 2.0, "num_frames": 8, "fps": 16.0, "model": "emoji", "weights": "", "device": "cpu",
         "dtype": "float32",
     },
-    {"openlumiere": "0.0.1", "prompt": "a cat", "seed": 7, "model": "emoji-nano"},
-    {"openlumiere": "0.0.1", "command": "upscale", "seed": 7, "model": "emoji-nano", "source": "a.webp"},
+    {"openlumiere": "0.0.1", "prompt": "a cat", "seed": 7, "model": "emoji"},
+    {"openlumiere": "0.0.1", "command": "upscale", "seed": 7, "model": "emoji", "source": "a.webp"},
     {"openlumiere": "0.0.1", "command": "edit", "task": "animate", "seed": 7, "model": "m", "source": "a.png"},
 ]  # fmt: skip
 

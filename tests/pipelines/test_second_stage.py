@@ -85,7 +85,7 @@ def test_older_layouts_are_read_and_saved_anew(saved: Path, cascade: LumierePipe
 
 @pytest.mark.slow
 def test_the_bundled_models_layout_is_read() -> None:
-    pipe = load_pipeline("emoji-nano", device="cpu")
+    pipe = load_pipeline("emoji", device="cpu")
     assert pipe.super_resolution.config.residual_scale == 8.0
     assert pipe.super_resolution.config.max_text_length == 24
     assert pipe.super_resolution.unet.spatial.conv_in.weight.is_contiguous(memory_format=torch.channels_last)

@@ -62,7 +62,7 @@ def test_signed_files_keep_pixels_and_recipe(write: Write, identity: Identity, s
     path = write(f"clip{suffix}")
     pixels, size = _pixels(path), path.stat().st_size
     assert check(path, identity=identity) is None
-    assert sign(path, identity, model="emoji-nano", soft_binding=_PAYLOAD)
+    assert sign(path, identity, model="emoji", soft_binding=_PAYLOAD)
     np.testing.assert_array_equal(_pixels(path), pixels)
     assert read_metadata(path) == _RECIPE
     assert 0 < path.stat().st_size - size < 4000
@@ -71,7 +71,7 @@ def test_signed_files_keep_pixels_and_recipe(write: Write, identity: Identity, s
     assert (found.state, found.problem, found.signed_here) == ("trusted", "", True)
     assert found.signer.startswith("openlumiere installation ")
     assert found.generator == f"openlumiere {openlumiere.__version__}"
-    assert (found.model, found.soft_binding, found.ai_generated) == ("emoji-nano", _PAYLOAD, True)
+    assert (found.model, found.soft_binding, found.ai_generated) == ("emoji", _PAYLOAD, True)
     assert found.actions == ("c2pa.created", "c2pa.watermarked.bound")
     assert found.ingredients == ()
     assert found.when is not None
@@ -91,9 +91,9 @@ def test_a_changed_byte_of_the_clip_is_noticed(write: Write, identity: Identity,
 
 
 def test_changed_recipe_and_changed_credentials_are_noticed(write: Write, identity: Identity) -> None:
-    for name, old, new in (("recipe", b"a tiger", b"a panda"), ("model", b"emoji-nano", b"other-nano")):
+    for name, old, new in (("recipe", b"a tiger", b"a panda"), ("model", b"emoji", b"other-nano")):
         path = write(f"{name}.webp")
-        sign(path, identity, model="emoji-nano")
+        sign(path, identity, model="emoji")
         data = path.read_bytes()
         assert data.count(old) == 1
         path.write_bytes(data.replace(old, new))
@@ -201,13 +201,13 @@ def test_edits_name_what_they_were_made_from(write: Write, identity: Identity, t
     Image.new("RGB", (8, 8)).save(picture)
     broken.write_bytes(source.read_bytes()[:900])
     path = write("edit.webp")
-    sign(path, identity, model="emoji-nano", edited=source, placed=[picture, broken, tmp_path / "frames"])
+    sign(path, identity, model="emoji", edited=source, placed=[picture, broken, tmp_path / "frames"])
     found = check(path, identity=identity)
     assert found is not None
     assert found.state == "trusted"
     assert found.actions == ("c2pa.opened", "c2pa.edited", *["c2pa.placed"] * 3)
     assert found.ai_generated
-    assert found.model == "emoji-nano"
+    assert found.model == "emoji"
     assert found.ingredients == (
         Ingredient(title="source.mp4", relation="parentOf"),
         *(Ingredient(title=name, relation="componentOf") for name in ("first.jpg", "broken.mp4", "frames")),
@@ -217,10 +217,10 @@ def test_edits_name_what_they_were_made_from(write: Write, identity: Identity, t
 @pytest.mark.parametrize("suffix", [".webp", ".gif", ".apng"])
 def test_room_is_what_credentials_take(write: Write, identity: Identity, suffix: str) -> None:
     source, path = write("source.webp"), write(f"clip{suffix}")
-    sign(source, identity, model="emoji-nano", soft_binding=_PAYLOAD)
+    sign(source, identity, model="emoji", soft_binding=_PAYLOAD)
     before = path.stat().st_size
-    needed = room(path, identity, model="emoji-nano", edited=source, soft_binding=_PAYLOAD)
-    sign(path, identity, model="emoji-nano", edited=source, soft_binding=_PAYLOAD)
+    needed = room(path, identity, model="emoji", edited=source, soft_binding=_PAYLOAD)
+    sign(path, identity, model="emoji", edited=source, soft_binding=_PAYLOAD)
     assert needed - 400 < path.stat().st_size - before <= needed
 
 

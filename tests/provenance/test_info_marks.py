@@ -45,10 +45,10 @@ def test_nothing_is_said_of_what_is_not_there(
 def test_credentials_are_shown(own: Identity, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_clip(_NOISE, tmp_path / "source.mp4")
     path = write_clip(_NOISE, tmp_path / "clip.mp4")
-    sign(path, own, model="emoji-nano", edited=source, placed=["first.png"])
+    sign(path, own, model="emoji", edited=source, placed=["first.png"])
     told = _info(capsys, path, "--no-watermark")
     assert "; this installation\n" in told
-    assert "model emoji-nano\n" in told
+    assert "model emoji\n" in told
     assert "opened, edited, placed\n" in told
     assert "source.mp4 (edited), first.png (placed)\n" in told
     assert "made by a model" in told
@@ -92,11 +92,11 @@ def test_watermark_is_held_against_the_credentials(
     own: Identity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = read_clip(_CAR)
-    mark = Marker(own).of({"model": "emoji-nano", "prompt": "a car"})
+    mark = Marker(own).of({"model": "emoji", "prompt": "a car"})
     path = write_clip(mark.put_into(clip.frames), tmp_path / "clip.webp", fps=clip.fps)
     mark.sign(path)
     assert ", as the credentials say\n" in _info(capsys, path)
     sign(path, own, soft_binding=Payload(model=1, version=2, month=3, key_id=4))
     said = json.loads(_info(capsys, path, "--json"))
     assert said["credentials"]["soft_binding"]["model"] == 1
-    assert said["watermark"]["payload"]["model"] == "emoji-nano"
+    assert said["watermark"]["payload"]["model"] == "emoji"

@@ -22,7 +22,7 @@ _NOISE = np.random.default_rng(0).integers(0, 256, (24, 128, 128, 3), dtype=np.u
 def test_a_sticker_at_its_limit_is_within_it_when_signed(tmp_path: Path) -> None:
     target = TARGETS["discord-emoji"]
     identity = Identity.load(tmp_path / "identity")
-    mark = Marker(identity).of({"model": "emoji-nano", "prompt": "noise"})
+    mark = Marker(identity).of({"model": "emoji", "prompt": "noise"})
     path = tmp_path / "sticker.webp"
     report = write_sticker(_NOISE, 12, Sticker(target=target.name), path, mark=mark)
     assert report.given_up  # so the limit counted

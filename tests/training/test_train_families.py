@@ -21,7 +21,7 @@ from openlumiere.training.stages.t2v import build_pipeline
 from openlumiere.video import write_clip
 
 pytestmark = pytest.mark.slow  # whole runs
-CONFIG = Path(__file__).parents[2] / "configs/emoji-nano/conditional.yaml"
+CONFIG = Path(__file__).parents[2] / "configs/emoji/conditional.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_inflated_twice_is_refused(tmp_path: Path, clips: Path) -> None:
 
 def test_bundled_models_are_known_by_name() -> None:
     config = configuration.load(CONFIG)
-    assert build_pipeline(config, "emoji-nano").unet.config.condition_channels
+    assert build_pipeline(config, "emoji").unet.config.condition_channels
     with pytest.raises(LumiereError, match="inflated already"):
-        build_pipeline(config, "emoji-nano", temporal={"attention_layers": 1})
+        build_pipeline(config, "emoji", temporal={"attention_layers": 1})
 
 
 def test_export_needs_a_checkpoint(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_clip_whose_sharpening_fails_is_kept_and_picked_up(
     without = tmp_path / "without"
     assert main(["export", str(t2v), "-o", str(without)]) == 0
     assert main(["upscale", str(tmp_path / "clip.base.webp"), "--model", str(without)]) == 2
-    assert "cannot upscale: it can generate, restyle; models that can: emoji-nano; to teach it: lumiere train ssr" in (
+    assert "cannot upscale: it can generate, restyle; models that can: emoji; to teach it: lumiere train ssr" in (
         capsys.readouterr().err
     )
 

@@ -29,11 +29,11 @@ def register(commands: Commands) -> None:
         more="Clips that are there are skipped, so a run that was stopped goes on. The output has the clips, a page, "
         "index.html, and tables of what was measured.",
         example=[
-            "lumiere compare --models emoji-nano Wan-AI/Wan2.1-T2V-1.3B-Diffusers --prompts prompts.txt -o comparison",
-            "lumiere compare --models Few=emoji-nano Pika=clips/pika --prompts prompts.txt --steps 4 -o comparison",
-            "lumiere compare --models emoji-nano stabilityai/stable-video-diffusion-img2vid-xt "
-            "--picture-from emoji-nano --prompts prompts.txt -o comparison",
-            "lumiere compare --models emoji-nano my-model --prompts prompts.txt -o comparison --ray auto",
+            "lumiere compare --models emoji Wan-AI/Wan2.1-T2V-1.3B-Diffusers --prompts prompts.txt -o comparison",
+            "lumiere compare --models Few=emoji Pika=clips/pika --prompts prompts.txt --steps 4 -o comparison",
+            "lumiere compare --models emoji stabilityai/stable-video-diffusion-img2vid-xt "
+            "--picture-from emoji --prompts prompts.txt -o comparison",
+            "lumiere compare --models emoji my-model --prompts prompts.txt -o comparison --ray auto",
             "lumiere compare --config configs/compare/lumiere-paper.yaml --models Ours=my-model --prompts prompts.txt "
             "--study Ours -o comparison",
         ],

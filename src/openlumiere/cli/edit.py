@@ -73,7 +73,7 @@ _COMMANDS = (
     ),
     _Command(
         "restyle", "clip", "make a clip anew after a prompt, keeping how it moves",
-        ('lumiere restyle walk.mp4 "a lion walking to the left" --strength 0.7 -o lion.mp4',),
+        ('lumiere restyle walk.mp4 "a fox walking to the left" --strength 0.7 -o fox.mp4',),
         more="The clip gets noise, and is denoised as the prompt says (SDEdit).",
         needs_prompt=True,
     ),

@@ -19,7 +19,7 @@ def register(commands: Commands) -> None:
         "evaluate",
         lambda _args: None,  # a subcommand is required, and has its own
         help="measure a model",
-        example=["lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation"],
+        example=["lumiere evaluate emoji --model emoji --data data/emoji-256 -o runs/evaluation"],
     )
     protocols = evaluate.add_subparsers(title="protocols", metavar="PROTOCOL", required=True)
     emoji = add_command(
@@ -30,10 +30,9 @@ def register(commands: Commands) -> None:
         more="Combinations that were trained on and those of the test split are counted apart, so many --clips of "
         "each, and real clips. A report that was stopped goes on.",
         example=[
-            "lumiere evaluate emoji --model emoji-nano --data data/emoji -o runs/evaluation",
-            "lumiere evaluate emoji --model runs/emoji-nano/t2v/export --data data/emoji -o runs/quick --clips 20",
-            "lumiere evaluate emoji --model runs/emoji/t2v/export --data data/emoji-256 --baseline runs/evaluation "
-            "-o runs/emoji/evaluation",
+            "lumiere evaluate emoji --model emoji --data data/emoji-256 -o runs/evaluation",
+            "lumiere evaluate emoji --model runs/emoji/conditional/export --clips 20 -o runs/quick",
+            "lumiere evaluate emoji --model runs/emoji/conditional/export --baseline runs/evaluation -o runs/mine",
         ],
     )
     emoji.add_argument("--steps", type=parsing.positive_int, help="denoising steps, default: the model's")
@@ -60,7 +59,7 @@ def register(commands: Commands) -> None:
         more="The scenes and judges are those of `evaluate emoji`, whose report of each is kept; a table and a plot. A "
         "report that was stopped goes on.",
         example=[
-            "lumiere evaluate steps --models emoji-nano --data data/emoji --steps 4 8 15 -o runs/steps",
+            "lumiere evaluate steps --models emoji --data data/emoji-256 --steps 4 8 15 -o runs/steps",
             "lumiere evaluate steps --models emoji runs/emoji/distill-8/export/pipeline --steps 4 8 16 --clips 12 "
             "--data data/emoji-256 -o runs/emoji/steps",
         ],
@@ -77,7 +76,7 @@ def register(commands: Commands) -> None:
         run_evaluate_seams,
         help="say whether the windows of the super-resolution stage show",
         more="Differences between adjacent frames, with MultiDiffusion, without, and of the real clip; and a plot.",
-        example=["lumiere evaluate seams --model emoji-nano --data data/emoji -o runs/seams"],
+        example=["lumiere evaluate seams --model emoji --data data/emoji-256 -o runs/seams"],
     )
     _add_options(seams, clips=12)
 
@@ -87,7 +86,7 @@ def register(commands: Commands) -> None:
         run_evaluate_loops,
         help="say whether clips made with --loop jump where they start again",
         more="So many --clips are made with it, and as many without.",
-        example=["lumiere evaluate loops --model emoji-nano -o runs/loops"],
+        example=["lumiere evaluate loops --model emoji -o runs/loops"],
     )
     loops.add_argument("--no-upscale", action="store_true", help="measure the base clips")
     _add_options(loops, clips=6, data=False)
@@ -99,7 +98,7 @@ def register(commands: Commands) -> None:
         help="measure every application: animating, inpainting, outpainting, cinemagraphs, restyling, and so on",
         more="Each task starts from so many --clips of the test split. A report that was stopped goes on.",
         example=[
-            "lumiere evaluate editing --model emoji-nano --data data/emoji -o runs/editing",
+            "lumiere evaluate editing --model emoji --data data/emoji-256 -o runs/editing",
             "lumiere evaluate editing -o runs/quick --clips 4 --tasks image-to-video interpolation",
         ],
     )
@@ -114,7 +113,7 @@ def register(commands: Commands) -> None:
         more="So many --clips in each style at each strength, classified by the sets that the styles were taken from. "
         "A report that was stopped goes on.",
         example=[
-            "lumiere evaluate styles --model emoji-nano --data data/emoji --designs data/designs -o runs/styles",
+            "lumiere evaluate styles --model emoji --data data/emoji-256 --designs data/designs -o runs/styles",
             "lumiere evaluate styles -o runs/flat --styles flat --strengths 0 0.5 1 --clips 8",
         ],
     )
@@ -133,7 +132,7 @@ def register(commands: Commands) -> None:
         run_evaluate_all,
         help="measure all that can be measured offline, on one self-contained HTML page",
         more="What a model can't be measured by is named there. A report that was stopped goes on.",
-        example=["lumiere evaluate all --model emoji-nano --data data/emoji --designs data/designs -o runs/report"],
+        example=["lumiere evaluate all --model emoji --data data/emoji-256 --designs data/designs -o runs/report"],
     )
     overview.add_argument("--designs", type=Path, help="folder that lumiere data designs wrote; default: no styles")
     _add_options(overview, clips=12)
@@ -187,7 +186,7 @@ def register(commands: Commands) -> None:
         help="compare the super-resolution stage with bicubic and Lanczos interpolation, by the number of steps",
         more="PSNR, SSIM, perceptual distance, flicker and time on the test split; plots, and frames side by side.",
         example=[
-            "lumiere evaluate upscale --model emoji-nano --data data/emoji -o runs/upscale",
+            "lumiere evaluate upscale --model emoji --data data/emoji-256 -o runs/upscale",
             "lumiere evaluate upscale -o runs/upscale-100 --steps 1 2 4 --noise-level 100",
             "lumiere evaluate upscale --model runs/emoji/ssr/export/pipeline --data data/emoji-256 --size 256 "
             "--transparent --steps 1 2 -o runs/upscale",
@@ -244,7 +243,7 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True, model: bool =
         parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, local folder or hub id")
     if data:
         parser.add_argument(
-            "--data", default=Path("data/emoji"), type=Path, help="folder that lumiere data emoji wrote"
+            "--data", default=Path("data/emoji-256"), type=Path, help="folder that lumiere data emoji wrote"
         )
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the report")
     parser.add_argument("--clips", type=parsing.positive_int, default=clips, help=f"default: {clips}")

@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
             "lumiere models",
             "lumiere models Wan-AI/Wan2.1-VACE-1.3B-diffusers",
             "lumiere models guoyww/animatediff-motion-adapter-v1-5-3+stable-diffusion-v1-5/stable-diffusion-v1-5",
-            "lumiere models http://127.0.0.1:8000#emoji-nano --json",
+            "lumiere models http://127.0.0.1:8000#emoji --json",
         ],
     )
     models.add_argument("model", nargs="?", help="as --model of lumiere generate")

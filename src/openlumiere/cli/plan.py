@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
         "Without a model: what is known of hardware.",
         example=[
             "lumiere plan",
-            "lumiere plan emoji-nano",
+            "lumiere plan emoji",
             "lumiere plan stable-diffusion-v1-5/stable-diffusion-v1-5 --hardware h100 --price 2.5 --levels",
             "lumiere plan configs/emoji/t2v.yaml --hardware rtx4090 --price 0.4",
             "lumiere plan my-t2i --frames 80 --size 512x512 --hardware h200 --devices 64 --train-steps 20000",

@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
         example=[
             "lumiere study create clips/ours --baseline Pika=clips/pika --baseline Gen-2=clips/gen2 -o study",
             "lumiere study create clips/ours --baseline SVD=clips/svd --no-text-question SVD -o study",
-            "lumiere study create --model emoji-nano --baseline Few=FOLDER_OR_HUB_ID --baseline Pika=clips/pika "
+            "lumiere study create --model emoji --baseline Few=FOLDER_OR_HUB_ID --baseline Pika=clips/pika "
             "--prompts prompts.txt -o study",
         ],
     )

@@ -29,11 +29,11 @@ def register(commands: Commands) -> None:
         more="The configurations in configs/ name their stage, data and output; configs/README.md explains them. A run "
         "that was stopped goes on from its last checkpoint.",
         example=[
-            "lumiere train configs/emoji-nano/t2i.yaml",
-            "lumiere train configs/emoji-nano/t2v.yaml -o runs/mine optim.lr=1e-4 time_budget=60",
+            "lumiere train configs/emoji/t2i.yaml",
+            "lumiere train configs/emoji/conditional.yaml -o runs/mine optim.lr=1e-4 time_budget=60",
             "lumiere train style --images my-drawings/ -o runs/mine    # generate takes it: --style runs/mine/export",
             "lumiere train configs/emoji/plan.yaml --minutes 8.5 --state carried/",
-            "torchrun --nproc-per-node 2 -m openlumiere.cli train configs/emoji-nano/t2i.yaml    # see docs/scale.md",
+            "torchrun --nproc-per-node 2 -m openlumiere.cli train configs/emoji/t2i.yaml    # see docs/scale.md",
         ],
     )
     train.add_argument(
@@ -67,9 +67,9 @@ def register(commands: Commands) -> None:
         help="turn a training run into a model that generate can use",
         more="The run may still be going on: the moving average of its newest checkpoint is taken.",
         example=[
-            "lumiere export runs/emoji-nano/t2v -o models/my-model --steps 25 --guidance 2",
-            "lumiere export runs/emoji-nano/t2v --super-resolution runs/emoji-nano/ssr -o models/my-model",
-            "lumiere export models/my-model --super-resolution runs/emoji-nano/ssr -o models/my-sharper-model",
+            "lumiere export runs/emoji/conditional -o models/my-model --steps 8 --guidance 3",
+            "lumiere export runs/emoji/conditional --super-resolution runs/emoji/ssr -o models/my-model",
+            "lumiere export models/my-model --super-resolution runs/emoji/ssr -o models/my-sharper-model",
         ],
     )
     export.add_argument("training", metavar="RUN", type=Path, help="output folder of a t2v run, or a model")

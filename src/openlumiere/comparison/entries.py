@@ -159,7 +159,7 @@ def with_defaults(entries: Iterable[Entry], of_all: Options) -> tuple[Entry, ...
         own = {name: getattr(of_all, name) for name in shared if getattr(entry, name) is None}
         filled.append(entry if entry.clips else replace(entry, **own))
     if not filled:
-        raise LumiereError("nothing to compare; name models, e.g. --models emoji-nano owner/name Pika=clips/pika")
+        raise LumiereError("nothing to compare; name models, e.g. --models emoji owner/name Pika=clips/pika")
     _check_names(filled)
     return tuple(filled)
 

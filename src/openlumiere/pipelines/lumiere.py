@@ -16,6 +16,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.lengths import Lengths
 from openlumiere.stunet import STUNet
 
+from .backgrounds import without_background
 from .clip_pipeline import ClipPipeline, LumierePipelineOutput
 from .conditions import Conditions
 from .generators import restarted
@@ -55,6 +56,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         spread_condition: fill what is not given of C from other frames, as in training, see
             `diffusion.conditioning.propagate_in_time`; False = leave it blank, as the paper does.
         subjects: what a model of a small vocabulary was trained to show; None = not told.
+        transparent_words: what asks a model with alpha for no background; added to prompts that name none, whose clips
+            are then laid over `background` where they are to be opaque. None = prompts are taken as they are.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
@@ -85,6 +88,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         window_frames: int | None = None,
         spread_condition: bool = False,
         subjects: list[str] | None = None,
+        transparent_words: str | None = None,
     ) -> None:
         arguments = locals()
         super().__init__()
@@ -241,6 +245,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         embeds = self._given_text("prompt_embeds", prompt_embeds, pooled_prompt_embeds)
         against = self._given_text("negative_prompt_embeds", negative_prompt_embeds, negative_pooled_prompt_embeds)
         prompts = self._prompts(prompt, embeds is not None, needs_words=video is None)
+        words = self.config.transparent_words
+        if prompts is not None and words and (transparent or video is None):
+            prompts = [without_background(each, words) for each in prompts]
         clips = num_videos_per_prompt * (len(prompts or []) if embeds is None else len(embeds.hidden_states))
         num_frames = self.config.window_frames or _NUM_FRAMES if num_frames is None else num_frames
         self._check_call(output_type, callback_on_step_end_tensor_inputs, generator, num_clips=clips)

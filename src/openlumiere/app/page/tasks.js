@@ -76,7 +76,7 @@ export const TASKS = [
     hint: "The clip anew, as the prompt says, moving as before.", fields: ["strength", "loop"],
     examples: [
       {
-        request: { prompt: "a big lion swaying on a blue background", strength: 0.7 }, name: "a cat becomes a lion", files: CAT,
+        request: { prompt: "a big fox swaying on a blue background", strength: 0.7 }, name: "a cat becomes a fox", files: CAT,
       },
     ],
   },

@@ -68,7 +68,7 @@ class Part:
             known = ", ".join(bundled_models()) or "none installed"
             raise LumiereError(
                 f"unknown model {self.name!r}: give a bundled one ({known}), a folder, a hub id such as owner/name, or "
-                "the address of a server, such as http://127.0.0.1:8000#emoji-nano"
+                "the address of a server, such as http://127.0.0.1:8000#emoji"
             )
         return self._of_the_hub(path)
 

@@ -87,7 +87,7 @@ class Address:
         if parts.username or parts.password or parts.query:
             raise LumiereError(f"the address of a model holds no key; set {KEY_VARIABLES[0]} instead")
         if not parts.hostname:
-            raise LumiereError(f"{model}: give an address such as http://127.0.0.1:8000#emoji-nano")
+            raise LumiereError(f"{model}: give an address such as http://127.0.0.1:8000#emoji")
         path = parts.path.rstrip("/").removesuffix("/v1")
         return cls(f"{parts.scheme}://{parts.netloc}{path}", parts.fragment)
 
