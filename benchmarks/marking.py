@@ -1,6 +1,6 @@
 """What marking and signing a clip costs, and how much of an edited clip must be made anew for its mark to be found.
 
-Clips: those of the bundled model in docs/images, of 80 frames of 128 x 128 pixels.
+Clips: those of the bundled model in docs/images/gallery, of 80 frames of 192 x 192 pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openlumiere.provenance.marking import Mark, Marker
 from openlumiere.tables import table
 from openlumiere.video import read_clip, write_clip
 
-_IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+_IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images" / "gallery"
 _RECIPE = {"openlumiere": "0.1.0", "model": "emoji", "seed": 1}
 _SUFFIXES = (".mp4", ".webp", ".gif")
 _SIGNED_FRAMES = 16  # encoding them is what takes time

@@ -95,19 +95,18 @@ def _clips(args: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _bundled(size: int) -> Iterator[tuple[str, np.ndarray]]:
-    for path in sorted([*_IMAGES.glob("*.webp"), *(_IMAGES / "gallery").glob("*.webp")]):
-        if path.name.startswith("serve-"):
-            continue  # pictures of the page
+    for path in sorted((_IMAGES / "gallery").glob("*.webp")):
         frames = read_clip(path).frames
-        if frames.shape[1:3] == (128, 128) and len(frames) > 1:
-            yield path.stem, frames if size == 128 else _enlarged(frames, size)
+        height, width = frames.shape[1:3]
+        if height == width >= 128 and frames.shape[-1] == 3 and len(frames) > 1:
+            yield path.stem, frames if size == height else _resized(frames, size)
 
 
 def _folder(folder: Path | None, size: int) -> Iterator[tuple[str, np.ndarray]]:
     """Read clips as they are, save for their size."""
     for path in sorted(folder.iterdir()) if folder else []:
         frames = read_clip(path).frames[..., :3]
-        yield path.stem, frames if frames.shape[1:3] == (size, size) else _enlarged(frames, size)
+        yield path.stem, frames if frames.shape[1:3] == (size, size) else _resized(frames, size)
 
 
 def _films(folder: Path | None, size: int, num_frames: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -126,8 +125,8 @@ def _films(folder: Path | None, size: int, num_frames: int) -> Iterator[tuple[st
             yield f"{path.stem}-{start}-{side}", np.stack([np.asarray(frame) for frame in frames])
 
 
-def _enlarged(frames: np.ndarray, size: int) -> np.ndarray:
-    """Enlarge a clip, bicubic."""
+def _resized(frames: np.ndarray, size: int) -> np.ndarray:
+    """Resize a clip, bicubic."""
     return np.stack([np.asarray(Image.fromarray(frame).resize((size, size))) for frame in frames])
 
 

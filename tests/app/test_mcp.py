@@ -111,7 +111,9 @@ def test_an_assistant_makes_a_clip_and_goes_on_with_it(tmp_path: Path) -> None:
         asked = {"clip": made.structured_content["id"], "prompt": "a red hat", "box": "0,0,64,64", "format": "webp"}
         changed = read_clip(file_of(await client.call_tool("change_region", {**asked, "steps": 1, **PATIENT}))).frames
         assert changed.shape == clip.frames.shape
-        assert np.abs(changed[:, 64:].astype(int) - clip.frames[:, 64:]).max() < 3  # H.264 lies between
+        kept = np.abs(changed[:, 64:].astype(int) - clip.frames[:, 64:])
+        assert kept.mean() < 2  # H.264 and a lossy WebP lie between
+        assert np.percentile(kept, 99) < 12
 
     session(tmp_path, talk)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".mp4", ".webp"]

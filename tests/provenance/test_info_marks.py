@@ -15,7 +15,7 @@ from openlumiere.provenance.identity import Identity
 from openlumiere.provenance.marking import Marker
 from openlumiere.video import read_clip, write_clip
 
-_CAR = Path(__file__).parents[2] / "docs" / "images" / "car.webp"
+_ROCKET = Path(__file__).parents[2] / "docs" / "images" / "gallery" / "generate.out.webp"
 _NOISE = np.random.default_rng(0).random((4, 48, 64, 3), dtype=np.float32)
 
 
@@ -91,8 +91,8 @@ def test_a_damaged_key_does_not_hide_the_rest(
 def test_watermark_is_held_against_the_credentials(
     own: Identity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = read_clip(_CAR)
-    mark = Marker(own).of({"model": "emoji", "prompt": "a car"})
+    clip = read_clip(_ROCKET)
+    mark = Marker(own).of({"model": "emoji", "prompt": "a rocket"})
     path = write_clip(mark.put_into(clip.frames), tmp_path / "clip.webp", fps=clip.fps)
     mark.sign(path)
     assert ", as the credentials say\n" in _info(capsys, path)
