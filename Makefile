@@ -15,8 +15,8 @@ TORCH ?= torch==$(TORCH_VERSION)$(if $(filter Linux,$(shell uname -s)),$(if $(GP
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 PIP_INSTALL := $(BIN)/pip install --constraint requirements.lock
-CLIP ?= tiger.mp4
-PROMPT ?= a tiger walking to the left on a green background
+CLIP ?= frog.mp4
+PROMPT ?= a frog jumping up and down on a yellow background
 
 .PHONY: help demo install dev quick test compat lint format docs lock clean
 .DEFAULT_GOAL := help
