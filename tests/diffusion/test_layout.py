@@ -381,6 +381,28 @@ def test_a_given_clip_is_where_it_is(pipe: LumierePipeline) -> None:
     assert all(seen is not None for seen in told(pipe, video=video, mask=mask, layout=[(0.5, 0.5)]))
 
 
+def test_a_given_picture_moves_from_where_its_subject_is(pipe: LumierePipeline) -> None:
+    """A model that was trained to is told a path through there: the planner's, or a user's way points."""
+    video = torch.ones(8, 3, 16, 16)
+    video[:, 0, 2:8, 8:14] = 0  # its centre is at (0.375, -0.375)
+    mask = torch.ones(8, 16, 16)
+    mask[0] = 0
+    given_ = {"video": video, "mask": mask, "guidance_scale": 1.0}
+    assert told(pipe, **given_)[0] is None
+    pipe.register_to_config(follow_layout=True)
+    (planned, *_), (free, *_) = told(pipe, **given_), told(pipe, guidance_scale=1.0)
+    assert_close(planned[0, 0, :2], torch.tensor([0.375, -0.375]))
+    assert_close(planned[0, :, :2] - planned[0, :1, :2], free[0, :, :2] - free[0, :1, :2])
+    (led, *_) = told(pipe, **given_, layout=[(0.5, 0.5)])
+    assert_close(led[0, 0, :2], torch.tensor([0.375, -0.375]))
+    assert (led[0, :, 0].diff() < 0).all()  # on its way to the point
+    assert told(pipe, **given_, planner=False)[0] is None
+    mask[0, :4] = 1  # a part of the frame
+    assert told(pipe, **given_)[0] is None
+    assert told(pipe, video=video, strength=0.9, guidance_scale=1.0)[0] is not None
+    pipe.register_to_config(follow_layout=False)
+
+
 @pytest.mark.slow
 def test_a_planner_is_saved_and_loaded_with_its_model(pipe: LumierePipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "with")

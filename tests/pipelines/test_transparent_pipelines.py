@@ -16,7 +16,7 @@ import tiny
 from clips import seen, sticker
 from openlumiere import LumierePipeline
 from openlumiere.autoencoder import RGBAAutoencoder
-from openlumiere.diffusion.alpha import EMPTY, add_alpha, lay_over, premultiply, unpremultiply
+from openlumiere.diffusion.alpha import EMPTY, add_alpha, lay_over, premultiply, unpremultiply, without_haze
 from openlumiere.diffusion.upsampling import upsample_lanczos
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.inputs import InpaintInput, as_clips, paste_given, rgb
@@ -71,6 +71,16 @@ def test_what_no_pixel_can_be_is_cut() -> None:
     over = lay_over(wild, (0.2, 0.4, 0.6))
     assert over.abs().max() <= 1 + 1e-6
     assert over.shape == (1, 3, 2, 8, 8)
+
+
+def test_haze_becomes_nothing_and_what_is_all_but_opaque_opaque() -> None:
+    straight = torch.tensor([[0.4, 0.8, 0.2, alpha] for alpha in (0.0, 5 / 255, 0.1, 0.5, 0.9, 250 / 255, 1.0)])
+    clips = premultiply(straight.T[None, :, None, None] * 2 - 1)
+    alpha = (without_haze(clips)[0, 3, 0, 0] + 1) / 2
+    torch.testing.assert_close(alpha, torch.tensor([0.0, 0.0, 0.1, 0.5, 0.9, 1.0, 1.0]))
+    colours = (unpremultiply(without_haze(clips))[0, :3, 0, 0].T + 1) / 2
+    torch.testing.assert_close(colours[3:], straight[3:, :3], atol=1e-4, rtol=0)
+    assert (without_haze(clips)[..., :2] == EMPTY).all()
 
 
 def test_laid_over_a_colour_as_pillow_does_it() -> None:

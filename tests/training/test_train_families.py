@@ -17,6 +17,7 @@ from openlumiere.pipelines.load import load_pipeline
 from openlumiere.training import config_files as configuration
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
+from openlumiere.training.stages.conditional import Conditional
 from openlumiere.training.stages.t2v import build_pipeline
 from openlumiere.video import write_clip
 
@@ -83,7 +84,7 @@ def test_train_on_own_clips(family: str, size: int, inflated: bool, tmp_path: Pa
 def test_inflated_twice_is_refused(tmp_path: Path, clips: Path) -> None:
     tiny.t2i_pipeline("stable-diffusion", tmp_path).save_pretrained(tmp_path / "t2i")
     inflate(str(tmp_path / "t2i"), tmp_path / "inflated", num_frames=8)
-    path = settings(tmp_path, tmp_path / "inflated", clips, 16, temporal={"attention_layers": 1})
+    path = settings(tmp_path, tmp_path / "inflated", clips, 16, temporal={"attention_layers": 3})
     with pytest.raises(LumiereError, match="inflated already"):
         train(configuration.load(path))
 
@@ -91,8 +92,15 @@ def test_inflated_twice_is_refused(tmp_path: Path, clips: Path) -> None:
 def test_bundled_models_are_known_by_name() -> None:
     config = configuration.load(CONFIG)
     assert build_pipeline(config, "emoji").unet.config.condition_channels
-    with pytest.raises(LumiereError, match="inflated already"):
-        build_pipeline(config, "emoji", temporal={"attention_layers": 1})
+    with pytest.raises(LumiereError, match="with other temporal_width: leave"):
+        build_pipeline(config, "emoji", temporal={"attention_layers": 1, "temporal_width": 1.0})
+
+
+def test_its_own_recipe_goes_on_from_the_bundled_model() -> None:
+    config = configuration.load(CONFIG, ["model.t2i=emoji"])
+    pipe = Conditional.build(config)
+    assert pipe.config.follow_layout
+    assert pipe.unet.config["temporal_harmonics"] == config.model.temporal["temporal_harmonics"]
 
 
 def test_export_needs_a_checkpoint(tmp_path: Path) -> None:

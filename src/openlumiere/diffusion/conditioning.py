@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 from openlumiere.errors import LumiereError
 
+from .transport import transported
+
 
 def given_where(change: torch.Tensor) -> torch.Tensor:
     """Turn a user's mask in [0, 1], 1 or white = change, into M: float, 1 = given; any shape."""
@@ -29,7 +31,9 @@ def masked(clips: torch.Tensor, mask: torch.Tensor, *, blank: float = 0.0) -> to
     return clips * mask + blank * (1 - mask)
 
 
-def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def propagate_in_time(
+    clips: torch.Tensor, mask: torch.Tensor, layout: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Propagate C and M in time: a frame sees what it is not given as other frames are given it.
 
     Where the paper leaves C blank, a network has to carry details through all of its temporal levels; here each frame
@@ -39,23 +43,69 @@ def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
     Args:
         clips: C, (B, C, F, h, w), of pixel blocks as channels or of latents.
         mask: M, (B, m, F, h, w), where m divides C as `pixel_unshuffle` lays channels out.
+        layout: where the subject is, (B, F, 6); frames that are given whole are then moved along with it, see
+            `diffusion.transport`. Clips without one, and what is given in parts of frames alone, stay where they were.
 
     Returns:
         Both, of the shapes that they had; 0 where a position is given in no frame.
     """
-    count = clips.shape[2]
-    at = torch.arange(count, device=clips.device)[:, None, None].expand(mask.shape)
-    before = torch.where(mask > 0.5, at, -1).cummax(2).values
-    after = torch.where(mask > 0.5, at, count).flip(2).cummin(2).values.flip(2)
-    share = (at - before).to(clips) / (after - before).clamp(min=1)
-    share = torch.where(before < 0, 1, torch.where(after == count, 0, share))
-    known = mask.amax(2, keepdim=True) > 0.5
     copies = (1, clips.shape[1] // mask.shape[1], 1, 1, 1)
-    first = clips.gather(2, before.clamp(min=0).repeat(copies))
-    last = clips.gather(2, after.clamp(max=count - 1).repeat(copies))
-    away = torch.minimum(torch.where(before < 0, count, at - before), torch.where(after == count, count, after - at))
-    blend = torch.lerp(first, last, share.repeat(copies)) * known.to(clips).repeat(copies)
-    return blend, known.to(mask) / (1 + away)
+    near = _Nearest(mask > 0.5)
+    first, last = (clips.gather(2, frames.repeat(copies)) for frames in (near.first, near.last))
+    known = mask.amax(2, keepdim=True) > 0.5
+    blend = torch.lerp(first, last, near.share.to(clips).repeat(copies)) * known.to(clips).repeat(copies)
+    confidence = known.to(mask) / (1 + near.away)
+    if layout is None:
+        return blend, confidence
+    whole = (mask > 0.5).flatten(3).all(3).all(1)
+    follows = whole.any(1, keepdim=True) & (layout[..., 5] > 0.5)
+    if not follows.any():
+        return blend, confidence
+    moved, away = _moved_along(clips, whole, layout.to(clips))
+    open_ = follows[:, None, :, None, None] & (mask <= 0.5)
+    blend = torch.where(open_.repeat(copies), moved, blend)
+    return blend, torch.where(open_, 1 / (1 + away[:, None, :, None, None]).to(mask), confidence)
+
+
+class _Nearest:
+    """For every frame the nearest ones before and after it, itself included, where something is given.
+
+    Args:
+        given: bool, with frames as the third dimension, or the second of two.
+
+    Attributes:
+        first, last: their indices; the same one twice where there is none on one side, and any where there is none.
+        share: of the last in a blend of both, by their distances.
+        away: frames to the nearer.
+    """
+
+    def __init__(self, given: torch.Tensor) -> None:
+        dim = min(2, given.ndim - 1)
+        count = given.shape[dim]
+        at = torch.arange(count, device=given.device).reshape(-1, *[1] * (given.ndim - 1 - dim)).expand(given.shape)
+        before = torch.where(given, at, -1).cummax(dim).values
+        after = torch.where(given, at, count).flip(dim).cummin(dim).values.flip(dim)
+        share = (at - before).float() / (after - before).clamp(min=1)
+        self.share = torch.where(before < 0, 1, torch.where(after == count, 0, share))
+        self.first, self.last = before.clamp(min=0), after.clamp(max=count - 1)
+        from_before = torch.where(before < 0, count, at - before)
+        self.away = torch.minimum(from_before, torch.where(after == count, count, after - at))
+
+
+def _moved_along(clips: torch.Tensor, whole: torch.Tensor, layout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blend the nearest whole frames, (B, F) bool, each moved to where the subject is; and how far away the nearer is.
+
+    Returns (B, C, F, h, w) and (B, F).
+    """
+    near = _Nearest(whole)
+    rows = torch.arange(len(clips), device=clips.device)[:, None]
+    frames = clips.transpose(1, 2)
+    first, last = (
+        transported(frames[rows, at].flatten(0, 1), layout[rows, at].flatten(0, 1), layout.flatten(0, 1))
+        for at in (near.first, near.last)
+    )
+    share = near.share.to(clips).flatten()[:, None, None, None]
+    return torch.lerp(first, last, share).unflatten(0, whole.shape).transpose(1, 2), near.away
 
 
 def downsample_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:

@@ -265,7 +265,11 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
             where: M as `codec.encode_mask` returns it, (B, m, F, h, w).
         """
         channels = torch.cat([self.codec.keep_known(given, where), where.to(given)], dim=1)
-        return ConcatCondition(channels, mask_channels=self.codec.mask_channels if self.config.spread_condition else 0)
+        return ConcatCondition(
+            channels,
+            mask_channels=self.codec.mask_channels if self.config.spread_condition else 0,
+            follow_layout=self.config.follow_layout,
+        )
 
     def _known_region(self, clips: torch.Tensor, mask: torch.Tensor) -> KnownRegion:
         """Return what is given, for the sampler; arguments as `encode_condition`'s."""
@@ -291,7 +295,7 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         copies = len(conditions.text.hidden_states) // clips
         channels_in, labels = sample, None
         if conditions.concat is not None:
-            channels_in = torch.cat([sample, conditions.concat.seen(frames).to(sample)], dim=1)
+            channels_in = torch.cat([sample, conditions.concat.seen(frames, conditions.layout).to(sample)], dim=1)
             if conditions.concat.class_labels is not None:
                 labels = conditions.concat.class_labels.to(device).repeat_interleave(count).repeat(copies)
         positions = frame_positions(frames, conditions.num_frames, loop=conditions.loop)

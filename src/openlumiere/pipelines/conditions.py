@@ -20,19 +20,24 @@ class ConcatCondition:
         class_labels: (B,), such as the noise level of a super-resolution network.
         mask_channels: so many of the last channels are M; C and M are propagated in time in each window, see
             `diffusion.conditioning.propagate_in_time`. 0 = they are left as they are.
+        follow_layout: propagate whole frames along with their subject, where its layout is known.
     """
 
     channels: torch.Tensor
     class_labels: torch.Tensor | None = None
     mask_channels: int = 0
+    follow_layout: bool = False
 
-    def seen(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return what windows of the clips see, (B * w, C, L, h, w); `frames` as (w, L)."""
+    def seen(self, frames: torch.Tensor, layout: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what windows, (w, L), of clips with layouts, (B, F, 6), see: (B * w, C, L, h, w)."""
         parts = self.channels[:, :, frames.to(self.channels.device)].transpose(1, 2).flatten(0, 1)
         if not self.mask_channels:
             return parts
         given, mask = parts.tensor_split([-self.mask_channels], dim=1)
-        return torch.cat(propagate_in_time(given, mask), dim=1)
+        along = None
+        if self.follow_layout and layout is not None:
+            along = layout.to(parts)[:, frames.to(parts.device)].flatten(0, 1)
+        return torch.cat(propagate_in_time(given, mask, along), dim=1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from openlumiere.diffusion.layout import LAYOUT_DIM, layout_of, path_through
+from openlumiere.diffusion.observed import observed_path, path_through_observed
 from openlumiere.diffusion.way_points import WayPoint, check_way_points, columns_of
 from openlumiere.errors import LumiereError
 from openlumiere.stunet import STUNet
@@ -19,6 +20,11 @@ from .planner import PathPlanner
 
 # A path for each clip, (B, F, 4), as `diffusion.layout` has them.
 Plan = Callable[[], torch.Tensor]
+# A clip's path, (F, 4), and in which frames it is known, (F,), as `observed_path` has them.
+Seen = tuple[torch.Tensor, torch.Tensor]
+
+# Of so many plans the one is taken that moves most like several frames that are given.
+_PLANS = 8
 
 
 def layout_condition(
@@ -30,6 +36,7 @@ def layout_condition(
     *,
     loop: bool,
     given: bool,
+    seen: Sequence[Seen] | None = None,
     generator: torch.Generator | list[torch.Generator] | None,
 ) -> torch.Tensor | None:
     """Return what a network is told of where the subjects of B clips are, (B, F, 6); None = nothing.
@@ -39,6 +46,7 @@ def layout_condition(
         planner: asked for what the layout leaves open; None = there is none, or it is not wanted.
         prompts: token embeddings, (B, L, D).
         given: a part of the clips is given, and so is where its subject is: no planner says otherwise.
+        seen: where it is seen to be, for each clip, see `given_paths`; None = not looked at.
         generator: that the planner draws from.
 
     Raises:
@@ -49,13 +57,60 @@ def layout_condition(
             raise LumiereError("this model was not trained to be told where its subject is: leave the layout out")
         return None
     plan = None
-    if planner is not None and not (given and layout is None):
+    if planner is not None:
         plan = partial(planner.plan, prompts, num_frames, loop=loop, generator=generator)
-    return read_layout(layout, batch=len(prompts), num_frames=num_frames, loop=loop, plan=plan)
+    if layout is None and given:
+        return None if seen is None or plan is None else _through_seen(seen, plan)
+    return read_layout(layout, batch=len(prompts), num_frames=num_frames, loop=loop, plan=plan, seen=seen)
+
+
+def given_paths(clips: torch.Tensor, mask: torch.Tensor | None) -> list[Seen] | None:
+    """Return where the subject of each clip is seen, as `observed_path` does, in the frames that are given whole.
+
+    None where parts of frames are given, of which it is not known whether they show the subject.
+
+    Args:
+        clips: (B, 3 or 4, F, H, W) in [-1, 1].
+        mask: M, (B, 1, F, H, W); None = the whole clip shows where it is, and none of it is to stay.
+    """
+    found = []
+    for index, clip in enumerate(clips):
+        given = torch.ones(clip.shape[1]) if mask is None else mask[index, 0].float().mean((1, 2)).cpu()
+        if not ((given == 0) | (given == 1)).all() or not given.any():
+            return None
+        frames = given.nonzero()[:, 0]
+        path, seen = torch.zeros(len(given), 4), torch.zeros(len(given), dtype=torch.bool)
+        path[frames], seen[frames] = observed_path(clip[:, frames.to(clip.device)])
+        found.append((path, seen))
+    return found
+
+
+def _through_seen(
+    seen: Sequence[Seen], plan: Plan, *, told: int = 0, otherwise: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return layouts through where subjects are seen, (B, F, 6).
+
+    Args:
+        told: so many columns of the plan are a user's word.
+        otherwise: those of clips whose subjects are not seen; None = they are not told.
+    """
+    several = not told and any(int(frames.sum()) > 1 for _, frames in seen)
+    plans = torch.stack([plan() for _ in range(_PLANS if several else 1)])  # (K, B, F, 4)
+    layouts = torch.zeros(len(seen), plans.shape[2], LAYOUT_DIM) if otherwise is None else otherwise.clone()
+    for index, (path, frames) in enumerate(seen):
+        if frames.any():
+            layouts[index] = layout_of(path_through_observed(path, frames, plans[:, index], told=told))
+    return layouts
 
 
 def read_layout(
-    layout: Any | None, *, batch: int, num_frames: int, loop: bool, plan: Plan | None
+    layout: Any | None,
+    *,
+    batch: int,
+    num_frames: int,
+    loop: bool,
+    plan: Plan | None,
+    seen: Sequence[Seen] | None = None,
 ) -> torch.Tensor | None:
     """Read the layouts of B clips, (B, F, 6); None = not told.
 
@@ -63,6 +118,7 @@ def read_layout(
         layout: (F, 6) or (B, F, 6), or way points as `diffusion.layout.path_through` takes them, the same for all
             clips; None = by `plan` alone.
         plan: makes paths of the prompts, for what is not given; None = there is no planner, or none is wanted.
+        seen: where the subjects are seen to be, see `given_paths`; a path of way points begins and ends there.
 
     Raises:
         LumiereError: a layout of another shape, or way points that can't be used.
@@ -81,8 +137,11 @@ def read_layout(
             raise LumiereError("the layout holds numbers that are not finite")
         return given.float().expand(batch, -1, -1)
     points = _way_points(layout if given is None else given.tolist())
-    open_ = plan() if plan is not None and columns_of(points[0]) < 4 else [None] * batch
-    return layout_of(torch.stack([path_through(points, num_frames, loop=loop, default=path) for path in open_]))
+    columns = columns_of(points[0])
+    open_ = plan() if plan is not None and columns < 4 else [None] * batch
+    paths = torch.stack([path_through(points, num_frames, loop=loop, default=path) for path in open_])
+    told = layout_of(paths)
+    return told if seen is None else _through_seen(seen, lambda: paths, told=columns, otherwise=told)
 
 
 def _as_tensor(layout: Any) -> torch.Tensor | None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from openlumiere.diffusion.alpha import lay_over, premultiply
+from openlumiere.diffusion.alpha import lay_over, premultiply, without_haze
 from openlumiere.diffusion.sampling import Img2ImgStart
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
@@ -21,7 +21,7 @@ from .clip_pipeline import ClipPipeline, LumierePipelineOutput
 from .conditions import Conditions
 from .generators import restarted
 from .inputs import InpaintInput, rgb
-from .layouts import layout_condition
+from .layouts import given_paths, layout_condition
 from .planner import PathPlanner
 from .second_stage import SecondStageMixin
 from .styles import StyleMixin
@@ -55,6 +55,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             denoised as a whole.
         spread_condition: fill what is not given of C from other frames, as in training, see
             `diffusion.conditioning.propagate_in_time`; False = leave it blank, as the paper does.
+        follow_layout: move what fills it along with the subject, where the layout is known.
         subjects: what a model of a small vocabulary was trained to show; None = not told.
         transparent_words: what asks a model with alpha for no background; added to prompts that name none, whose clips
             are then laid over `background` where they are to be opaque. None = prompts are taken as they are.
@@ -87,6 +88,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         noise_correlation: float = 0.0,
         window_frames: int | None = None,
         spread_condition: bool = False,
+        follow_layout: bool = False,
         subjects: list[str] | None = None,
         transparent_words: str | None = None,
     ) -> None:
@@ -263,11 +265,14 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             num_videos_per_prompt
         )
         noise = self._initial_noise(shape, latents, generator, device, loop=loop)
+        given = self._given(video, mask, shape, strength, kept_on, background)
+        seen = None
+        if given is not None and self.config.follow_layout:
+            seen = given_paths(given.clips, None if mask is None else given.mask)
         layout = layout_condition(
             self.unet, layout, self.planner if planner else None, text.hidden_states[:clips], num_frames,
-            loop=loop, given=video is not None, generator=generator,
+            loop=loop, given=given is not None, seen=seen, generator=generator,
         )  # fmt: skip
-        given = self._given(video, mask, shape, strength, kept_on, background)
         concat, start, known = None, None, None
         if given is not None and mask is not None:
             concat = self.encode_condition(given.clips, given.mask)
@@ -291,6 +296,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             self.maybe_free_model_hooks()
             return LumierePipelineOutput(frames=denoised) if return_dict else (denoised,)
         pixels = self.codec.decode(denoised)
+        if self.has_alpha:
+            pixels = without_haze(pixels)
         pasted = given if paste_given else None
         if pasted is not None:
             last = stage is None or pasted.high_res_clips is None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 
-from openlumiere.diffusion.alpha import premultiply, unpremultiply
+from openlumiere.diffusion.alpha import premultiply, unpremultiply, without_haze
 from openlumiere.diffusion.upsampling import add_noise, low_res_channels, noise_augment, upsample_base, upsample_lanczos
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
@@ -188,6 +188,8 @@ class LumiereSuperResolutionPipeline(ClipPipeline):
             if transparent and not self.has_alpha:
                 alpha = upsample_lanczos(given[:, 3:], config.scale).to(pixels)
                 pixels = premultiply(torch.cat([pixels.clamp(-1, 1), alpha], dim=1))
+            elif transparent:
+                pixels = without_haze(pixels)
             frames = self._to_user(pixels if transparent else pixels[:, :3], output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)

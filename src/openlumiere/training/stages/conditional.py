@@ -33,6 +33,11 @@ class ConditionalModelConfig(TextToVideoModelConfig):
     condition_blocks: bool = False  # see STUNet.add_condition_to_blocks
     condition_gate: bool = False  # see STUNet.add_gate
     spread_condition: bool | None = None  # see diffusion/conditioning.py; None = the model's own
+    follow_layout: bool | None = None  # the same
+    # Where clips are completed the subject's layout is seen in frames that are given whole, roughly, and otherwise
+    # unknown; so it is moved by as much (standard deviation, in units of the layout), or left out of so many clips.
+    layout_jitter: float = 0.0
+    region_layout_dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +67,16 @@ class Conditional(TextToVideo):
         if config.model.condition_gate and not pipe.unet.config["condition_gate"]:
             schedule = DDIMScheduler.from_config(pipe.scheduler.config)
             pipe.unet.add_gate(schedule.alphas_cumprod, schedule.config.prediction_type)
-        if config.model.spread_condition is not None:
-            pipe.register_to_config(spread_condition=config.model.spread_condition)
+        for name in ("spread_condition", "follow_layout"):
+            if (value := getattr(config.model, name)) is not None:
+                pipe.register_to_config(**{name: value})
         return pipe
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
         batch, condition = self.draw_condition(batch, generator)
-        channels = condition.seen(torch.arange(condition.channels.shape[2])[None])
-        conditions = self.frame_conditions(batch, generator)
+        conditions = self.conditions_beside(condition, batch, generator)
+        channels = condition.seen(torch.arange(condition.channels.shape[2])[None], conditions.get("layout"))
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             given = torch.cat([noisy, channels.to(noisy)], dim=1)
@@ -96,6 +102,24 @@ class Conditional(TextToVideo):
         if kept:
             return batch, self.pipe.condition_of(batch["latents"].to(self.device), mask)
         return batch, self.pipe.encode_condition(clips.to(self.device), mask)
+
+    def conditions_beside(
+        self, condition: ConcatCondition, batch: dict[str, Any], generator: draws.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Return `frame_conditions`, with layouts that are as uncertain as they are where clips are completed."""
+        conditions = self.frame_conditions(batch, generator)
+        layout, model = conditions.get("layout"), self.config.model
+        if layout is None or not (model.layout_jitter or model.region_layout_dropout):
+            return conditions
+        given = condition.channels[:, -self.codec.mask_channels :].flatten(3) > 0.5
+        whole = given.all(3).all(1).any(1)  # (B,)
+        regions_alone = given.flatten(1).any(1) & ~whole
+        dropped = draws.rand(len(layout), generator=generator).to(self.device) < model.region_layout_dropout
+        moved = torch.zeros(len(layout), 1, layout.shape[-1], device=self.device)
+        moved[..., :3] = draws.randn(len(layout), 1, 3, generator=generator).to(self.device) * model.layout_jitter
+        told = layout[..., -1:]  # what was dropped before stays 0
+        layout = layout + moved * whole[:, None, None] * told
+        return conditions | {"layout": layout * ~(regions_alone & dropped)[:, None, None]}
 
     def sample(self, folder: Path, step: int) -> None:
         """Write a looping clip for each kind of mask: what is given, and what was made of it, side by side."""

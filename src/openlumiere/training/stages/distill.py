@@ -69,7 +69,8 @@ class Distill(Conditional):
     def build(config: Any) -> LumierePipeline:
         """Return the pipeline of the teacher, set to sample as the student will."""
         model = config.model
-        if model.spatial_only or model.condition_blocks or model.condition_gate or model.spread_condition is not None:
+        fixed = (model.spread_condition, model.follow_layout)
+        if model.spatial_only or model.condition_blocks or model.condition_gate or any(v is not None for v in fixed):
             raise LumiereError("a student has its teacher's network: leave all but model.t2i, masks and guidance out")
         pipe = build_pipeline(config, model.t2i, temporal=model.temporal)
         # Of first order, as what the student learns is where a step ends; "trailing" steps can be halved.
@@ -96,10 +97,13 @@ class Distill(Conditional):
         condition = None
         if self.module.config["condition_channels"]:
             batch, condition = self.draw_condition(batch, generator)
-            channels = condition.seen(torch.arange(condition.channels.shape[2])[None])
             where = condition.channels[:, -self.codec.mask_channels :]
         clips = self.encoded(batch)
-        conditions = self.frame_conditions(batch, generator)
+        if condition is None:
+            conditions = self.frame_conditions(batch, generator)
+        else:
+            conditions = self.conditions_beside(condition, batch, generator)
+            channels = condition.seen(torch.arange(condition.channels.shape[2])[None], conditions.get("layout"))
         text, nothing = self.text(self.captions(batch, generator)), self.text([""] * len(clips))
         noise = draws.randn(*clips.shape, generator=generator, dtype=clips.dtype)
         noise = progressive_noise(noise, self.pipe.config.noise_correlation)

@@ -146,7 +146,7 @@ def build_pipeline(
         source: what stage `t2i` exported, what `lumiere inflate` or `lumiere export` wrote, a bundled model's name, or
             any text-to-image pipeline of diffusers, by folder or hub id; all but the first bring their own text
             encoders, schedule and VAE.
-        temporal: arguments of `STUNet.from_unet`.
+        temporal: arguments of `STUNet.from_unet`; those of a clip model have to agree.
         spatial_only: of a clip model, take the frozen half alone.
 
     Raises:
@@ -171,9 +171,14 @@ def build_pipeline(
         if DiffusionPipeline.load_config(source, local_files_only=local)["_class_name"] != LumierePipeline.__name__:
             t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)
             return LumierePipeline.from_t2i(t2i, **temporal)
-        if temporal:
-            raise LumiereError(f"{source} is inflated already: leave model.temporal out")
-        return LumierePipeline.from_pretrained(source, local_files_only=local)
+        pipe = LumierePipeline.from_pretrained(source, local_files_only=local)
+        options = pipe.unet.config
+        if other := [name for name, value in temporal.items() if name not in options or options[name] != value]:
+            raise LumiereError(
+                f"{source} is inflated already, with other {', '.join(other)}: leave these out of model.temporal, "
+                "or set model.spatial_only to train new temporal layers"
+            )
+        return pipe
     except TypeError as error:
         raise LumiereError(f"model.temporal: {error}; see STUNet for what can be set") from error
     except (OSError, ValueError) as error:

@@ -1,0 +1,108 @@
+"""Where the subject of given frames is, read from transparency or a plain background, and paths through there."""
+
+from __future__ import annotations
+
+import torch
+
+from .layout import hermite
+
+# A pixel belongs to the subject if its alpha, or its difference from the background, is above this.
+_SEEN = 0.1
+# A background is plain if so many of the pixels along the frame's edge are no part of the subject.
+_PLAIN = 0.6
+# Of the subject's pixels this share is cut off at each side, as sparks and speckles say little about where it is.
+_STRAY = 0.005
+# The subject's larger extent, of the side of its square: the mean over the bundled model's subjects.
+_FILLED = 0.85
+_SHORT = 8  # frames between two that are seen: so few are crossed smoothly, whatever a plan says
+_BACK = 16  # frames in which a path comes back to where a user told it to be
+
+
+def observed_path(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the path of the one subject of frames, (F, 4), see `diffusion.layout`, and in which it is seen, (F,).
+
+    It is taken to stand upright. It is not seen, and its row 0, where a frame is neither transparent nor has a plain
+    background, or shows nothing else, or where it is partly outside of the frame while it is inside of others.
+
+    Args:
+        frames: (3 or 4, F, H, W) in [-1, 1], premultiplied where they have alpha.
+    """
+    values = frames.float().cpu() / 2 + 0.5
+    _, count, height, width = values.shape
+    see_through = values[3] if len(values) == 4 else torch.ones(count, height, width)
+    colours = values[:3]
+    edge = _edge(colours)  # (3, F, E)
+    ground = edge.median(-1).values
+    transparent = _edge(see_through[None])[0].median(-1).values < _SEEN
+    differs = (colours - ground[..., None, None]).abs().amax(0)
+    subject = torch.where(transparent[:, None, None], see_through, differs) > _SEEN
+    at_edge = _edge(subject[None].float())[0].mean(-1)
+    seen = (at_edge < 1 - _PLAIN) & subject.flatten(1).any(1)
+    inside = seen & (at_edge == 0)
+    seen = inside if inside.any() else seen
+    left, right = _extent(subject.sum(1))
+    top, bottom = _extent(subject.sum(2))
+    side = torch.maximum((right - left) / width, (bottom - top) / height) / _FILLED
+    path = torch.stack([(left + right) / width - 1, (top + bottom) / height - 1, side, torch.zeros(count)], dim=1)
+    return path * seen[:, None], seen
+
+
+def path_through_observed(
+    path: torch.Tensor, seen: torch.Tensor, plans: torch.Tensor, *, told: int = 0
+) -> torch.Tensor:
+    """Return a path, (F, 4), that goes through where the subject is seen, and elsewhere as one of some plans does.
+
+    Of the plans the one is taken that moves most like what is seen. What it misses is made up for evenly in time.
+
+    Args:
+        path, seen: as of `observed_path`, seen in one frame at least.
+        plans: (K, F, 4), each what the prompt may mean.
+        told: so many columns of the plans are a user's word, which holds but for some frames next to those seen.
+    """
+    at = seen.nonzero()[:, 0]
+    known, planned = _even(path), _even(plans)
+    missed = known[at] - planned[:, at]  # (K, S, 4)
+    missed[..., 3] = -planned[:, at[:1], 3]  # upright where it is seen first
+    best = int(missed[..., :3].var(1, correction=0).sum(-1).argmin())
+    made_up = _in_between(missed[best], at, len(path))
+    away = (torch.arange(len(path))[:, None] - at).abs().amin(1)
+    made_up[:, :told] *= (1 - away / _BACK).clamp(min=0)[:, None]
+    whole = planned[best] + made_up
+    times = at.to(torch.float64) / (len(path) - 1 if len(path) > 1 else 1)
+    smooth = hermite(known[at], times, len(path)).to(whole)
+    gaps = torch.zeros(len(path), dtype=torch.bool)
+    for start, end in zip(at[:-1].tolist(), at[1:].tolist(), strict=True):
+        gaps[start : end + 1] |= end - start <= _SHORT
+    whole = torch.where(gaps[:, None], smooth, whole)
+    whole[at, :3] = known[at, :3].to(whole)
+    whole[:, 2] = whole[:, 2].exp()
+    return whole.float()
+
+
+def _even(path: torch.Tensor) -> torch.Tensor:
+    """Return (..., 4), with the side's logarithm, in which growing to twice the size is even."""
+    path = path.to(torch.float64).clone()
+    path[..., 2] = path[..., 2].clamp(min=1e-3).log()
+    return path
+
+
+def _in_between(values: torch.Tensor, at: torch.Tensor, count: int) -> torch.Tensor:
+    """Interpolate (S, D) at rising frames to (count, D) linearly; the outermost hold beyond."""
+    frames = torch.arange(count)
+    after = torch.searchsorted(at, frames).clamp(max=len(at) - 1)
+    before = (torch.searchsorted(at, frames, right=True) - 1).clamp(min=0)
+    span = (at[after] - at[before]).clamp(min=1)
+    share = ((frames - at[before]) / span).clamp(0, 1)[:, None].to(values)
+    return torch.lerp(values[before], values[after], share)
+
+
+def _edge(values: torch.Tensor) -> torch.Tensor:
+    """(C, F, H, W) -> (C, F, E): the pixels along the frames' edges."""
+    sides = (values[..., 0, :], values[..., -1, :], values[..., 0], values[..., -1])
+    return torch.cat(sides, dim=-1)
+
+
+def _extent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where the pixels of each row of counts, (F, N), begin and end, but for the stray ones: (F,) each."""
+    share = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
+    return (share <= _STRAY).sum(1).float(), (share < 1 - _STRAY).sum(1).float() + 1

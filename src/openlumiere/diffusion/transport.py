@@ -1,0 +1,31 @@
+"""Motion compensation: frames moved along with their subject, from where one layout has it to where another does.
+
+Video coders predict a frame from others this way (Jain & Jain 1981, Displacement measurement and its application in
+interframe image coding); here the motion is the layout's, a similarity transform for each frame.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def transported(frames: torch.Tensor, layout: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+    """Move each frame so that its subject, which is where `layout` says, comes to where `to` says.
+
+    Args:
+        frames: (N, C, h, w), pixels or latents; what lies outside of them is taken from their edges.
+        layout, to: (N, 6), see `diffusion.layout`, both given.
+    """
+    _, _, height, width = frames.shape
+    y, x = (torch.arange(side, device=frames.device).add(0.5).mul(2 / side).sub(1) for side in (height, width))
+    dy, dx = y[:, None] - to[:, 1, None, None], x - to[:, 0, None, None]  # from the subject's centre
+    shrink = (layout[:, 2] - to[:, 2]).exp()
+    # The angle from `layout` to `to`, clockwise with y down; sampling turns back by it.
+    sine = to[:, 3] * layout[:, 4] - to[:, 4] * layout[:, 3]
+    cosine = to[:, 4] * layout[:, 4] + to[:, 3] * layout[:, 3]
+    along, across = ((shrink * part)[:, None, None] for part in (cosine, sine))
+    source_x = layout[:, 0, None, None] + along * dx + across * dy
+    source_y = layout[:, 1, None, None] - across * dx + along * dy
+    grid = torch.stack([source_x, source_y], dim=-1).to(frames)
+    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
