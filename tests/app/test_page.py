@@ -112,6 +112,8 @@ def test_a_clip_by_keyboard_alone(page: Page, server: Server) -> None:
     page.press(Keys.ENTER)
     page.tab_to("Steps")
     page.press("2")
+    page.tab_to("Sharpening steps")
+    page.press("0")
     page.tab_to("Seed")
     page.press("7")
     page.press(Keys.ENTER, held=Keys.CONTROL)

@@ -58,7 +58,7 @@ def test_our_own_server_in_another_process(tmp_path: Path, monkeypatch: pytest.M
         assert there == replace(here, model=address)
         told: list[Progress] = []
         request = GenerateRequest(
-            prompt="a tiger walking to the left", seed=7, num_frames=16, num_inference_steps=2,
+            prompt="a tiger walking to the left", seed=7, num_frames=16, num_inference_steps=2, upscale_steps=0,
             output=str(tmp_path / "there.webp"),
         )  # fmt: skip
         made = make(request, load_backend(address), progress=told.append, lossless=True)
@@ -78,8 +78,8 @@ def test_our_own_server_in_another_process(tmp_path: Path, monkeypatch: pytest.M
         assert key not in (tmp_path / "there.webp").read_bytes().decode("latin-1")
         # By the command, from a clip, with the server's default model.
         done = lumiere(
-            "restyle", tmp_path / "there.webp", "a lion", "--steps", "2", "-o", tmp_path / "lion.webp", "--model",
-            server.url, LUMIERE_API_KEY=key,
+            "restyle", tmp_path / "there.webp", "a lion", "--steps", "2", "--no-upscale",
+            "-o", tmp_path / "lion.webp", "--model", server.url, LUMIERE_API_KEY=key,
         )  # fmt: skip
         assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
         assert len(read_clip(tmp_path / "lion.webp").frames) == 16

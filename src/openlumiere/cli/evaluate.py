@@ -217,10 +217,7 @@ def register(commands: Commands) -> None:
     autoencoder.add_argument(
         "--autoencoder", required=True, type=Path, metavar="FOLDER", help="an RGBA autoencoder in diffusers' layout"
     )
-    autoencoder.add_argument(
-        "--data", default=Path("data/emoji-256"), type=Path,
-        help="folder that lumiere data emoji wrote, default: data/emoji-256",
-    )  # fmt: skip
+    parsing.add_emoji_data(autoencoder)
     autoencoder.add_argument(
         "--artwork", default=Path("data/artwork"), type=Path,
         help="folder that lumiere data artwork wrote, default: data/artwork",
@@ -242,9 +239,7 @@ def _add_options(parser: Parser, *, clips: int, data: bool = True, model: bool =
     if model:
         parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled name, local folder or hub id")
     if data:
-        parser.add_argument(
-            "--data", default=Path("data/emoji-256"), type=Path, help="folder that lumiere data emoji wrote"
-        )
+        parsing.add_emoji_data(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the report")
     parser.add_argument("--clips", type=parsing.positive_int, default=clips, help=f"default: {clips}")
     parser.add_argument("--frames", type=parsing.positive_int, default=80, help="default: 80")

@@ -118,9 +118,7 @@ def register_metrics(protocols: Commands) -> None:
         more="The package brings one; scores made with another compare with nothing else.",
         example=["lumiere evaluate train-features --data data/emoji-256 -o runs/emoji-features"],
     )
-    features.add_argument(
-        "--data", default=Path("data/emoji-256"), type=Path, help="folder that lumiere data emoji wrote"
-    )
+    parsing.add_emoji_data(features)
     features.add_argument("-o", "--output", required=True, type=Path, help="folder for the network")
     features.add_argument("--steps", type=parsing.positive_int, help="default: the bundled one's")
     features.add_argument("--clips", type=parsing.positive_int, help="real clips to train on, likewise")

@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import openlumiere
@@ -64,6 +65,14 @@ def add_command(commands: Commands, name: str, run: Run, *, help: str, example: 
 def examples(*lines: str) -> str:
     """The closing part of a help text."""
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def add_emoji_data(parser: Parser) -> None:
+    """Ask for the real emoji clips."""
+    parser.add_argument(
+        "--data", default=Path("data/emoji-256"), type=Path,
+        help="folder that lumiere data emoji wrote, default: data/emoji-256",
+    )  # fmt: skip
 
 
 def positive_int(text: str) -> int:

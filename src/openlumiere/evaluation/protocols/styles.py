@@ -164,7 +164,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         axes.plot(strengths, shares, marker="o", label=f"{measure} as asked", clip_on=False)
     axes.axhline(100 * AIM, color="0.8", linestyle=":", zorder=0)
     axes.set(xlabel="style strength", ylabel="clips, %", ylim=(0, 103))
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside right center")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
