@@ -135,7 +135,8 @@ def evaluate(
     pipe.set_progress_bar_config(disable=True)
     if judges is None:
         strict = StrictConfig(side=size) if size >= _STRICT_FROM else None
-        small = smaller(atlases, 2 * SIDE)
+        # As `evaluate editing` reads them, so that both find the same judges.
+        small = smaller(atlases, 2 * SIDE) if isinstance(data, Mapping) else atlases_of(data, SIDE)
         judges = load_judges(small, folder, strict=strict, large=atlases, spoiled=spoiled, progress=progress)
     call = {
         "num_frames": settings.num_frames,
