@@ -389,7 +389,7 @@ def test_frames_too_far_apart_for_the_fastest_motion_are_refused(built: tuple[Pa
     def clips(**options: Any) -> EmojiClips:
         return EmojiClips(built[0], subjects=["tiger"], size=16, num_frames=80, **options)
 
-    assert len(clips(frame_stride=3).frames) == 27
+    assert len(clips(frame_stride=3).shown) == 27
     for options in ({"frame_stride": 4}, {"fps": 4.0}, {"frame_stride": 5, "window": 4}):
         with pytest.raises(LumiereError, match=r"a motion with a period of 0.625 .*data.fps / data.frame_stride"):
             clips(**options)

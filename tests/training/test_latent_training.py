@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 import tiny
+from openlumiere.clock import frame_position
+from openlumiere.data.shown_frames import ShownFrames
 from openlumiere.errors import LumiereError
 from openlumiere.latents import VAECodec, load_vae
 from openlumiere.pipelines.load import load_pipeline
-from openlumiere.training.cached import CachedLatents
+from openlumiere.training.cached import CachedLatents, ShownLatents
 from openlumiere.training.config_files import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
@@ -81,6 +84,30 @@ def test_small_clips_are_the_pixels_averaged(vae: Path, tmp_path: Path) -> None:
     assert torch.allclose(sample["small"], torch.tensor(index / 10 - 1), atol=0.01)
 
 
+def test_one_cache_of_whole_clips_serves_windows_and_strides(vae: Path, tmp_path: Path) -> None:
+    class Numbered(Drawn):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            frames = torch.linspace(-1, 1, 8)
+            layout = torch.arange(8.0)[:, None].expand(8, 6) + 10 * index
+            pixels = frames[None, :, None, None].expand(4, 8, 16, 16)
+            return super().__getitem__(index) | {"pixels": pixels, "layout": layout.clone()}
+
+    clips = cached(Numbered(), vae, tmp_path, small=True)
+    shown = ShownLatents(clips, ShownFrames(8, stride=2, window=3, seed=1))
+    starts = set()
+    for n in range(60):
+        sample, whole = shown[n], clips[n]
+        assert sample["caption"] == whole["caption"]
+        frames = (sample["layout"][:, 0] % 10).long()
+        assert frames.diff().tolist() == [2, 2]
+        starts.add((sample["caption"], int(frames[0])))
+        for name in ("latents", "small"):
+            assert torch.equal(sample[name], whole[name][:, frames])
+        assert torch.equal(sample["frame_positions"], frame_position(frames.float(), 8))
+    assert len(starts) == 12  # both windows of each of six clips
+    assert "frame_positions" not in ShownLatents(clips, ShownFrames(8, stride=2))[0]
+
+
 def test_a_folder_without_a_vae_is_named(tmp_path: Path) -> None:
     with pytest.raises(LumiereError, match="holds no VAE"):
         load_vae(tmp_path)
@@ -116,6 +143,14 @@ def test_a_t2i_on_latents_grows_into_a_model_of_transparent_clips(loops: Path, v
     t2i = train(parse(recipe("t2i", tmp_path / "t2i", loops, vae=str(vae), unet=unet)))
     t2v = train(parse(recipe("t2v", tmp_path / "t2v", loops, t2i=str(t2i), temporal={"attention_layers": 1})))
     assert (t2v / "pipeline" / "vae" / "config.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "t2v" / "latents").iterdir()}
+    for shown in ({"window": 4}, {"frame_stride": 2}):
+        again = recipe("t2v", tmp_path / "t2v-part", loops, t2i=str(t2i), spatial_only=True)
+        again["data"] |= shown | {"cache": str(tmp_path / "t2v" / "latents")}
+        train(parse(again | {"sample_every": 0}))
+        shutil.rmtree(tmp_path / "t2v-part")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "t2v" / "latents").iterdir()} == kept
+
     conditional = recipe("conditional", tmp_path / "conditional", loops, t2i=str(t2v / "pipeline"))
     conditional["model"]["masks"] = ["first frame", "region around the object", "cinemagraph"]
     train(parse(conditional))

@@ -20,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool3d
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
+from openlumiere.data.shown_frames import ShownFrames
 from openlumiere.errors import LumiereError
 from openlumiere.files import read_json, replacing, write_json
 
@@ -75,6 +76,28 @@ class CachedLatents(Dataset[dict[str, Any]]):
             value = values[item]
             value = value / 255 if value.dtype == torch.uint8 else value.float()
             sample[name] = value * 2 - 1 if name == "small" else value
+        return sample
+
+
+class ShownLatents(Dataset[dict[str, Any]]):
+    """The frames of cached whole clips that a network is shown; other windows of a clip each time it comes round.
+
+    Adds ``frame_positions`` where the frames need them. So one cache serves networks of all windows and strides.
+    """
+
+    def __init__(self, clips: CachedLatents, shown: ShownFrames) -> None:
+        self.clips, self.shown = clips, shown
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        frames = self.shown.of(index)
+        sample = self.clips[index]
+        for name, values in sample.items():
+            if name == "layout":
+                sample[name] = values[frames]
+            elif name != "caption":
+                sample[name] = values[:, frames]
+        if (positions := self.shown.positions(frames)) is not None:
+            sample["frame_positions"] = positions
         return sample
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from openlumiere.clock import FPS, clip_seconds, frame_position, frame_seconds
+from openlumiere.clock import FPS, clip_seconds, frame_seconds
+from openlumiere.data.shown_frames import ShownFrames
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
@@ -48,8 +49,7 @@ class EmojiClips(Dataset[Sample]):
         size: height and width in pixels.
         num_frames: length of a clip.
         fps: of such a clip; motions that lead anywhere spread over it, all others go on in real time.
-        frame_stride: give every n-th frame alone, from the first.
-        window: give this many consecutive ones of them, from a random one on; 0 = all of them.
+        frame_stride, window: see `ShownFrames`.
         pool, with_motion, motions, periods: see `SceneSampler`.
         channels: 3 = RGB over a plain background; 4 = premultiplied RGBA, opaque but for transparent scenes.
         transparent: fraction of RGBA scenes that have no background.
@@ -67,24 +67,16 @@ class EmojiClips(Dataset[Sample]):
         motions: Sequence[str] | None = None, periods: tuple[float, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        if not 1 <= frame_stride <= num_frames:
-            raise LumiereError(
-                f"a frame stride of {frame_stride} in clips of {num_frames} frames: choose 1 to {num_frames}"
-            )
-        self.frames = range(0, num_frames, frame_stride)
-        if not 0 <= window <= len(self.frames):
-            raise LumiereError(
-                f"a window of {window} frames of clips of {len(self.frames)}: choose 0 to {len(self.frames)}"
-            )
+        self.shown = ShownFrames(num_frames, frame_stride, window, seed)
         if not 0 <= crop <= size:
             raise LumiereError(
                 f"a crop of {crop} pixels of frames of {size}: choose 0, which is all of them, to {size}"
             )
         if channels not in (3, 4):
             raise LumiereError(f"{channels} channels: choose 3 (RGB) or 4 (RGBA)")
-        if (window or len(self.frames)) > 1:
+        if len(self.shown) > 1:
             check_sampling(fps / frame_stride, periods and periods[0])
-        self.size, self.num_frames, self.fps, self.window, self.seed = size, num_frames, fps, window, seed
+        self.size, self.fps, self.seed = size, fps, seed
         self.channels, self.alpha, self.crop = channels, alpha, crop
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         self.sprites = Sprites(load_atlases(folder, chosen, side=side or 2 * size), device=device)
@@ -100,24 +92,22 @@ class EmojiClips(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Draw a batch at once; PyTorch's loader asks for batches so."""
         scenes = [self.scenes(index) for index in indices]
-        frames = np.array([self._frames(index) for index in indices])
+        frames = [self.shown.of(index) for index in indices]
         drawn, poses = draw_batch(
-            scenes, self.sprites, size=self.crop or self.size, seconds=frame_seconds(frames, self.fps),
-            duration=clip_seconds(self.num_frames, self.fps),
+            scenes, self.sprites, size=self.crop or self.size, seconds=frame_seconds(np.array(frames), self.fps),
+            duration=clip_seconds(self.shown.num_frames, self.fps),
             view=(lambda row, path: self._cropped(indices[row], path)) if self.crop else None,
         )  # fmt: skip
         pixels = over(drawn, ground([scene.background for scene in scenes]))[:, : self.channels]
         pixels = (pixels * 2.0 - 1.0).clamp(-1.0, 1.0)
         layouts = layout_of(poses)
-        # A whole clip's frames are where networks take them to be.
-        positioned = self.window > 0 or self.num_frames % len(self.frames) > 0
         samples = []
         for row, scene in enumerate(scenes):
             sample = Sample(pixels=pixels[row], caption=scene.caption, layout=layouts[row])
             if self.alpha:
                 sample["alpha"] = drawn[row, 3:].clamp(0.0, 1.0)
-            if positioned:
-                sample["frame_positions"] = frame_position(torch.from_numpy(frames[row]).float(), self.num_frames)
+            if (positions := self.shown.positions(frames[row])) is not None:
+                sample["frame_positions"] = positions
             samples.append(sample)
         return samples
 
@@ -125,11 +115,3 @@ class EmojiClips(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, index, 0xC409])
         largest = self.sprites.frames.shape[-1] / self.size
         return crop_path(path, rng, zoom=self.size / self.crop, largest=largest)
-
-    def _frames(self, index: int) -> range:
-        """Return which frames of its clip item `index` shows."""
-        if not self.window:
-            return self.frames
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        start = int(torch.randint(len(self.frames) - self.window + 1, (), generator=generator))
-        return self.frames[start : start + self.window]

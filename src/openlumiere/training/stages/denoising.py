@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from torch import nn
 from torch.utils.data import Dataset
 
+from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.data.emoji.vocabulary import TRANSPARENT, vocabulary
 from openlumiere.diffusion import draws
 from openlumiere.diffusion.layout import LAYOUT_DIM, drop
@@ -22,9 +23,9 @@ from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import PromptCache, TextConditions
 from openlumiere.stunet import STUNet
 from openlumiere.stunet.t2i import takes_layout
-from openlumiere.training.cached import CachedLatents
+from openlumiere.training.cached import CachedLatents, ShownLatents
 from openlumiere.training.config import DiffusionOptimizerConfig, ModelConfig, TextConfig, TrainConfig
-from openlumiere.training.datasets import ClipDataConfig, PictureDataConfig, make_dataset
+from openlumiere.training.datasets import ClipDataConfig, PictureDataConfig, WindowedClipDataConfig, make_dataset
 from openlumiere.training.masks import STAGES_WITH_MASKS
 from openlumiere.training.objective import annealed_shift, diffusion_loss
 
@@ -184,13 +185,20 @@ def pipeline_options(config: DenoisingConfig) -> dict[str, Any]:
     }
 
 
-def cached_latents(config: Any, source: Dataset[Any], codec: Codec, device: torch.device) -> CachedLatents:
-    """Return the data set's latents, kept on disk where the configuration says."""
+def cached_latents(config: Any, source: Dataset[Any], codec: Codec, device: torch.device) -> Dataset[Any]:
+    """Return the data set's latents, kept on disk where the configuration says.
+
+    Of emoji clips whole ones are kept, and windows or strides chosen as they are read.
+    """
     data = config.data
     if not isinstance(codec, VAECodec) or data.cached < 1 or data.pool:
         raise LumiereError(
             "data.cache keeps latents: it needs a model with a VAE, data.cached above 0, and no data.pool"
         )
+    if isinstance(source, EmojiClips) and isinstance(data, WindowedClipDataConfig) and not source.shown.whole:
+        whole = replace(config, data=replace(data, window=0, frame_stride=1))
+        clips = make_dataset(whole, single_frame=False, channels=codec.pixel_channels, device=device)
+        return ShownLatents(cached_latents(whole, clips, codec, device), source.shown)
     return CachedLatents(
         source, lambda pixels: codec.encode(pixels.to(device)), Path(str(data.cache)), count=data.cached,
         identity=cache_identity(config, codec.vae), seed=config.seed, small=config.stage in STAGES_WITH_MASKS,
