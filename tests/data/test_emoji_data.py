@@ -20,8 +20,18 @@ from torch.utils.data import DataLoader
 
 from openlumiere.data.emoji import shards as builder
 from openlumiere.data.emoji.dataset import EmojiClips
-from openlumiere.data.emoji.scenes import vocabulary
-from openlumiere.data.emoji.shards import FPS, BuildReport, build, decode_loop, fetch, iterate, load_atlases, names_of
+from openlumiere.data.emoji.scenes import is_test_artwork, vocabulary
+from openlumiere.data.emoji.shards import (
+    FPS,
+    BuildReport,
+    build,
+    decode_loop,
+    fetch,
+    iterate,
+    load_atlases,
+    load_stills,
+    names_of,
+)
 from openlumiere.errors import LumiereError
 from openlumiere.files import partial_path
 
@@ -371,6 +381,24 @@ def test_rgba_clips_say_where_their_subject_is(built: tuple[Path, BuildReport]) 
     assert rgb[0]["pixels"].shape == (3, 8, 16, 16)
     with pytest.raises(LumiereError, match=r"2 channels: choose 3 .RGB. or 4"):
         clips(channels=2)
+
+
+def test_a_part_of_the_clips_shows_still_pictures_of_other_emoji(built: tuple[Path, BuildReport]) -> None:
+    options: dict[str, Any] = {"subjects": ["tiger"], "size": 16, "num_frames": 80, "channels": 4, "seed": 5}
+    clips, without = EmojiClips(built[0], stills=0.3, **options), EmojiClips(built[0], **options)
+    stills = load_stills(built[0], without=["tiger"], side=32)
+    assert set(stills) == {code for code in (FIST, LION, HEART) if not is_test_artwork(code)}
+    assert all(len(atlas.frames) == 1 for atlas in stills.values())
+    samples = clips.__getitems__(range(100))
+    assert 15 < sum(bool(sample["still"]) for sample in samples) < 45
+    names = [name for atlas in stills.values() for name in atlas.names]
+    for index, sample in enumerate(samples):
+        if sample["still"]:
+            assert any(name in sample["caption"] for name in names)
+        else:
+            assert sample["caption"] == without[index]["caption"]
+            torch.testing.assert_close(sample["pixels"], without[index]["pixels"], rtol=0, atol=1e-5)
+    assert "still" not in without[0]
 
 
 def test_a_batch_drawn_at_once_is_its_samples(built: tuple[Path, BuildReport]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 import tiny
 from openlumiere.clock import frame_position
@@ -23,6 +23,7 @@ from openlumiere.training.cached import CachedLatents, ShownLatents
 from openlumiere.training.config_files import parse
 from openlumiere.training.export import export
 from openlumiere.training.loop import train
+from openlumiere.training.stages.conditional import Conditional
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -108,6 +109,20 @@ def test_one_cache_of_whole_clips_serves_windows_and_strides(vae: Path, tmp_path
     assert "frame_positions" not in ShownLatents(clips, ShownFrames(8, stride=2))[0]
 
 
+def test_a_cache_for_masks_serves_stages_without_but_is_not_grown_by_them(vae: Path, tmp_path: Path) -> None:
+    cached(Drawn(), vae, tmp_path, small=True)
+    again = Drawn()
+    assert torch.equal(
+        cached(again, vae, tmp_path)[0]["latents"], cached(Drawn(), vae, tmp_path, small=True)[0]["latents"]
+    )
+    assert again.drawn == []
+    with pytest.raises(LumiereError, match="begun by a stage with masks"):
+        cached(Drawn(), vae, tmp_path, count=20)
+    cached(Drawn(), vae, tmp_path / "plain")
+    with pytest.raises(LumiereError, match=r"choose another data\.cache"):
+        cached(Drawn(), vae, tmp_path / "plain", small=True)
+
+
 def test_a_folder_without_a_vae_is_named(tmp_path: Path) -> None:
     with pytest.raises(LumiereError, match="holds no VAE"):
         load_vae(tmp_path)
@@ -145,7 +160,7 @@ def test_a_t2i_on_latents_grows_into_a_model_of_transparent_clips(loops: Path, v
     assert (t2v / "pipeline" / "vae" / "config.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "t2v" / "latents").iterdir()}
     for shown in ({"window": 4}, {"frame_stride": 2}):
-        again = recipe("t2v", tmp_path / "t2v-part", loops, t2i=str(t2i), spatial_only=True)
+        again = recipe("t2v", tmp_path / "t2v-part", loops, t2i=str(t2v / "pipeline"), spatial_only=True)
         again["data"] |= shown | {"cache": str(tmp_path / "t2v" / "latents")}
         train(parse(again | {"sample_every": 0}))
         shutil.rmtree(tmp_path / "t2v-part")
@@ -165,6 +180,25 @@ def test_a_t2i_on_latents_grows_into_a_model_of_transparent_clips(loops: Path, v
     frames = pipe("a tiger", num_frames=16, num_inference_steps=2, transparent=True)[0]
     assert frames.shape == (1, 16, 32, 32, 4)
     assert np.isfinite(frames).all()
+
+
+def test_of_still_pictures_something_is_always_given(loops: Path, vae: Path, tmp_path: Path) -> None:
+    unet = tiny.TRAINING["model"]["unet"]
+    t2i = train(parse(recipe("t2i", tmp_path / "t2i", loops, vae=str(vae), unet=unet)))
+    settings = recipe("conditional", tmp_path / "conditional", loops, t2i=str(t2i), temporal={"attention_layers": 1})
+    settings["data"] |= {"subjects": ["tiger"], "stills": 0.5, "cached": 48}  # the heart's are the still ones
+    stage = Conditional(parse(settings), torch.device("cpu"))
+    batch = default_collate([stage.dataset[n] for n in range(48)])
+    given = torch.zeros(48)
+    for seed in range(20):
+        _, condition = stage.draw_condition(batch, torch.Generator().manual_seed(seed))
+        given += condition.channels[:, -stage.codec.mask_channels :].flatten(1).amax(1)
+    still = batch["still"] > 0
+    assert 12 < still.sum() < 36
+    assert all("heart" in caption for caption, is_ in zip(batch["caption"], still, strict=True) if is_)
+    # Of 4 x 4 latents a mask may leave none whole, so that a few look as if nothing were given.
+    assert 1 - given[still].mean() / 20 < 0.12
+    assert 0.3 < 1 - given[~still].mean() / 20 < 0.55  # 0.24 of all clips, here 0.48 / 1.24 of the subjects'
 
 
 def test_keeping_latents_wants_a_vae_and_a_number(loops: Path, vae: Path, tmp_path: Path) -> None:

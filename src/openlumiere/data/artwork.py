@@ -26,22 +26,16 @@ from openlumiere.files import remove_leftovers, replacing
 
 from .emoji.designs import DESIGNS, UNSEEN, Design, draw_icon, icon_set
 from .emoji.drawing import render
-from .emoji.scenes import stable_hash
+from .emoji.scenes import is_test_artwork
 from .emoji.shards import SKIN_TONES, fetch_package, iterate
 from .packed import holds_packed, read_packed
 
 STILL = Design("@lobehub/fluent-emoji-3d", "1.1.0", "MIT")
-_TEST_SHARE = 16  # one piece in so many is in the test split
 _ANIMATED = "animated"
 _FRAMES_OF_LOOP = 6  # of each animation: neighbours are too alike to teach more
 
 # key of a piece of artwork, the artwork
 Named = Iterator[tuple[str, Image.Image]]
-
-
-def is_test_artwork(key: str) -> bool:
-    """Return whether artwork of these code points, or of this name, is in the test split, never trained on."""
-    return stable_hash("picture", key.replace("-fe0f", "")) % _TEST_SHARE == 0
 
 
 def build(

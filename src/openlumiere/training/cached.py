@@ -43,7 +43,8 @@ class CachedLatents(Dataset[dict[str, Any]]):
         identity: all that the items depend on; a cache of something else is refused.
         shard: items of a file, which are lost if it is stopped in between; as few of long clips as take a quarter of a
             minute when None.
-        small: also keep the pixels shrunk to the latents' size, as ``small``: what masks are drawn by.
+        small: also keep the pixels shrunk to the latents' size, as ``small``: what masks are drawn by. A cache that has
+            them serves those who don't ask for them too.
     """
 
     def __init__(
@@ -54,10 +55,15 @@ class CachedLatents(Dataset[dict[str, Any]]):
         if shard is None:
             shard = max(_FRAMES_OF_A_SHARD // source[0]["pixels"].shape[1], _SHORTEST_SHARD)
         folder.mkdir(parents=True, exist_ok=True)
-        _check_identity(folder, identity | {"shard": shard, "small": small})
+        also_for_masks = _check_identity(folder, identity | {"shard": shard, "small": small})
         self.captions: list[str] = []
         parts: dict[str, list[torch.Tensor]] = {}
         missing = [n for n in range(0, count, shard) if not _path(folder, n).exists()]
+        if missing and also_for_masks:
+            raise LumiereError(
+                f"{folder} was begun by a stage with masks, and holds fewer than {count} clips: run that stage first, "
+                "or choose another data.cache"
+            )
         for start in tqdm(_from_my_turn(missing), desc="encoding", unit=f"{shard} clips", disable=not missing):
             if not _path(folder, start).exists():  # another process was faster
                 _write(source, encode, _path(folder, start), range(start, start + shard), small=small)
@@ -85,7 +91,7 @@ class ShownLatents(Dataset[dict[str, Any]]):
     Adds ``frame_positions`` where the frames need them. So one cache serves networks of all windows and strides.
     """
 
-    def __init__(self, clips: CachedLatents, shown: ShownFrames) -> None:
+    def __init__(self, clips: Dataset[dict[str, Any]], shown: ShownFrames) -> None:
         self.clips, self.shown = clips, shown
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -94,7 +100,7 @@ class ShownLatents(Dataset[dict[str, Any]]):
         for name, values in sample.items():
             if name == "layout":
                 sample[name] = values[frames]
-            elif name != "caption":
+            elif name not in ("caption", "still"):
                 sample[name] = values[:, frames]
         if (positions := self.shown.positions(frames)) is not None:
             sample["frame_positions"] = positions
@@ -169,15 +175,20 @@ def _items(source: Dataset[Any], indices: Sequence[int]) -> list[dict[str, Any]]
     return at_once(indices) if at_once is not None else [source[index] for index in indices]
 
 
-def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
+def _check_identity(folder: Path, identity: dict[str, Any]) -> bool:
+    """Refuse latents of something else; return whether the folder also keeps what masks are drawn by, not asked for."""
     index = folder / _INDEX
     plain = json.loads(json.dumps(identity))
     if not index.exists():
         write_json(index, plain, indent=1)
-    elif read_json(index, otherwise=f"delete {folder}") != plain:
+        return False
+    kept = read_json(index, otherwise=f"delete {folder}")
+    also_for_masks = bool(kept.get("small")) and not plain["small"]
+    if kept != plain | {"small": plain["small"] or also_for_masks}:
         raise LumiereError(
             f"{folder} holds latents of other clips or another autoencoder: choose another data.cache, or delete it"
         )
+    return also_for_masks
 
 
 @lru_cache(maxsize=2)

@@ -80,6 +80,20 @@ class WindowedClipDataConfig(CachedClipDataConfig):
     window: int = 0  # so many consecutive frames are shown, at a random position; 0 = all
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompletedClipDataConfig(WindowedClipDataConfig):
+    """Clips of which a part is given."""
+
+    # emoji: fraction of clips that show a still picture of another emoji than the subjects, of which something is
+    # always given; what is not of the vocabulary can be learnt from what is given alone
+    stills: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.stills < 1:
+            raise LumiereError(f"data.stills must be 0 or more, and less than 1, not {self.stills}")
+
+
 def make_dataset(
     config: Any, *, single_frame: bool, channels: int | None = None, device: torch.device | str = "cpu"
 ) -> Dataset[Any]:
@@ -97,7 +111,7 @@ def make_dataset(
                 frame_stride=data.frame_stride, window=1 if single_frame else data.window, seed=config.seed,
                 pool=data.pool, with_motion=data.with_motion, channels=data.channels if channels is None else channels,
                 transparent=data.transparent, alpha=config.stage in STAGES_WITH_MASKS, crop=data.crop,
-                motions=data.motions, periods=data.periods,
+                motions=data.motions, periods=data.periods, stills=getattr(data, "stills", 0.0),
                 device=device if data.on_device else "cpu",
             )  # fmt: skip
         case "folder":

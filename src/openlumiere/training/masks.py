@@ -48,11 +48,13 @@ def draw_mask(
     *,
     alpha: torch.Tensor | None = None,
     kinds: Sequence[str] | None = None,
+    text_alone: float = 1.0,
 ) -> torch.Tensor:
     """Draw one mask, float (1, F, H, W), 1 = given. See `Subject` for the arguments.
 
     Args:
         kinds: of `MIXTURE`, equally often; None = all of them, by their shares.
+        text_alone: so many times its share has the mask by which nothing is given.
 
     Raises:
         LumiereError: an unknown kind.
@@ -61,6 +63,8 @@ def draw_mask(
     if unknown:
         raise LumiereError(f"unknown kinds of masks {unknown}; known: {', '.join(MIXTURE)}")
     shares = np.array([1.0 if kinds else MIXTURE[kind][0] for kind in kinds or MIXTURE])
+    if kinds is None:
+        shares[list(MIXTURE).index("none")] *= text_alone
     drawn = list(kinds or MIXTURE)[rng.choice(len(shares), p=shares / shares.sum())]
     return draw_kind(drawn, clip, rng, alpha=alpha)
 

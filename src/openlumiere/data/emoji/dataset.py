@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -18,7 +19,7 @@ from openlumiere.errors import LumiereError
 from .drawing import Sprites, crop_path, draw_batch, ground, over
 from .motions import check_sampling
 from .scenes import SceneSampler
-from .shards import load_atlases
+from .shards import load_atlases, load_stills
 from .vocabulary import vocabulary
 
 
@@ -31,6 +32,7 @@ class Sample(TypedDict):
         alpha: of the subject, (1, F, size, size) in [0, 1].
         layout: where the subject is in each frame, (F, 6), see `diffusion.layout`.
         frame_positions: of each frame in its clip, (F,), see `clock.frame_position`; left out of whole clips.
+        still: whether it shows a still picture of an emoji that is none of the subjects; left out where none does.
     """
 
     pixels: torch.Tensor
@@ -38,6 +40,7 @@ class Sample(TypedDict):
     alpha: NotRequired[torch.Tensor]
     layout: NotRequired[torch.Tensor]
     frame_positions: NotRequired[torch.Tensor]
+    still: NotRequired[torch.Tensor]
 
 
 class EmojiClips(Dataset[Sample]):
@@ -57,6 +60,7 @@ class EmojiClips(Dataset[Sample]):
         side: of the subjects' own frames, that clips are drawn from; None = twice `size`.
         crop: show a square of so many pixels of each frame, somewhere about the subject, which is drawn no larger
             than its own frames are: a part of a large frame that is sharp. 0 = whole frames.
+        stills: fraction of clips that show a still picture of another emoji, see `load_stills`.
         device: where clips are drawn.
     """
 
@@ -65,7 +69,7 @@ class EmojiClips(Dataset[Sample]):
         frame_stride: int = 1, window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0,
         channels: int = 3, transparent: float = 0.25, alpha: bool = False, side: int | None = None, crop: int = 0,
         motions: Sequence[str] | None = None, periods: tuple[float, float] | None = None,
-        device: torch.device | str = "cpu",
+        stills: float = 0.0, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.shown = ShownFrames(num_frames, frame_stride, window, seed)
         if not 0 <= crop <= size:
@@ -79,19 +83,30 @@ class EmojiClips(Dataset[Sample]):
         self.size, self.fps, self.seed = size, fps, seed
         self.channels, self.alpha, self.crop = channels, alpha, crop
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
-        self.sprites = Sprites(load_atlases(folder, chosen, side=side or 2 * size), device=device)
-        names = {key: atlas.names for key, atlas in self.sprites.atlases.items()}
-        self.scenes = SceneSampler(
-            names, seed=seed, pool=pool, with_motion=with_motion, transparent=transparent if channels == 4 else 0.0,
+        atlases = load_atlases(folder, chosen, side=side or 2 * size)
+        others = load_stills(folder, without=chosen, side=side or 2 * size) if stills else {}
+        if stills and not others:
+            raise LumiereError(f"{folder} holds no emoji but the subjects: leave data.stills out")
+        self.sprites = Sprites(atlases | others, device=device)
+        scenes = partial(
+            SceneSampler, pool=pool, with_motion=with_motion, transparent=transparent if channels == 4 else 0.0,
             motions=motions, periods=periods,
         )  # fmt: skip
+        self.scenes = scenes({key: atlas.names for key, atlas in atlases.items()}, seed=seed)
+        self.stills, self.other_scenes = stills, None
+        if others:
+            self.other_scenes = scenes({key: atlas.names for key, atlas in others.items()}, seed=seed)
 
     def __getitem__(self, index: int) -> Sample:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Draw a batch at once; PyTorch's loader asks for batches so."""
-        scenes = [self.scenes(index) for index in indices]
+        still = [self.other_scenes is not None and self._is_still(index) for index in indices]
+        scenes = [
+            self.other_scenes(index) if other and self.other_scenes else self.scenes(index)
+            for index, other in zip(indices, still, strict=True)
+        ]
         frames = [self.shown.of(index) for index in indices]
         drawn, poses = draw_batch(
             scenes, self.sprites, size=self.crop or self.size, seconds=frame_seconds(np.array(frames), self.fps),
@@ -108,8 +123,13 @@ class EmojiClips(Dataset[Sample]):
                 sample["alpha"] = drawn[row, 3:].clamp(0.0, 1.0)
             if (positions := self.shown.positions(frames[row])) is not None:
                 sample["frame_positions"] = positions
+            if self.other_scenes is not None:
+                sample["still"] = torch.tensor(still[row])
             samples.append(sample)
         return samples
+
+    def _is_still(self, index: int) -> bool:
+        return bool(np.random.default_rng([self.seed, index, 0x57111]).random() < self.stills)
 
     def _cropped(self, index: int, path: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng([self.seed, index, 0xC409])

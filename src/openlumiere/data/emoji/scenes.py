@@ -22,7 +22,7 @@ from .vocabulary import TRANSPARENT, Scene, subject_set, vocabulary
 
 __all__ = [
     "PATHS", "PERIOD_FACTOR", "SECONDS", "TRANSPARENT", "Scene", "SceneSampler", "Split", "animation_frames",
-    "check_sampling", "has_test_animation", "is_test_combination", "shortest_period", "speed",
+    "check_sampling", "has_test_animation", "is_test_artwork", "is_test_combination", "shortest_period", "speed",
     "stable_hash", "subject_set", "trajectory", "vocabulary",
 ]  # fmt: skip
 
@@ -31,6 +31,7 @@ Split = Literal["train", "combinations", "paraphrases"]
 # The test split, for good: models that were published would else be judged by what they were trained on.
 _TEST_COMBINATIONS = 10  # one subject x motion x background combination in so many
 _TEST_ANIMATIONS = 8  # the second half of the animation of one subject in so many
+_TEST_ARTWORK = 16  # one piece of artwork in so many
 
 # Motions that leave the centre of the subject free, so that a place can be asked for.
 _PLACED_MOTIONS = ("still", "spin", "grow", "shrink")
@@ -44,6 +45,11 @@ def stable_hash(*words: str) -> int:
 def is_test_combination(subject: str, motion: str, background: str) -> bool:
     """Return whether this subject x motion x background is in the test split, never trained on."""
     return stable_hash(subject, motion, background) % _TEST_COMBINATIONS == 0
+
+
+def is_test_artwork(key: str) -> bool:
+    """Return whether artwork of these code points, or of this name, is in the test split, never trained on."""
+    return stable_hash("picture", key.replace("-fe0f", "")) % _TEST_ARTWORK == 0
 
 
 def has_test_animation(subject: str) -> bool:

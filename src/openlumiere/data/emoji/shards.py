@@ -30,6 +30,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.files import one_line, read_json, remove_leftovers, replacing, write_text
 
 from .drawing import Atlas
+from .scenes import is_test_artwork
 from .vocabulary import vocabulary
 
 PACKAGES = tuple(f"@lobehub/fluent-emoji-anim-{i}" for i in (1, 2, 3, 4))
@@ -239,11 +240,14 @@ def _datasheet(report: BuildReport, size: int, skin_tones: bool) -> str:
 """
 
 
-def iterate(folder: Path, keys: Iterable[str] | None = None) -> Iterator[tuple[dict, np.ndarray]]:
+def iterate(
+    folder: Path, keys: Iterable[str] | None = None, *, stills: bool = False
+) -> Iterator[tuple[dict, np.ndarray]]:
     """Read shards back as (metadata, uint8 RGBA frames of shape (loop, size, size, 4)), in order.
 
     Args:
         keys: only these code points, all when None.
+        stills: the first frame of each loop alone.
     """
     shards = sorted(folder.glob("emoji-*.tar"))
     if not shards:
@@ -254,7 +258,11 @@ def iterate(folder: Path, keys: Iterable[str] | None = None) -> Iterator[tuple[d
             for key, sample in _samples(shard):
                 if wanted is None or key in wanted:
                     meta = json.loads(sample["json"])
-                    yield meta, decode_loop(sample["webp"], size=meta["size"], count=meta["loop_frames"])
+                    if stills:
+                        with Image.open(io.BytesIO(sample["webp"])) as picture:
+                            yield meta, np.array(picture.convert("RGBA"))[None]
+                    else:
+                        yield meta, decode_loop(sample["webp"], size=meta["size"], count=meta["loop_frames"])
         except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as error:
             raise LumiereError(
                 f"{shard} is damaged ({_brief(error)}); delete it and run again: lumiere data emoji -o {folder}"
@@ -297,6 +305,22 @@ def load_atlases(folder: Path, subjects: list[str] | None = None, *, side: int =
     if missing:
         raise LumiereError(f"{folder} lacks the subjects {missing}; make it anew with: lumiere data emoji -o {folder}")
     return atlases
+
+
+def load_stills(folder: Path, *, without: Iterable[str], side: int = 64) -> dict[str, Atlas]:
+    """Load the first frames of all other emoji in the shards, but for those of the test split: pictures as users have.
+
+    Args:
+        without: keys of the vocabulary that are left out.
+    """
+    words = vocabulary()["subjects"]
+    known = {words[key]["emoji"] for key in without}
+    stills = {}
+    for meta, rgba in iterate(folder, stills=True):
+        code = meta["emoji"]
+        if code not in known and not is_test_artwork(code):
+            stills[code] = Atlas(code, meta["names"], premultiplied(rgba, side))
+    return stills
 
 
 def premultiplied(rgba: np.ndarray, side: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from openlumiere.pipelines.conditions import ConcatCondition
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.text import TextConditions
 from openlumiere.training.cached import in_latents
+from openlumiere.training.datasets import CompletedClipDataConfig
 from openlumiere.training.masks import MIXTURE, draw_kind, draw_mask
 from openlumiere.video import write_clip
 
@@ -45,6 +46,7 @@ class ConditionalConfig(TextToVideoConfig):
     """Configuration of stage `conditional`."""
 
     model: ConditionalModelConfig = field(default_factory=ConditionalModelConfig)
+    data: CompletedClipDataConfig = field(default_factory=CompletedClipDataConfig)
 
 
 class Conditional(TextToVideo):
@@ -94,10 +96,15 @@ class Conditional(TextToVideo):
         kept = "latents" in batch
         clips, alphas = batch["small" if kept else "pixels"], batch.get("alpha")
         masks = []
+        still, share = batch.get("still"), self.config.data.stills
         for index, seed in enumerate(draws.seeds(len(clips), generator=generator)):
             alpha = None if alphas is None else alphas[index, 0]
+            # Text alone has as many clips as without still pictures, all of them of the subjects.
+            text_alone = 1 / (1 - share) if still is None or not still[index] else 0.0
             rng = np.random.default_rng(seed)
-            masks.append(draw_mask(clips[index], rng, alpha=alpha, kinds=self.config.model.masks))
+            masks.append(
+                draw_mask(clips[index], rng, alpha=alpha, kinds=self.config.model.masks, text_alone=text_alone)
+            )
         mask = torch.stack(masks).to(self.device)
         if kept:
             return batch, self.pipe.condition_of(batch["latents"].to(self.device), mask)

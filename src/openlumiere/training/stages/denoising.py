@@ -31,7 +31,7 @@ from openlumiere.training.objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
 _NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout", "on_device")
-_LATER = ("motions", "periods")  # caches are older than these
+_LATER = ("motions", "periods", "stills")  # caches are older than these
 _PROMPTS_AT_ONCE = 256  # on a GPU
 
 # (noisy clip, timesteps, text) -> prediction
@@ -208,7 +208,7 @@ def cached_latents(config: Any, source: Dataset[Any], codec: Codec, device: torc
 def cache_identity(config: Any, vae: nn.Module) -> dict[str, Any]:
     """Return all that cached latents depend on, under the names that the first caches have."""
     data = {name: value for name, value in asdict(config.data).items() if name not in _NOT_IN_CACHE}
-    data = {name: value for name, value in data.items() if name not in _LATER or value is not None}
+    data = {name: value for name, value in data.items() if name not in _LATER or value}
     data = {"window": 0, "every": data.pop("frame_stride")} | data
     weights = hashlib.sha256()
     for name, value in sorted(vae.state_dict().items()):

@@ -166,7 +166,8 @@ def build_pipeline(
             return new_pipeline(config, STUNet.from_unet(unet, **temporal), vae)
         if spatial_only:
             grown = STUNet.from_pretrained(source, subfolder="unet", local_files_only=folder.exists())
-            return new_pipeline(config, STUNet.from_unet(grown.spatial, **temporal))
+            vae = load_vae(folder / "vae") if (folder / "vae").is_dir() else None
+            return new_pipeline(config, STUNet.from_unet(grown.spatial, **temporal), vae)
         local = folder.exists()
         if DiffusionPipeline.load_config(source, local_files_only=local)["_class_name"] != LumierePipeline.__name__:
             t2i = DiffusionPipeline.from_pretrained(source, local_files_only=local)
