@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from openlumiere.data.emoji.drawing import render
 from openlumiere.diffusion.observed import observed_path, path_through_observed
 
 SIDE = 64
@@ -66,6 +67,59 @@ def test_a_subject_that_leaves_the_frame_is_seen_while_it_is_whole() -> None:
     torch.testing.assert_close(found[seen], path[seen], atol=0.04, rtol=0)
     filling = torch.tensor([[0.0, 0.0, 1.4, 0.0]])
     assert observed_path(discs(filling, alpha=True))[1].all()  # there is nothing better to be seen
+
+
+def petals(path: torch.Tensor, *, alpha: bool) -> torch.Tensor:
+    """Draw a subject that looks different from all sides."""
+    side = 96
+    y, x = (torch.arange(side) + 0.5).mul(2 / side).sub(1)[:, None], (torch.arange(side) + 0.5).mul(2 / side).sub(1)
+    square = torch.zeros(4, side, side)
+    for number, colour in enumerate(((0.9, 0.2, 0.2), (0.2, 0.8, 0.3), (0.3, 0.3, 0.9))):
+        angle = 0.4 + 1.7 * number
+        inside = ((x - 0.4 * math.cos(angle)).square() + (y - 0.4 * math.sin(angle)).square()).sqrt() < 0.42
+        square[:, inside] = torch.tensor([*colour, 1.0])[:, None]
+    drawn = render(square.expand(len(path), -1, -1, -1), path, size=SIDE).transpose(0, 1)
+    if not alpha:
+        drawn = drawn[:3] + (1 - drawn[3:]) * torch.tensor((0.9, 0.9, 0.1))[:, None, None, None]
+    return drawn * 2 - 1
+
+
+def spinning(frames: int = 33) -> torch.Tensor:
+    path = growing(frames)
+    path[:, 3] = torch.linspace(0, -9, frames)
+    return path
+
+
+@pytest.mark.parametrize("alpha", [True, False])
+def test_how_far_a_subject_is_turned_is_seen(alpha: bool) -> None:
+    frames = petals(spinning(), alpha=alpha)
+    frames = frames + 0.02 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    path, seen = observed_path(frames)
+    assert seen.all()
+    wrong = torch.remainder(path[:, 3] - spinning()[:, 3] + math.pi, 2 * math.pi) - math.pi
+    assert wrong.abs().max() < 0.06
+    # Where it is: the same point of it in all frames, the middle of what is seen of it in the first.
+    upright = observed_path(frames[:, :1])[0]
+    torch.testing.assert_close(path[0, :3], upright[0, :3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(path[:, 2] / path[0, 2], spinning()[:, 2] / spinning()[0, 2], atol=0.08, rtol=0)
+
+
+def test_what_waves_or_looks_the_same_from_all_sides_is_upright() -> None:
+    path = growing(33)
+    path[:, 3] = 0.35 * torch.sin(torch.arange(33) / 3)
+    for frames in (petals(path, alpha=True), discs(spinning(), alpha=True)):
+        assert (observed_path(frames)[0][:, 3] == 0).all()
+
+
+def test_a_turn_seen_at_times_goes_on_as_the_plan_turns() -> None:
+    real = spinning(81)
+    real[:, 3] = torch.linspace(0, 16, 81)
+    seen = seen_at(list(range(0, 81, 8)), real)
+    seen[0][:, 3] = torch.remainder(seen[0][:, 3] + math.pi, 2 * math.pi) - math.pi
+    plans = torch.stack([real, real, real])
+    plans[0, :, 3], plans[1, :, 3], plans[2, :, 3] = -real[:, 3], 1 + 0.9 * real[:, 3], 0
+    path = path_through_observed(seen[0] * seen[1][:, None], seen[1], plans)
+    torch.testing.assert_close(path[:, 3], real[:, 3], atol=0.05, rtol=0)
 
 
 def seen_at(frames: list[int], path: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

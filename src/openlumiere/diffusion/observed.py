@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from .layout import hermite
+from .turning import Turning, turning
 
 # A pixel belongs to the subject if its alpha, or its difference from the background, is above this.
 _SEEN = 0.1
@@ -15,13 +18,15 @@ _STRAY = 0.005
 # The subject's larger extent, of the side of its square: the mean over the bundled model's subjects.
 _FILLED = 0.85
 _SHORT = 8  # frames between two that are seen: so few are crossed smoothly, whatever a plan says
+_WEIGHTS = (1.0, 1.0, 1.0, 0.1)  # by which plans are chosen: position, the logarithm of the size, the angle
 _BACK = 16  # frames in which a path comes back to where a user told it to be
 
 
 def observed_path(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the path of the one subject of frames, (F, 4), see `diffusion.layout`, and in which it is seen, (F,).
 
-    It is taken to stand upright. It is not seen, and its row 0, where a frame is neither transparent nor has a plain
+    It is taken to stand upright where it is seen first; where it turns from there, see `diffusion.turning`, the same
+    point of it is followed. It is not seen, and its row 0, where a frame is neither transparent nor has a plain
     background, or shows nothing else, or where it is partly outside of the frame while it is inside of others.
 
     Args:
@@ -44,7 +49,23 @@ def observed_path(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     top, bottom = _extent(subject.sum(2))
     side = torch.maximum((right - left) / width, (bottom - top) / height) / _FILLED
     path = torch.stack([(left + right) / width - 1, (top + bottom) / height - 1, side, torch.zeros(count)], dim=1)
-    return path * seen[:, None], seen
+    path = path * seen[:, None]
+    at = seen.nonzero()[:, 0]
+    if len(at) > 1:
+        alone = torch.cat([(colours - ground[..., None, None] * ~transparent[:, None, None]) * subject, subject[None]])
+        found = turning(alone[:, at], subject[at].float())
+        if found is not None:
+            path[at] = _turning_path(path[at[0]], found)
+    return path, seen
+
+
+def _turning_path(first: torch.Tensor, found: Turning) -> torch.Tensor:
+    """Return the path of a subject that turns, (S, 4), from its row where it is seen first."""
+    scale = found.extent / found.extent[0]
+    x, y = first[:2] - found.centroid[0]
+    sine, cosine = found.angle.sin(), found.angle.cos()
+    centre = found.centroid + scale[:, None] * torch.stack([cosine * x - sine * y, sine * x + cosine * y], dim=1)
+    return torch.cat([centre, (first[2] * scale)[:, None], found.angle[:, None]], dim=1)
 
 
 def path_through_observed(
@@ -61,9 +82,14 @@ def path_through_observed(
     """
     at = seen.nonzero()[:, 0]
     known, planned = _even(path), _even(plans)
+    turns = known[at, 3].expand(len(planned), -1)
+    turned, as_planned = bool(turns.any()), planned[:, at, 3]
+    # What looks the same from all sides may turn as planned.
+    turns = _unwrapped(turns, as_planned) if turned else as_planned - as_planned[:, :1]
     missed = known[at] - planned[:, at]  # (K, S, 4)
-    missed[..., 3] = -planned[:, at[:1], 3]  # upright where it is seen first
-    best = int(missed[..., :3].var(1, correction=0).sum(-1).argmin())
+    missed[..., 3] = turns - planned[:, at, 3]  # upright where it is seen first
+    best = int((missed.var(1, correction=0) * torch.tensor(_WEIGHTS)).sum(-1).argmin())
+    known[at, 3] = turns[best] if turned else 0.0
     made_up = _in_between(missed[best], at, len(path))
     away = (torch.arange(len(path))[:, None] - at).abs().amin(1)
     made_up[:, :told] *= (1 - away / _BACK).clamp(min=0)[:, None]
@@ -74,9 +100,17 @@ def path_through_observed(
     for start, end in zip(at[:-1].tolist(), at[1:].tolist(), strict=True):
         gaps[start : end + 1] |= end - start <= _SHORT
     whole = torch.where(gaps[:, None], smooth, whole)
-    whole[at, :3] = known[at, :3].to(whole)
+    columns = 4 if turned else 3
+    whole[at, :columns] = known[at, :columns].to(whole)
     whole[:, 2] = whole[:, 2].exp()
     return whole.float()
+
+
+def _unwrapped(angles: torch.Tensor, planned: torch.Tensor) -> torch.Tensor:
+    """Return angles, (K, S), with the whole turns from one to the next by which they come nearest to a plan's."""
+    steps, wanted = angles.diff(dim=1), planned.diff(dim=1)
+    steps = steps + 2 * math.pi * ((wanted - steps) / (2 * math.pi)).round()
+    return torch.cat([angles[:, :1], angles[:, :1] + steps.cumsum(1)], dim=1)
 
 
 def _even(path: torch.Tensor) -> torch.Tensor:
