@@ -71,16 +71,19 @@ def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:
         motion=MotionConfig(clips=20, steps=5, batch_size=4, num_frames=16, held_out_clips=2),
     )  # fmt: skip
     pipe = tiny.conditioned()
+    pipe.register_to_config(subjects=list(atlases))
+    strangers = {key: Atlas(key, [key], frames.flip(1)) for key in ("pig", "cow")}  # of the test split's artwork
 
     def run(**options: object) -> dict:
         given = {"clips": 2, "num_frames": 16, "judges": judges, "progress": False} | options
-        return evaluate_editing(pipe, atlases, tmp_path / "report", **given)
+        return evaluate_editing(pipe, atlases | strangers, tmp_path / "report", **given)
 
     report = run()
     assert json.loads((tmp_path / "report" / "editing.json").read_text()) == report
     figures = report["figures"]
     assert {task: set(found) for task, found in figures.items()} == {task: set(METRICS[task]) for task in METRICS}
     assert figures["cinemagraph"]["outside"] == 0
+    assert figures["unknown-pictures"]["psnr"] < figures["unknown-pictures"]["psnr_repeated"]
     # The network is not trained: what is given is held by the sampler, and a strength of 0.2 keeps more than one of 1.
     assert figures["image-to-video"]["psnr"] > 40
     first, last = (figures["restyling"][f"structure_{s}"] for s in (STRENGTHS[0], STRENGTHS[-1]))
@@ -96,6 +99,8 @@ def test_the_protocol_writes_what_it_promises(tmp_path: Path) -> None:
     assert run() == report
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "report" / "clips").iterdir()} == kept
     assert set(run(tasks=["interpolation"], clips=1)["figures"]) == {"interpolation"}
+    pipe.register_to_config(subjects=[*atlases, *strangers])
+    assert set(run(clips=1)["figures"]) == set(METRICS) - {"unknown-pictures"}
     with pytest.raises(LumiereError, match="another seed"):
         run(seed=1)
     with pytest.raises(LumiereError, match="choose tasks from"):

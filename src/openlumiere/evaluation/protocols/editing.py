@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from openlumiere import files
+from openlumiere.clock import frame_seconds
+from openlumiere.data.emoji.captions import caption
 from openlumiere.data.emoji.drawing import Atlas, draw
-from openlumiere.data.emoji.scenes import Scene, SceneSampler, caption, vocabulary
+from openlumiere.data.emoji.scenes import SECONDS, Scene, SceneSampler, is_test_artwork, trajectory, vocabulary
 from openlumiere.data.emoji.shards import load_atlases
+from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation import cache
 from openlumiere.evaluation.judges import Judges, load_judges
@@ -25,7 +29,7 @@ from openlumiere.evaluation.metrics.pixels import SIDE
 from openlumiere.evaluation.real_clips import SCENES
 from openlumiere.tables import table
 
-from .editing_tasks import METRICS, Item, TaskMaker, measures_of
+from .editing_tasks import METRICS, UNKNOWN, Item, TaskMaker, measures_of
 
 if TYPE_CHECKING:
     from openlumiere.pipelines.lumiere import LumierePipeline
@@ -80,11 +84,14 @@ def evaluate_editing(
     maker = TaskMaker(pipe, output / "clips", seed)
     measure = measures_of(maker, judges)
     items = _items(pipe, atlases, clips, num_frames, seed)
+    strangers = _strangers(pipe, atlases, clips, num_frames, seed) if UNKNOWN in tasks else []
+    if not strangers:  # the model knows all that there is
+        tasks = [task for task in tasks if task != UNKNOWN]
     each: dict[str, list[dict[str, float]]] = {task: [] for task in tasks}
     with tqdm(total=clips * len(tasks), desc="editing", unit="task", disable=not progress) as bar:
-        for item in items:
+        for index in range(clips):
             for task in tasks:
-                each[task].append(measure[task](item))
+                each[task].append(measure[task]((strangers if task == UNKNOWN else items)[index]))
                 bar.update()
     report = {
         **settings,
@@ -121,14 +128,34 @@ def _items(pipe: LumierePipeline, atlases: Mapping[str, Atlas], count: int, num_
     known = [key for key in pipe.config.subjects or atlases if key in atlases]
     if len(known) < 2 or pipe.frame_size[0] != pipe.frame_size[1]:
         raise LumiereError("two subjects at least that the model knows, and square frames, are needed")
-    names = {key: atlases[key].names for key in known}
+    return _drawn({key: atlases[key] for key in known}, pipe.frame_size[0], count, num_frames, seed)
+
+
+def _strangers(
+    pipe: LumierePipeline, atlases: Mapping[str, Atlas], count: int, num_frames: int, seed: int
+) -> list[Item]:
+    """Return clips of still pictures that the model was never shown; none where it knows all that there is."""
+    known, words = set(pipe.config.subjects or atlases), vocabulary()["subjects"]
+    unknown = {
+        key: replace(atlas, frames=atlas.frames[:1])
+        for key, atlas in atlases.items()
+        if key not in known and is_test_artwork(words[key]["emoji"] if key in words else key)
+    }
+    return _drawn(unknown, pipe.frame_size[0], count, num_frames, seed) if unknown else []
+
+
+def _drawn(atlases: Mapping[str, Atlas], size: int, count: int, num_frames: int, seed: int) -> list[Item]:
+    names = {key: atlas.names for key, atlas in atlases.items()}
     sampler = SceneSampler(names, split="combinations", seed=SCENES + seed)
     items = []
     for index in range(count):
         scene = sampler(index)
-        pixels, alpha = draw(scene, atlases[scene.subject], size=pipe.frame_size[0], num_frames=num_frames)
+        pixels, alpha = draw(scene, atlases[scene.subject], size=size, num_frames=num_frames)
         clip = ((pixels + 1) / 2).permute(1, 2, 3, 0).contiguous().numpy()
-        items.append(Item(index, scene, clip, alpha[0].numpy(), _with_another(scene, names, seed + index)))
+        seconds = frame_seconds(np.arange(num_frames), num_frames / SECONDS)
+        layout = layout_of(torch.from_numpy(trajectory(scene, seconds, SECONDS)).float())
+        another = _with_another(scene, names, seed + index) if len(names) > 1 else scene
+        items.append(Item(index, scene, clip, alpha[0].numpy(), another, layout))
     return items
 
 

@@ -31,6 +31,8 @@ _FRAMEWISE_STRENGTH = 0.6  # at which SDEdit is compared with SDEdit frame by fr
 _EVERY = 4  # interpolation: one frame in so many is given
 _KEPT = 0.6  # outpainting: side of the rectangle in the middle that is given, of the frame's
 _MARGIN = 1  # inpainting: pixels of room around the object
+# Image-to-video of pictures of what the model does not know, as those of users mostly are.
+UNKNOWN = "unknown-pictures"
 # Metrics by task: title and, where there is one, what is aimed for.
 METRICS: dict[str, dict[str, str]] = {
     "image-to-video": {
@@ -38,6 +40,11 @@ METRICS: dict[str, dict[str, str]] = {
         "subject": "subject (aim: text-to-video's - 0.05)",
         "text_subject": "subject, text-to-video",
         "motion": "motion as asked",
+        "moves": "clips that move (aim 0.90)",
+    },
+    UNKNOWN: {
+        "psnr": "PSNR of the subject in new frames, dB",
+        "psnr_repeated": "picture repeated, dB (aim: less)",
         "moves": "clips that move (aim 0.90)",
     },
     "inpainting": {
@@ -77,13 +84,18 @@ METRICS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Item:
-    """A real clip: (F, H, W, 3) in [0, 1], its object's alpha (F, H, W), and a scene with another object in it."""
+    """A real clip: (F, H, W, 3) in [0, 1], its object's alpha (F, H, W), and a scene with another object in it.
+
+    Attributes:
+        layout: where its object is, (F, 6), see `diffusion.layout`.
+    """
 
     index: int
     scene: Scene
     clip: np.ndarray
     alpha: np.ndarray
     other: Scene
+    layout: torch.Tensor
 
 
 class TaskMaker:
@@ -142,6 +154,17 @@ def measures_of(make: TaskMaker, judges: Judges) -> dict[str, Callable[[Item], d
             "subject": judges.subject.classify(made)[0] == item.scene.subject,
             "text_subject": judges.subject.classify(text)[0] == item.scene.subject,
             "motion": judges.motion.classify(made) == item.scene.motion,
+            "moves": moving_fraction(made) >= FROZEN_BELOW,
+        }
+
+    def unknown(item: Item) -> dict[str, float]:
+        told = {"layout": item.layout} if make.pipe.unet.takes_layout else {}
+        made = make(UNKNOWN, item, item.scene, animate(item.clip[0], len(item.clip)), **told)
+        subject = item.alpha > 0.5
+        subject[0] = False
+        return {
+            "psnr": psnr(made, item.clip, subject),
+            "psnr_repeated": psnr(np.broadcast_to(item.clip[:1], item.clip.shape), item.clip, subject),
             "moves": moving_fraction(made) >= FROZEN_BELOW,
         }
 
@@ -216,7 +239,7 @@ def measures_of(make: TaskMaker, judges: Judges) -> dict[str, Callable[[Item], d
         )  # fmt: skip
 
     return {
-        "image-to-video": image_to_video, "inpainting": inpainting, "outpainting": outpainting,
+        "image-to-video": image_to_video, UNKNOWN: unknown, "inpainting": inpainting, "outpainting": outpainting,
         "cinemagraph": cinemagraphs, "restyling": restyling, "interpolation": interpolation, "extension": extension,
     }  # fmt: skip
 
