@@ -141,8 +141,9 @@ def test_what_is_kept_between_steps_is_what_a_training_keeps(optimizer: str):
 
     net = tiny.inflated("bundled")[0]
     step = Trained(net=net, clip=(8, 8, 8), optimizer=optimizer).memory("", Way(), _work(), hardware.TABLE["laptop"])
-    trained = [p for p in net.parameters() if p.requires_grad]
-    moments = make_optimizer(OptimizerConfig(optimizer=optimizer), trained)
+    named = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    trained = list(named.values())
+    moments = make_optimizer(OptimizerConfig(optimizer=optimizer), named)
     net(**example_inputs(net, 8)).sample.square().mean().backward()
     moments.step()
     kept = sum(v.numel() * 4 for state in moments.state.values() for v in state.values() if v.ndim)

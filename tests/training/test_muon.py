@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from openlumiere.errors import LumiereError
+from openlumiere.training.config import OptimizerConfig
 from openlumiere.training.config_files import parse
 from openlumiere.training.loop import make_optimizer
 from openlumiere.training.muon import Muon, orthogonalized
@@ -55,9 +56,26 @@ def test_it_learns_a_linear_map() -> None:
     assert losses[-1] < 0.02 * losses[0]
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_some_parameters_learn_faster_and_all_stay_in_their_order(name: str) -> None:
+    named = {part: nn.Parameter(torch.zeros(3)) for part in ("a.weight", "gate.bias", "gate.weight", "z.weight")}
+    optim = OptimizerConfig(optimizer=name, lr=1e-3, weight_decay=0.0, lr_scales={"gate.": 20.0})
+    optimizer = make_optimizer(optim, named)
+    assert [parameter for group in optimizer.param_groups for parameter in group["params"]] == list(named.values())
+    for parameter in named.values():
+        parameter.grad = torch.ones(3)
+    optimizer.step()
+    moved = {part: -float(parameter[0]) for part, parameter in named.items()}
+    assert moved == pytest.approx({"a.weight": 1e-3, "gate.bias": 2e-2, "gate.weight": 2e-2, "z.weight": 1e-3})
+    with pytest.raises(LumiereError, match="nothing that is trained is called stage"):
+        make_optimizer(OptimizerConfig(lr_scales={"stage": 2.0}), named)
+    with pytest.raises(LumiereError, match="above 0"):
+        OptimizerConfig(lr_scales={"gate": 0.0})
+
+
 def test_configurations_name_it() -> None:
     config = parse({"stage": "t2i", "output": "x"}, ["optim.optimizer=muon", "optim.lr=0.5"])
-    optimizer = make_optimizer(config.optim, [nn.Parameter(torch.zeros(2, 2))])
+    optimizer = make_optimizer(config.optim, {"weight": nn.Parameter(torch.zeros(2, 2))})
     assert isinstance(optimizer, Muon)
     assert optimizer.param_groups[0]["lr"] == 0.5
     with pytest.raises(LumiereError, match="use adamw or muon"):

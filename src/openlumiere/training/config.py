@@ -43,6 +43,9 @@ class OptimizerConfig:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
+    # Beginnings of parameters' names, and by how much their learning rate is larger: for what must go far, as no
+    # optimizer here moves a number by more than about the rate in a step.
+    lr_scales: dict[str, float] = field(default_factory=dict)
     warmup_steps: int = 100
     max_steps: int = 4000
     final_lr_ratio: float = 0.05
@@ -57,6 +60,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "muon"):
             raise LumiereError(f"optim.optimizer {self.optimizer!r}: use adamw or muon")
+        if not all(scale > 0 for scale in self.lr_scales.values()):
+            raise LumiereError(f"optim.lr_scales must be above 0, not {self.lr_scales}")
         for name in ("max_steps", "batch_size", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise LumiereError(f"optim.{name} must be 1 or more, not {getattr(self, name)}")

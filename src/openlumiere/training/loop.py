@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from openlumiere import extras
 from openlumiere.diffusion.draws import BatchShare
+from openlumiere.errors import LumiereError
 from openlumiere.files import replacing, write_text
 
 from . import state
@@ -70,8 +71,9 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     torch.manual_seed(config.seed)  # the same initial weights on every process
     stage = make_stage(config, accelerator.device)
     trained = shard(stage.module, accelerator) if sharded else stage.module
-    parameters = list(state.trainable(trained).values())
-    optimizer = make_optimizer(optim, parameters)
+    named = state.trainable(trained)
+    parameters = list(named.values())
+    optimizer = make_optimizer(optim, named)
     ema = state.EMA(trained, optim.ema_decay)
     step = warm_from = 0
     found = state.checkpoints(output) if resume else []
@@ -123,7 +125,7 @@ def train(config: TrainConfig, *, resume: bool = True) -> Path:
     with contextlib.closing(saver):
         while step < optim.max_steps and not _out_of_time(config, started, accelerator):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(optim, step) * _warmed_again(optim, step, warm_from)
+                group["lr"] = group["lr_scale"] * learning_rate(optim, step) * _warmed_again(optim, step, warm_from)
             stage.step = step
             total = 0.0
             for part in range(optim.gradient_accumulation):
@@ -183,11 +185,23 @@ def _curves(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def make_optimizer(optim: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer that a configuration names."""
+def make_optimizer(optim: OptimizerConfig, named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer that a configuration names.
+
+    Its groups are runs of parameters of one `lr_scale`, so that they stay in their order, by which states are saved.
+    """
+    unused = [prefix for prefix in optim.lr_scales if not any(name.startswith(prefix) for name in named)]
+    if unused:
+        raise LumiereError(f"optim.lr_scales: nothing that is trained is called {unused[0]}...; leave it out")
+    groups: list[dict[str, Any]] = []
+    for name, parameter in named.items():
+        scale = next((scale for prefix, scale in optim.lr_scales.items() if name.startswith(prefix)), 1.0)
+        if not groups or groups[-1]["lr_scale"] != scale:
+            groups.append({"params": [], "lr_scale": scale, "lr": scale * optim.lr})
+        groups[-1]["params"].append(parameter)
     if optim.optimizer == "muon":
-        return Muon(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
-    return torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
+        return Muon(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True)
 
 
 def _summary(config: TrainConfig, module: nn.Module, accelerator: Accelerator, step: int, *, sharded: bool) -> str:

@@ -20,7 +20,7 @@ class Muon(torch.optim.Optimizer):
     """Muon for weights of two and more dimensions, a convolution's as (out, in * height * width); AdamW for the rest.
 
     Args:
-        params: parameters; one group, so that a state is identified by its parameter's index.
+        params: parameters, or groups of them.
         lr: of both, on AdamW's scale.
         betas: AdamW's.
         momentum: Muon's, with Nesterov's step.
@@ -28,7 +28,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[torch.Tensor], *, lr: float, betas: tuple[float, float] = (0.9, 0.99),
+        self, params: Iterable[torch.Tensor] | Iterable[dict[str, Any]], *, lr: float,
+        betas: tuple[float, float] = (0.9, 0.99),
         momentum: float = 0.95, weight_decay: float = 0.0, eps: float = 1e-8,
     ) -> None:  # fmt: skip
         defaults = {"lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
