@@ -387,7 +387,7 @@ def test_a_given_picture_moves_from_where_its_subject_is(pipe: LumierePipeline) 
     video[:, 0, 2:8, 8:14] = 0  # its centre is at (0.375, -0.375)
     mask = torch.ones(8, 16, 16)
     mask[0] = 0
-    given_ = {"video": video, "mask": mask, "guidance_scale": 1.0}
+    given_ = {"video": video, "mask": mask, "guidance_scale": 1.0, "rigid": False}
     assert told(pipe, **given_)[0] is None
     pipe.register_to_config(follow_layout=True)
     (planned, *_), (free, *_) = told(pipe, **given_), told(pipe, guidance_scale=1.0)
@@ -401,6 +401,24 @@ def test_a_given_picture_moves_from_where_its_subject_is(pipe: LumierePipeline) 
     assert told(pipe, **given_)[0] is None
     assert told(pipe, video=video, strength=0.9, guidance_scale=1.0)[0] is not None
     pipe.register_to_config(follow_layout=False)
+
+
+def test_a_picture_that_the_network_does_not_know_moves_as_it_is(pipe: LumierePipeline) -> None:
+    video = torch.ones(8, 3, 16, 16)
+    video[:, 0, 2:8, 8:14] = 0
+    mask = torch.ones(8, 16, 16)
+    mask[0] = 0
+    given_ = {"video": video, "mask": mask, "guidance_scale": 1.0}
+    pipe.register_to_config(follow_layout=True, spread_condition=True)
+    try:
+        asked, *_ = told(pipe, **given_)
+        assert asked is not None
+        assert asked.shape[1] == pipe.unet.frame_multiple  # what it takes the picture to be
+        # An untrained network knows nothing.
+        assert torch.equal(make(pipe, **given_), make(pipe, **given_, rigid=True))
+        assert not torch.equal(make(pipe, **given_), make(pipe, **given_, rigid=False))
+    finally:
+        pipe.register_to_config(follow_layout=False, spread_condition=False)
 
 
 @pytest.mark.slow

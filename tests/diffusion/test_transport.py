@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from openlumiere.diffusion.conditioning import masked, propagate_in_time
+import tiny
+from openlumiere.diffusion.conditioning import move_along
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.diffusion.transport import transported
 
@@ -50,42 +52,78 @@ def crossing(frames: int = 9) -> torch.Tensor:
     return path
 
 
-def given_frames(clip: torch.Tensor, frames: list[int]) -> torch.Tensor:
-    mask = torch.zeros(1, 1, *clip.shape[2:])
-    mask[:, :, frames] = 1
+def test_what_is_given_comes_along_with_the_subject() -> None:
+    clip, layout = arrow(crossing()), layout_of(crossing())
+    at = torch.tensor([0, 8])
+    moved, away = move_along(clip[:, at], at, layout)
+    still = torch.lerp(clip[:, :1], clip[:, -1:], torch.linspace(0, 1, 9)[:, None, None])
+    assert (moved - clip).abs().mean() < 0.2 * (still - clip).abs().mean()
+    torch.testing.assert_close(moved[:, at], clip[:, at], atol=1e-5, rtol=1e-5)
+    assert away.tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("given", [0, 4, 8])
+def test_one_frame_fills_the_clip_before_it_and_after_it(given: int) -> None:
+    path = crossing()
+    path[:, 3] = torch.linspace(0, 2, 9)
+    clip, at = arrow(path), torch.tensor([given])
+    moved, away = move_along(clip[:, at], at, layout_of(path))
+    assert (moved - clip).abs().mean() < 0.35 * (clip[:, at] - clip).abs().mean()
+    assert away.tolist() == [abs(frame - given) for frame in range(9)]
+
+
+def condition(mask: torch.Tensor, layout: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a model that follows layouts sees of an arrow that crosses, and what one that does not: C and M."""
+    pipe = tiny.conditioned(layout=True)
+    clip = arrow(crossing(8))[None].expand(len(mask), 3, -1, -1, -1) * 2 - 1
+    frames = torch.arange(8)[None]
+    pipe.register_to_config(spread_condition=True)
+    given = pipe.encode_condition(clip, mask)
+    still = pipe.follow(given, layout, clips=clip, **options).seen(frames)
+    pipe.register_to_config(follow_layout=True)
+    return pipe.follow(given, layout, clips=clip, **options).seen(frames), still
+
+
+def first_frame(clips: int = 1) -> torch.Tensor:
+    mask = torch.zeros(clips, 1, 8, SIDE, SIDE)
+    mask[:, :, 0] = 1
     return mask
 
 
-def test_what_is_given_comes_along_with_the_subject() -> None:
-    clip = arrow(crossing())[None]
-    mask, layout = given_frames(clip, [0, 8]), layout_of(crossing())[None]
-    still, sure = propagate_in_time(masked(clip, mask), mask)
-    moved, as_sure = propagate_in_time(masked(clip, mask), mask, layout)
-    assert (moved - clip).abs().mean() < 0.2 * (still - clip).abs().mean()
-    assert torch.equal(moved[:, :, [0, 8]], clip[:, :, [0, 8]])
-    assert torch.equal(sure, as_sure)
-
-
 def test_clips_without_a_layout_and_parts_of_frames_stay() -> None:
-    clip = arrow(crossing())[None].repeat(2, 1, 1, 1, 1)
-    layout = torch.stack([layout_of(crossing()), torch.zeros(9, 6)])
-    mask = given_frames(clip, [0]).repeat(2, 1, 1, 1, 1)
-    still, moved = propagate_in_time(clip * mask, mask), propagate_in_time(clip * mask, mask, layout)
-    assert torch.equal(still[0][1], moved[0][1])
-    assert not torch.equal(still[0][0], moved[0][0])
-    mask[..., :3] = 0  # no frame is whole
-    for found, expected in zip(
-        propagate_in_time(clip * mask, mask, layout), propagate_in_time(clip * mask, mask), strict=True
-    ):
-        assert torch.equal(found, expected)
+    layout = torch.stack([layout_of(crossing(8)), torch.zeros(8, 6)])
+    moved, still = condition(first_frame(2), layout)
+    assert torch.equal(moved[1], still[1])
+    assert not torch.equal(moved[0], still[0])
+    parts = first_frame(2)
+    parts[..., :4] = 0  # no frame is whole
+    assert torch.equal(*condition(parts, layout))
 
 
 def test_what_is_given_elsewhere_stays_given() -> None:
     """A cinemagraph: the first frame whole, and of the others a part."""
-    clip = arrow(crossing())[None]
-    mask = given_frames(clip, [0])
+    mask = first_frame()
     mask[..., : SIDE // 4] = 1
-    moved, sure = propagate_in_time(clip * mask, mask, layout_of(crossing())[None])
-    assert torch.equal(moved[..., : SIDE // 4], clip[..., : SIDE // 4])
-    assert (sure[..., : SIDE // 4] == 1).all()
-    assert sure[0, 0, :, 0, -1].tolist() == pytest.approx([1 / (1 + away) for away in range(9)])
+    moved, still = condition(mask, layout_of(crossing(8))[None])
+    part = slice(moved.shape[-1] // 4)
+    assert torch.equal(moved[..., part], still[..., part])
+    assert (moved[:, -4:, ..., part] == 1).all()
+    assert moved[0, -1, :, 0, -1].tolist() == pytest.approx([1 / (1 + away) for away in range(8)])
+
+
+def test_of_what_has_no_motion_of_its_own_all_is_known() -> None:
+    layout = layout_of(crossing(8))[None].expand(2, -1, -1)
+    moved, _ = condition(first_frame(2), layout, rigid=torch.tensor([True, False]))
+    assert (moved[0, -4:] == 1).all()
+    assert moved[1, -4:, 1:].max() == 0.5
+    assert torch.equal(moved[0, :-4], moved[1, :-4])
+
+
+def test_pixels_are_decoded_where_only_latents_are_kept() -> None:
+    pipe = tiny.conditioned(layout=True)
+    pipe.register_to_config(spread_condition=True, follow_layout=True)
+    clip = arrow(crossing(8))[None].expand(1, 3, -1, -1, -1) * 2 - 1
+    given = pipe.encode_condition(clip, first_frame())
+    layout = layout_of(crossing(8))[None]
+    shown, decoded = (pipe.follow(given, layout, clips=each).seen(torch.arange(8)[None]) for each in (clip, None))
+    torch.testing.assert_close(shown, decoded)

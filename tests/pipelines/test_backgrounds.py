@@ -63,4 +63,5 @@ def test_the_pipeline_asks_for_no_background(monkeypatch: pytest.MonkeyPatch) ->
     assert (asked != as_it_is).any()
     heard.clear()
     made("a frog", video=np.zeros((8, *pipe.frame_size, 3), np.uint8), strength=0.5)  # has a background of its own
-    assert heard == ["a frog"]
+    made("a frog", video=np.zeros((8, *pipe.frame_size, 4), np.uint8), strength=0.5)  # has none
+    assert heard == ["a frog", f"a frog {WORDS}"]

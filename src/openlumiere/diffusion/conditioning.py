@@ -31,9 +31,7 @@ def masked(clips: torch.Tensor, mask: torch.Tensor, *, blank: float = 0.0) -> to
     return clips * mask + blank * (1 - mask)
 
 
-def propagate_in_time(
-    clips: torch.Tensor, mask: torch.Tensor, layout: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Propagate C and M in time: a frame sees what it is not given as other frames are given it.
 
     Where the paper leaves C blank, a network has to carry details through all of its temporal levels; here each frame
@@ -43,35 +41,47 @@ def propagate_in_time(
     Args:
         clips: C, (B, C, F, h, w), of pixel blocks as channels or of latents.
         mask: M, (B, m, F, h, w), where m divides C as `pixel_unshuffle` lays channels out.
-        layout: where the subject is, (B, F, 6); frames that are given whole are then moved along with it, see
-            `diffusion.transport`. Clips without one, and what is given in parts of frames alone, stay where they were.
 
     Returns:
         Both, of the shapes that they had; 0 where a position is given in no frame.
     """
     copies = (1, clips.shape[1] // mask.shape[1], 1, 1, 1)
-    near = _Nearest(mask > 0.5)
+    near = _Nearest(mask > 0.5, dim=2)
     first, last = (clips.gather(2, frames.repeat(copies)) for frames in (near.first, near.last))
     known = mask.amax(2, keepdim=True) > 0.5
     blend = torch.lerp(first, last, near.share.to(clips).repeat(copies)) * known.to(clips).repeat(copies)
-    confidence = known.to(mask) / (1 + near.away)
-    if layout is None:
-        return blend, confidence
-    whole = (mask > 0.5).flatten(3).all(3).all(1)
-    follows = whole.any(1, keepdim=True) & (layout[..., 5] > 0.5)
-    if not follows.any():
-        return blend, confidence
-    moved, away = _moved_along(clips, whole, layout.to(clips))
-    open_ = follows[:, None, :, None, None] & (mask <= 0.5)
-    blend = torch.where(open_.repeat(copies), moved, blend)
-    return blend, torch.where(open_, 1 / (1 + away[:, None, :, None, None]).to(mask), confidence)
+    return blend, known.to(mask) / (1 + near.away)
+
+
+def move_along(frames: torch.Tensor, at: torch.Tensor, layout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill a clip from some whole frames of it, each moved to where its subject is then, see `diffusion.transport`.
+
+    Between two that are given it is a blend of both, beyond the last one it is that one.
+
+    Args:
+        frames: pixels, (C, S, H, W); a subject that turns turns in pixels alone, as a latent is a patch that doesn't.
+        at: which frames of the clip they are, rising, (S,).
+        layout: where the subject is, (F, 6), told in all frames.
+
+    Returns:
+        The clip, (C, F, H, W), and how many frames away the nearer one was that was given, (F,).
+    """
+    given = torch.zeros(len(layout), dtype=torch.bool, device=layout.device)
+    given[at] = True
+    near = _Nearest(given, dim=0)
+    pictures, layout = frames.transpose(0, 1), layout.to(frames)
+    # Where there is none on one side, any will do: its share is 0.
+    sides = (torch.searchsorted(at, side).clamp(max=len(at) - 1) for side in (near.first, near.last))
+    before, after = (transported(pictures[side], layout[at[side]], layout) for side in sides)
+    return torch.lerp(before, after, near.share.to(frames)[:, None, None, None]).transpose(0, 1), near.away
 
 
 class _Nearest:
     """For every frame the nearest ones before and after it, itself included, where something is given.
 
     Args:
-        given: bool, with frames as the third dimension, or the second of two.
+        given: bool, of any shape.
+        dim: the dimension of frames.
 
     Attributes:
         first, last: their indices; the same one twice where there is none on one side, and any where there is none.
@@ -79,8 +89,7 @@ class _Nearest:
         away: frames to the nearer.
     """
 
-    def __init__(self, given: torch.Tensor) -> None:
-        dim = min(2, given.ndim - 1)
+    def __init__(self, given: torch.Tensor, *, dim: int) -> None:
         count = given.shape[dim]
         at = torch.arange(count, device=given.device).reshape(-1, *[1] * (given.ndim - 1 - dim)).expand(given.shape)
         before = torch.where(given, at, -1).cummax(dim).values
@@ -90,22 +99,6 @@ class _Nearest:
         self.first, self.last = before.clamp(min=0), after.clamp(max=count - 1)
         from_before = torch.where(before < 0, count, at - before)
         self.away = torch.minimum(from_before, torch.where(after == count, count, after - at))
-
-
-def _moved_along(clips: torch.Tensor, whole: torch.Tensor, layout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend the nearest whole frames, (B, F) bool, each moved to where the subject is; and how far away the nearer is.
-
-    Returns (B, C, F, h, w) and (B, F).
-    """
-    near = _Nearest(whole)
-    rows = torch.arange(len(clips), device=clips.device)[:, None]
-    frames = clips.transpose(1, 2)
-    first, last = (
-        transported(frames[rows, at].flatten(0, 1), layout[rows, at].flatten(0, 1), layout.flatten(0, 1))
-        for at in (near.first, near.last)
-    )
-    share = near.share.to(clips).flatten()[:, None, None, None]
-    return torch.lerp(first, last, share).unflatten(0, whole.shape).transpose(1, 2), near.away
 
 
 def downsample_mask(mask: torch.Tensor, factor: int) -> torch.Tensor:

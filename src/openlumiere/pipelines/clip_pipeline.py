@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -20,7 +20,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.bundled import model_folder
 from openlumiere.diffusion.alpha import add_alpha, unpremultiply
-from openlumiere.diffusion.conditioning import masked
+from openlumiere.diffusion.conditioning import masked, move_along
 from openlumiere.diffusion.guidance import classifier_free_guidance
 from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.sampling import (
@@ -268,8 +268,46 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         return ConcatCondition(
             channels,
             mask_channels=self.codec.mask_channels if self.config.spread_condition else 0,
-            follow_layout=self.config.follow_layout,
         )
+
+    @torch.no_grad()
+    def follow(
+        self,
+        condition: ConcatCondition,
+        layout: torch.Tensor | None,
+        *,
+        clips: torch.Tensor | None = None,
+        rigid: torch.Tensor | None = None,
+    ) -> ConcatCondition:
+        """Return a condition whose clips are filled along with their subject, if the model's `follow_layout` says so.
+
+        Those are filled of which frames are given whole, and where the subject is told in all frames.
+
+        Args:
+            layout: (B, F, 6), see `diffusion.layout`; None = not told.
+            clips: what is given, as pixels, (B, C, F, H, W); decoded from the condition when None.
+            rigid: of which clips the subject has no motion of its own, (B,), so that M is 1 wherever C was moved to;
+                none of them when None.
+        """
+        if not self.config.follow_layout or not condition.mask_channels or layout is None:
+            return condition
+        given, mask = condition.channels.tensor_split([-condition.mask_channels], dim=1)
+        whole = (mask > 0.5).flatten(3).all(3).all(1)
+        follows = whole.any(1) & ~whole.all(1) & (layout[..., 5] > 0.5).all(1).to(whole.device)
+        if not follows.any():
+            return condition
+        moved = condition.channels.clone()
+        for row in follows.nonzero()[:, 0].tolist():
+            at, missing = whole[row].nonzero()[:, 0], (~whole[row]).nonzero()[:, 0]
+            shown = self.codec.decode(given[row : row + 1, :, at])[0] if clips is None else clips[row, :, at]
+            filled, away = move_along(shown, at, layout[row].to(shown.device))
+            sure = torch.ones_like(away) if rigid is not None and rigid[row] else 1 / (1 + away)
+            new = self.codec.encode(filled[None, :, missing])[0].to(moved)
+            new = torch.cat([new, sure[missing].to(moved)[:, None, None].expand(mask.shape[1], -1, *mask.shape[3:])])
+            known = mask[row, :, missing] > 0.5  # of frames that are given in part
+            known = torch.cat([known.repeat(given.shape[1] // len(known), 1, 1, 1), known])
+            moved[row, :, missing] = torch.where(known, moved[row, :, missing], new)
+        return replace(condition, moved=moved, follows=follows)
 
     def _known_region(self, clips: torch.Tensor, mask: torch.Tensor) -> KnownRegion:
         """Return what is given, for the sampler; arguments as `encode_condition`'s."""
@@ -295,7 +333,7 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         copies = len(conditions.text.hidden_states) // clips
         channels_in, labels = sample, None
         if conditions.concat is not None:
-            channels_in = torch.cat([sample, conditions.concat.seen(frames, conditions.layout).to(sample)], dim=1)
+            channels_in = torch.cat([sample, conditions.concat.seen(frames).to(sample)], dim=1)
             if conditions.concat.class_labels is not None:
                 labels = conditions.concat.class_labels.to(device).repeat_interleave(count).repeat(copies)
         positions = frame_positions(frames, conditions.num_frames, loop=conditions.loop)

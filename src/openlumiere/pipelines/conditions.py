@@ -20,24 +20,31 @@ class ConcatCondition:
         class_labels: (B,), such as the noise level of a super-resolution network.
         mask_channels: so many of the last channels are M; C and M are propagated in time in each window, see
             `diffusion.conditioning.propagate_in_time`. 0 = they are left as they are.
-        follow_layout: propagate whole frames along with their subject, where its layout is known.
+        moved: channels of clips of which whole frames are given, all filled along with their subject; None = of none.
+        follows: which clips these are, bool (B,).
     """
 
     channels: torch.Tensor
     class_labels: torch.Tensor | None = None
     mask_channels: int = 0
-    follow_layout: bool = False
+    moved: torch.Tensor | None = None
+    follows: torch.Tensor | None = None
 
-    def seen(self, frames: torch.Tensor, layout: torch.Tensor | None = None) -> torch.Tensor:
-        """Return what windows, (w, L), of clips with layouts, (B, F, 6), see: (B * w, C, L, h, w)."""
-        parts = self.channels[:, :, frames.to(self.channels.device)].transpose(1, 2).flatten(0, 1)
+    def seen(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return what windows, (w, L), see: (B * w, C, L, h, w)."""
+        parts = _windows_of(self.channels, frames)
         if not self.mask_channels:
             return parts
         given, mask = parts.tensor_split([-self.mask_channels], dim=1)
-        along = None
-        if self.follow_layout and layout is not None:
-            along = layout.to(parts)[:, frames.to(parts.device)].flatten(0, 1)
-        return torch.cat(propagate_in_time(given, mask, along), dim=1)
+        spread = torch.cat(propagate_in_time(given, mask), dim=1)
+        if self.moved is None or self.follows is None:
+            return spread
+        follows = self.follows.repeat_interleave(len(frames))[:, None, None, None, None]
+        return torch.where(follows, _windows_of(self.moved, frames), spread)
+
+
+def _windows_of(channels: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    return channels[:, :, frames.to(channels.device)].transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True)

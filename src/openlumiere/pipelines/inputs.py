@@ -148,6 +148,11 @@ class InpaintInput:
             return cls(clips, where)
         return cls(downsample(clips, scale), downsample_mask(where, scale), clips, where)
 
+    @property
+    def is_transparent(self) -> bool:
+        """Whether it has alpha, and something of it is see-through."""
+        return self.clips.shape[1] == 4 and bool((self.clips[:, 3] < 0).any())
+
     def to(self, device: torch.device, dtype: torch.dtype) -> InpaintInput:
         """Move what the network sees to a device; what is only pasted stays where it is."""
         return replace(self, clips=self.clips.to(device, dtype), mask=self.mask.to(device, dtype))

@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from openlumiere.diffusion.alpha import lay_over, premultiply, without_haze
-from openlumiere.diffusion.sampling import Img2ImgStart
+from openlumiere.diffusion.sampling import Img2ImgStart, denoised_estimate, set_timesteps
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.lengths import Lengths
@@ -19,6 +19,7 @@ from openlumiere.stunet import STUNet
 from .backgrounds import without_background
 from .clip_pipeline import ClipPipeline, LumierePipelineOutput
 from .conditions import Conditions
+from .familiarity import NOISE, is_familiar
 from .generators import restarted
 from .inputs import InpaintInput, rgb
 from .layouts import given_paths, layout_condition
@@ -26,7 +27,9 @@ from .planner import PathPlanner
 from .second_stage import SecondStageMixin
 from .styles import StyleMixin
 from .super_resolution import LumiereSuperResolutionPipeline
+from .text import TextConditions
 
+_LOOKED_AT = 50  # steps among which the noise is chosen under which the network is asked what it knows
 _NUM_FRAMES = 80  # of the paper's clips, and of models that name no length of their own
 
 
@@ -163,6 +166,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         paste_given: bool = True,
         layout: Any | None = None,
         planner: bool = True,
+        rigid: bool | None = None,
         feather: int = 0,
         upscale: bool | None = None,
         upscale_steps: int | None = None,
@@ -208,6 +212,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
                 = leave it to the network.
             paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
                 the base's size is kept to the base clip's pixels.
+            rigid: what is given has no motion of its own, so that the network keeps it as it is wherever it moves: for
+                pictures of what it doesn't know, of which it would make something that it does. None = if it doesn't,
+                see `pipelines.familiarity`. For models with `follow_layout`.
             feather: pixels over which it then fades into what was made.
             layout: where the subject is, for models that are told: way points such as ``[(0.1, 0.5), (0.9, 0.5)]``,
                 see `diffusion.layout.path_through`; or the numbers of each frame, (F, 6) or (B, F, 6), as
@@ -247,9 +254,6 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         embeds = self._given_text("prompt_embeds", prompt_embeds, pooled_prompt_embeds)
         against = self._given_text("negative_prompt_embeds", negative_prompt_embeds, negative_pooled_prompt_embeds)
         prompts = self._prompts(prompt, embeds is not None, needs_words=video is None)
-        words = self.config.transparent_words
-        if prompts is not None and words and (transparent or video is None):
-            prompts = [without_background(each, words) for each in prompts]
         clips = num_videos_per_prompt * (len(prompts or []) if embeds is None else len(embeds.hidden_states))
         num_frames = self.config.window_frames or _NUM_FRAMES if num_frames is None else num_frames
         self._check_call(output_type, callback_on_step_end_tensor_inputs, generator, num_clips=clips)
@@ -261,11 +265,14 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         device = self._execution_device
         kept_on = torch.device("cpu") if offload_frames else device
 
+        given = self._given(video, mask, shape, strength, kept_on, background)
+        words = self.config.transparent_words
+        if prompts is not None and words and (transparent or given is None or given.is_transparent):
+            prompts = [without_background(each, words) for each in prompts]
         text = self._encode(prompts, negative_prompt, guided=scale > 1.0, given=embeds, negative_given=against).repeat(
             num_videos_per_prompt
         )
         noise = self._initial_noise(shape, latents, generator, device, loop=loop)
-        given = self._given(video, mask, shape, strength, kept_on, background)
         seen = None
         if given is not None and self.config.follow_layout:
             seen = given_paths(given.clips, None if mask is None else given.mask)
@@ -276,6 +283,10 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         concat, start, known = None, None, None
         if given is not None and mask is not None:
             concat = self.encode_condition(given.clips, given.mask)
+            shown = torch.full((clips,), bool(rigid))
+            if rigid is None and layout is not None:
+                shown = ~self._knows(given.clips, given.mask, text.select(slice(clips)), layout)
+            concat = self.follow(concat, layout, clips=given.clips, rigid=shown)
             known = self._known_region(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
@@ -330,6 +341,35 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _knows(
+        self, clips: torch.Tensor, mask: torch.Tensor, text: TextConditions, layout: torch.Tensor
+    ) -> torch.Tensor:
+        """Return of which clips, (B,), the network knows what the first frame shows that is given whole.
+
+        Those of which none is don't matter: nothing is moved.
+        """
+        if not self.config.follow_layout:
+            return torch.ones(len(clips), dtype=torch.bool)
+        frames, rows = self.unet.frame_multiple, torch.arange(len(clips))
+        first = mask.flatten(3).amin(3)[:, 0].cpu().argmax(1)
+        pictures = self.encode_clips(clips[rows, :, first][:, :, None])[:, :, 0]
+        where = layout[rows, first].to(pictures)
+        set_timesteps(self.scheduler, _LOOKED_AT, pictures.device, shift=self.config.timestep_shift)
+        steps = self.scheduler.timesteps
+        at = steps[(steps - NOISE * self.scheduler.config.num_train_timesteps).abs().argmin()][None]
+
+        def predict_clean(noise: torch.Tensor) -> torch.Tensor:
+            noisy = self.scheduler.add_noise(pictures, noise, at)
+            still = noisy[:, :, None].expand(-1, -1, frames, -1, -1)
+            prediction = self.call_network(
+                self.unet, still, at, text,
+                frame_positions=torch.zeros(len(still), frames, device=still.device),
+                layout=where[:, None].expand(-1, frames, -1),
+            )  # fmt: skip
+            return denoised_estimate(self.scheduler, prediction, still, at)[:, :, 0]
+
+        return is_familiar(predict_clean, pictures).cpu()
 
     def _prompts(self, prompt: str | list[str] | None, embeds: bool, *, needs_words: bool) -> list[str] | None:
         """Return the prompts as a list; None where embeddings are given."""

@@ -24,6 +24,7 @@ from openlumiere.video import write_clip
 from .t2v import TextToVideo, TextToVideoConfig, TextToVideoModelConfig
 
 _SAMPLES_SEED = 1
+_TOLD_STILL = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ class Conditional(TextToVideo):
         """See `Stage`."""
         batch, condition = self.draw_condition(batch, generator)
         conditions = self.conditions_beside(condition, batch, generator)
-        channels = condition.seen(torch.arange(condition.channels.shape[2])[None], conditions.get("layout"))
+        channels = self.seen(condition, batch, conditions.get("layout"), generator)
 
         def predict(noisy: torch.Tensor, timesteps: torch.Tensor, text: TextConditions) -> torch.Tensor:
             given = torch.cat([noisy, channels.to(noisy)], dim=1)
@@ -109,6 +110,15 @@ class Conditional(TextToVideo):
         if kept:
             return batch, self.pipe.condition_of(batch["latents"].to(self.device), mask)
         return batch, self.pipe.encode_condition(clips.to(self.device), mask)
+
+    def seen(
+        self, condition: ConcatCondition, batch: dict[str, Any], layout: torch.Tensor | None, generator: draws.Generator
+    ) -> torch.Tensor:
+        """Return what a network sees of a condition, (B, C, F, h, w); of half of the still pictures that they are."""
+        still = batch.get("still")
+        told = draws.rand(len(condition.channels), generator=generator) < _TOLD_STILL
+        condition = self.pipe.follow(condition, layout, rigid=None if still is None else (still > 0) & told)
+        return condition.seen(torch.arange(condition.channels.shape[2])[None])
 
     def conditions_beside(
         self, condition: ConcatCondition, batch: dict[str, Any], generator: draws.Generator

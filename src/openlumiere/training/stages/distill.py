@@ -103,7 +103,7 @@ class Distill(Conditional):
             conditions = self.frame_conditions(batch, generator)
         else:
             conditions = self.conditions_beside(condition, batch, generator)
-            channels = condition.seen(torch.arange(condition.channels.shape[2])[None], conditions.get("layout"))
+            channels = self.seen(condition, batch, conditions.get("layout"), generator)
         text, nothing = self.text(self.captions(batch, generator)), self.text([""] * len(clips))
         noise = draws.randn(*clips.shape, generator=generator, dtype=clips.dtype)
         noise = progressive_noise(noise, self.pipe.config.noise_correlation)
