@@ -415,7 +415,17 @@ def test_a_picture_that_the_network_does_not_know_moves_as_it_is(pipe: LumierePi
         assert asked is not None
         assert asked.shape[1] == pipe.unet.frame_multiple  # what it takes the picture to be
         # An untrained network knows nothing.
-        assert torch.equal(make(pipe, **given_), make(pipe, **given_, rigid=True))
+        moved = make(pipe, **given_)
+        assert torch.equal(moved, make(pipe, **given_, rigid=True))
+        asked = told(pipe, **given_, rigid=True)
+        assert asked == []  # nothing is left to be made
+        path = torch.tensor([[0.375, -0.375, 0.4, 0.0], [-0.375, 0.375, 0.4, 0.0]])
+        crossing = layout_of(torch.lerp(path[0], path[1], torch.linspace(0, 1, 8)[:, None]))
+        moved = make(pipe, **given_, rigid=True, layout=crossing)
+        assert_close(moved[0, 0], video[0], 1e-3)
+        mirrored = torch.ones(3, 16, 16)
+        mirrored[0, 8:14, 2:8] = 0
+        assert_close(moved[0, 7], mirrored, 1e-3)
         assert not torch.equal(make(pipe, **given_), make(pipe, **given_, rigid=False))
     finally:
         pipe.register_to_config(follow_layout=False, spread_condition=False)

@@ -6,6 +6,8 @@ is what should change. `given_where` turns one into the other, and nothing else 
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 
@@ -72,8 +74,10 @@ def move_along(frames: torch.Tensor, at: torch.Tensor, layout: torch.Tensor) -> 
     pictures, layout = frames.transpose(0, 1), layout.to(frames)
     # Where there is none on one side, any will do: its share is 0.
     sides = (torch.searchsorted(at, side).clamp(max=len(at) - 1) for side in (near.first, near.last))
-    before, after = (transported(pictures[side], layout[at[side]], layout) for side in sides)
-    return torch.lerp(before, after, near.share.to(frames)[:, None, None, None]).transpose(0, 1), near.away
+    before, *after = (transported(pictures[side], layout[at[side]], layout) for side in islice(sides, min(len(at), 2)))
+    if after:
+        before = torch.lerp(before, after[0], near.share.to(frames)[:, None, None, None])
+    return before.transpose(0, 1), near.away
 
 
 class _Nearest:

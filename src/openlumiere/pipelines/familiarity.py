@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 NOISE = 0.93  # share of the schedule's timesteps at which it is asked
-# Share of a subject's variance that is left unexplained. The bundled model leaves at most 0.59 of its own subjects', and
-# at least 0.69 of other emoji's and of drawings in flat colours (12, 12 and 5, each on nothing, blue and white).
+# Share of a subject's variance that is left unexplained. The bundled model leaves at most 0.59 of its own subjects',
+# and at least 0.69 of other emoji's and of drawings in flat colours (12, 12 and 5, each on nothing, blue and white).
 _KNOWN = 0.64
 _DIFFERS = 0.1  # of the largest difference from the ground: what differs by less is no part of the subject
 

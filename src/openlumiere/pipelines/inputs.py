@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from openlumiere.diffusion.alpha import lay_over, premultiply, unpremultiply
-from openlumiere.diffusion.conditioning import downsample_mask, given_where, paste
+from openlumiere.diffusion.conditioning import downsample_mask, given_where, move_along, paste
 from openlumiere.diffusion.upsampling import downsample
 from openlumiere.errors import LumiereError
 from openlumiere.video import colour
@@ -153,9 +153,38 @@ class InpaintInput:
         """Whether it has alpha, and something of it is see-through."""
         return self.clips.shape[1] == 4 and bool((self.clips[:, 3] < 0).any())
 
+    @property
+    def all_in_high_res(self) -> torch.Tensor | None:
+        """The clips at the second stage's size, if all of them is given; else None."""
+        whole = self.high_res_mask is not None and bool((self.high_res_mask > 0.5).all())
+        return self.high_res_clips if whole else None
+
     def to(self, device: torch.device, dtype: torch.dtype) -> InpaintInput:
         """Move what the network sees to a device; what is only pasted stays where it is."""
         return replace(self, clips=self.clips.to(device, dtype), mask=self.mask.to(device, dtype))
+
+    def moved_along(self, layout: torch.Tensor, rigid: torch.Tensor) -> InpaintInput:
+        """Return the same, some clips of which are given in all frames: moved there along with their subject.
+
+        Args:
+            layout: where subjects are, (B, F, 6), see `diffusion.layout`.
+            rigid: which clips, bool (B,); those stay as they are of which no frame is given whole.
+        """
+        parts = {"clips": self.clips, "mask": self.mask}
+        if self.high_res_clips is not None and self.high_res_mask is not None:
+            parts |= {"high_res_clips": self.high_res_clips, "high_res_mask": self.high_res_mask}
+        parts = {name: part.clone() for name, part in parts.items()}
+        whole = self.mask.flatten(3).amin(3)[:, 0] > 0.5
+        for row in (rigid.to(whole.device) & whole.any(1)).nonzero()[:, 0].tolist():
+            at = whole[row].nonzero()[:, 0]
+            for clips, mask in (("clips", "mask"), ("high_res_clips", "high_res_mask")):
+                if clips in parts:
+                    there = at.to(parts[clips].device)
+                    filled, _ = move_along(parts[clips][row, :, there], there, layout[row].to(parts[clips].device))
+                    known = parts[mask][row] > 0.5
+                    parts[clips][row] = torch.where(known, parts[clips][row], filled.to(parts[clips]))
+                    parts[mask][row] = 1
+        return replace(self, **parts)
 
     def over(self, background: str) -> InpaintInput:
         """Return the same, opaque: laid over a colour."""

@@ -212,9 +212,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
                 = leave it to the network.
             paste_given: put what is given back over the clip at the end, so that it is kept to the pixel; a video of
                 the base's size is kept to the base clip's pixels.
-            rigid: what is given has no motion of its own, so that the network keeps it as it is wherever it moves: for
-                pictures of what it doesn't know, of which it would make something that it does. None = if it doesn't,
-                see `pipelines.familiarity`. For models with `follow_layout`.
+            rigid: what is given in whole frames has no motion of its own, and is kept as it is wherever it moves: for
+                pictures of what the network doesn't know, of which it would make something that it does. None = if it
+                doesn't, see `pipelines.familiarity`. For models with `follow_layout`.
             feather: pixels over which it then fades into what was made.
             layout: where the subject is, for models that are told: way points such as ``[(0.1, 0.5), (0.9, 0.5)]``,
                 see `diffusion.layout.path_through`; or the numbers of each frame, (F, 6) or (B, F, 6), as
@@ -251,6 +251,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         """
         steps, scale, rescale = self._sampling_options(num_inference_steps, guidance_scale, guidance_rescale)
         interval = self._guidance_interval(guidance_interval)
+        self._num_timesteps = steps  # for who asks before the first one
         embeds = self._given_text("prompt_embeds", prompt_embeds, pooled_prompt_embeds)
         against = self._given_text("negative_prompt_embeds", negative_prompt_embeds, negative_pooled_prompt_embeds)
         prompts = self._prompts(prompt, embeds is not None, needs_words=video is None)
@@ -282,27 +283,31 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         )  # fmt: skip
         concat, start, known = None, None, None
         if given is not None and mask is not None:
-            concat = self.encode_condition(given.clips, given.mask)
-            shown = torch.full((clips,), bool(rigid))
-            if rigid is None and layout is not None:
-                shown = ~self._knows(given.clips, given.mask, text.select(slice(clips)), layout)
-            concat = self.follow(concat, layout, clips=given.clips, rigid=shown)
+            if layout is not None and self.config.follow_layout and rigid is not False:
+                unknown = torch.ones(clips, dtype=torch.bool)
+                if rigid is None:
+                    unknown = ~self._knows(given.clips, given.mask, text.select(slice(clips)), layout)
+                given = given.moved_along(layout, unknown & (layout[..., 5] > 0.5).all(1).cpu())
+            concat = self.follow(self.encode_condition(given.clips, given.mask), layout, clips=given.clips)
             known = self._known_region(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
         shared: dict[str, Any] = {"window_batch_size": window_batch_size, "devices": devices}
-        denoised = self._denoise(
-            noise.to(kept_on, self.unet.dtype),
-            Conditions(text, num_frames, scale, rescale, concat, loop, layout, interval),
-            windows,
-            num_inference_steps=steps,
-            start=start,
-            known=known,
-            generator=generator,
-            callback=callback_on_step_end,
-            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
-            **shared,
-        )
+        if known is not None and bool((known.mask == 1).all()):  # nothing is left to be made
+            denoised = known.clip
+        else:
+            denoised = self._denoise(
+                noise.to(kept_on, self.unet.dtype),
+                Conditions(text, num_frames, scale, rescale, concat, loop, layout, interval),
+                windows,
+                num_inference_steps=steps,
+                start=start,
+                known=known,
+                generator=generator,
+                callback=callback_on_step_end,
+                callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+                **shared,
+            )
         if output_type == "latent":
             self.maybe_free_model_hooks()
             return LumierePipelineOutput(frames=denoised) if return_dict else (denoised,)
@@ -316,6 +321,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         if self.has_alpha and not transparent:
             # Before the second stage, which then sees the edges as they will be.
             pixels, pasted = lay_over(pixels, ground), pasted and pasted.over(background)
+        if stage is not None and pasted is not None and pasted.all_in_high_res is not None:
+            pixels, stage = pasted.all_in_high_res, None
         frames = None
         if stage is not None:
             if on_base_clips is not None:
@@ -349,8 +356,6 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
 
         Those of which none is don't matter: nothing is moved.
         """
-        if not self.config.follow_layout:
-            return torch.ones(len(clips), dtype=torch.bool)
         frames, rows = self.unet.frame_multiple, torch.arange(len(clips))
         first = mask.flatten(3).amin(3)[:, 0].cpu().argmax(1)
         pictures = self.encode_clips(clips[rows, :, first][:, :, None])[:, :, 0]
