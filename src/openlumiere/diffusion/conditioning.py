@@ -6,14 +6,14 @@ is what should change. `given_where` turns one into the other, and nothing else 
 
 from __future__ import annotations
 
-from itertools import islice
-
 import torch
 import torch.nn.functional as F
 
 from openlumiere.errors import LumiereError
 
 from .transport import transported
+
+_GROUND = 0.1  # of 2: what differs by less from the ground is ground
 
 
 def given_where(change: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,8 @@ def propagate_in_time(clips: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Te
 def move_along(frames: torch.Tensor, at: torch.Tensor, layout: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Fill a clip from some whole frames of it, each moved to where its subject is then, see `diffusion.transport`.
 
-    Between two that are given it is a blend of both, beyond the last one it is that one.
+    Between two that are given it is a blend of both, beyond the last one it is that one. What none of them shows, as it
+    lay outside of the frame, is the ground along their edges.
 
     Args:
         frames: pixels, (C, S, H, W); a subject that turns turns in pixels alone, as a latent is a patch that doesn't.
@@ -66,18 +67,32 @@ def move_along(frames: torch.Tensor, at: torch.Tensor, layout: torch.Tensor) -> 
         layout: where the subject is, (F, 6), told in all frames.
 
     Returns:
-        The clip, (C, F, H, W), and how many frames away the nearer one was that was given, (F,).
+        The clip, (C, F, H, W), and where it is known, bool (F, H, W): inside of the frame, or beyond an edge at which
+        there is nothing but ground.
     """
     given = torch.zeros(len(layout), dtype=torch.bool, device=layout.device)
     given[at] = True
     near = _Nearest(given, dim=0)
     pictures, layout = frames.transpose(0, 1), layout.to(frames)
-    # Where there is none on one side, any will do: its share is 0.
-    sides = (torch.searchsorted(at, side).clamp(max=len(at) - 1) for side in (near.first, near.last))
-    before, *after = (transported(pictures[side], layout[at[side]], layout) for side in islice(sides, min(len(at), 2)))
-    if after:
-        before = torch.lerp(before, after[0], near.share.to(frames)[:, None, None, None])
-    return before.transpose(0, 1), near.away
+    edges = torch.cat([pictures[..., 0, :], pictures[..., -1, :], pictures[..., 0], pictures[..., -1]], dim=-1)
+    ground = edges.transpose(0, 1).flatten(1).median(1).values[:, None, None]
+    # The last channel says how much of a pixel was inside of the frame.
+    shown = torch.cat([pictures - ground, torch.ones_like(pictures[:, :1])], dim=1)
+    differs = (pictures - ground).abs().amax(1, keepdim=True)
+    moved: torch.Tensor | None = None
+    cut_off = torch.zeros(len(layout), *pictures.shape[2:], dtype=pictures.dtype, device=pictures.device)
+    for found, share in ((near.first, 1 - near.share), (near.last, near.share)):
+        rows = share.nonzero()[:, 0]
+        if len(rows):
+            side = torch.searchsorted(at, found[rows])
+            part = transported(shown[side], layout[at[side]], layout[rows]) * share[rows, None, None, None].to(frames)
+            if moved is None:
+                moved = torch.zeros(len(layout), *part.shape[1:], dtype=part.dtype, device=part.device)
+            moved[rows] += part
+            cut_off[rows] += transported(differs[side], layout[at[side]], layout[rows], beyond="border")[:, 0]
+    assert moved is not None  # every frame has a nearest one
+    colours, seen = moved.transpose(0, 1).tensor_split([-1])
+    return colours / seen.clamp(min=1e-3) + ground[:, None], (seen[0] > 0.01) | (cut_off < _GROUND)
 
 
 class _Nearest:

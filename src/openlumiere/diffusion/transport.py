@@ -6,15 +6,20 @@ interframe image coding); here the motion is the layout's, a similarity transfor
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
 
-def transported(frames: torch.Tensor, layout: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+def transported(
+    frames: torch.Tensor, layout: torch.Tensor, to: torch.Tensor, *, beyond: Literal["zeros", "border"] = "zeros"
+) -> torch.Tensor:
     """Move each frame so that its subject, which is where `layout` says, comes to where `to` says.
 
     Args:
-        frames: (N, C, h, w), pixels or latents; what lies outside of them is taken from their edges.
+        frames: (N, C, h, w).
+        beyond: what lies outside of them, 0 or what is nearest at their edges.
         layout, to: (N, 6), see `diffusion.layout`, both given.
     """
     _, _, height, width = frames.shape
@@ -28,4 +33,4 @@ def transported(frames: torch.Tensor, layout: torch.Tensor, to: torch.Tensor) ->
     source_x = layout[:, 0, None, None] + along * dx + across * dy
     source_y = layout[:, 1, None, None] - across * dx + along * dy
     grid = torch.stack([source_x, source_y], dim=-1).to(frames)
-    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(frames, grid, padding_mode=beyond, align_corners=False)

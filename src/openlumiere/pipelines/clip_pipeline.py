@@ -39,6 +39,9 @@ from .conditions import ConcatCondition, Conditions
 from .prompts import PromptMixin
 from .text import TextConditions
 
+# M where C was moved along with its subject: 1 would be given, and the gate then leaves a subject no motion of its own.
+# With 1 / (1 + d), as where C stays in its place, the bundled model makes little of it.
+_MOVED = 0.75
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 
 
@@ -300,10 +303,11 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         for row in follows.nonzero()[:, 0].tolist():
             at, missing = whole[row].nonzero()[:, 0], (~whole[row]).nonzero()[:, 0]
             shown = self.codec.decode(given[row : row + 1, :, at])[0] if clips is None else clips[row, :, at]
-            filled, away = move_along(shown, at, layout[row].to(shown.device))
-            sure = torch.ones_like(away) if rigid is not None and rigid[row] else 1 / (1 + away)
-            new = self.codec.encode(filled[None, :, missing])[0].to(moved)
-            new = torch.cat([new, sure[missing].to(moved)[:, None, None].expand(mask.shape[1], -1, *mask.shape[3:])])
+            filled, seen = move_along(shown, at, layout[row].to(shown.device))
+            sure = self.codec.encode_mask(seen[None, None, missing].float()).to(moved)
+            new = self.codec.encode(filled[None, :, missing]).to(moved)
+            sure = sure * (1.0 if rigid is not None and rigid[row] else _MOVED)
+            new = torch.cat([self.codec.keep_known(new, sure), sure], dim=1)[0]
             known = mask[row, :, missing] > 0.5  # of frames that are given in part
             known = torch.cat([known.repeat(given.shape[1] // len(known), 1, 1, 1), known])
             moved[row, :, missing] = torch.where(known, moved[row, :, missing], new)

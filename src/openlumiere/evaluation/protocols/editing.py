@@ -141,12 +141,15 @@ def _strangers(
         for key, atlas in atlases.items()
         if key not in known and is_test_artwork(words[key]["emoji"] if key in words else key)
     }
-    return _drawn(unknown, pipe.frame_size[0], count, num_frames, seed) if unknown else []
+    moving = [motion for motion in vocabulary()["motions"] if motion != "still"]
+    return _drawn(unknown, pipe.frame_size[0], count, num_frames, seed, moving) if unknown else []
 
 
-def _drawn(atlases: Mapping[str, Atlas], size: int, count: int, num_frames: int, seed: int) -> list[Item]:
+def _drawn(
+    atlases: Mapping[str, Atlas], size: int, count: int, num_frames: int, seed: int, motions: list[str] | None = None
+) -> list[Item]:
     names = {key: atlas.names for key, atlas in atlases.items()}
-    sampler = SceneSampler(names, split="combinations", seed=SCENES + seed)
+    sampler = SceneSampler(names, split="combinations", seed=SCENES + seed, motions=motions)
     items = []
     for index in range(count):
         scene = sampler(index)
