@@ -401,6 +401,11 @@ def test_a_part_of_the_clips_shows_still_pictures_of_other_emoji(built: tuple[Pa
     assert "still" not in without[0]
 
 
+def test_where_there_are_no_others_no_stills_are_asked_for(loops: Path) -> None:
+    with pytest.raises(LumiereError, match=r"no emoji but the subjects: leave data\.stills out"):
+        EmojiClips(loops, subjects=["tiger", "heart"], size=16, num_frames=8, stills=0.3)
+
+
 def test_a_batch_drawn_at_once_is_its_samples(built: tuple[Path, BuildReport]) -> None:
     clips = EmojiClips(
         built[0], subjects=["tiger", "lion"], size=16, num_frames=8, window=3, channels=4, alpha=True, seed=5
