@@ -105,6 +105,24 @@ def campfire() -> None:
     mask.save("flame.png")
 
 
+def owl() -> None:
+    """A drawing on nothing, of what the model does not know."""
+    picture = Image.new("RGBA", (1024, 1024))
+    pen = ImageDraw.Draw(picture)
+    pen.polygon([(330, 330), (340, 220), (430, 290)], fill=(92, 64, 51))
+    pen.polygon([(694, 330), (684, 220), (594, 290)], fill=(92, 64, 51))
+    pen.ellipse((310, 250, 714, 790), fill=(121, 85, 61))
+    pen.ellipse((390, 470, 634, 780), fill=(222, 184, 135))
+    for side in (-1, 1):
+        pen.ellipse((512 + 190 * side - 60, 440, 512 + 190 * side + 60, 720), fill=(92, 64, 51))
+        pen.ellipse((512 + 88 * side - 84, 310, 512 + 88 * side + 84, 478), fill=(255, 248, 220))
+        pen.ellipse((512 + 80 * side - 40, 354, 512 + 80 * side + 40, 434), fill=(40, 30, 30))
+        pen.ellipse((512 + 90 * side - 12, 368, 512 + 90 * side + 12, 392), fill=(255, 255, 255))
+        pen.ellipse((512 + 70 * side - 44, 760, 512 + 70 * side + 44, 812), fill=(240, 150, 40))
+    pen.polygon([(476, 440), (548, 440), (512, 510)], fill=(240, 150, 40))
+    picture.resize((512, 512), Image.Resampling.LANCZOS).save("owl.png")
+
+
 WALK = "a tiger walking to the left on a green background"
 SWAY = "a big cat swaying on a blue background"
 BURN = "a big fire on a black background"
@@ -133,6 +151,13 @@ ENTRIES = (
         f'lumiere animate cat.png "{SWAY}" --seed 6',
         ("cat.png",),
         (CAT, frame_of("cat", 0, "cat")),
+    ),
+    Entry(
+        "animate-drawing",
+        "A drawing of what the model does not know moves as it is.",
+        'lumiere animate owl.png "an owl jumping up and down" --transparent --seed 6',
+        ("owl.png",),
+        (owl,),
     ),
     Entry(
         "animate-last",
@@ -272,7 +297,7 @@ def page() -> str:
     parts = [
         "# Gallery",
         f"Every application, by the bundled model `{DEFAULT_MODEL}`; made by `python docs/make_gallery.py`, seeds as"
-        " told, none picked.\nInputs are clips of the model itself, masks, and one drawing.",
+        " told, none picked.\nInputs are clips of the model itself, masks, and two drawings.",
     ]
     for entry in ENTRIES:
         if not (DOCS / FOLDER / f"{entry.name}.out.webp").exists():
