@@ -149,6 +149,11 @@ class InpaintInput:
         return cls(downsample(clips, scale), downsample_mask(where, scale), clips, where)
 
     @property
+    def whole_frames(self) -> torch.Tensor:
+        """Which frames are given whole, bool (B, F)."""
+        return self.mask.flatten(3).amin(3)[:, 0] > 0.5
+
+    @property
     def is_transparent(self) -> bool:
         """Whether it has alpha, and something of it is see-through."""
         return self.clips.shape[1] == 4 and bool((self.clips[:, 3] < 0).any())
@@ -174,7 +179,7 @@ class InpaintInput:
         if self.high_res_clips is not None and self.high_res_mask is not None:
             parts |= {"high_res_clips": self.high_res_clips, "high_res_mask": self.high_res_mask}
         parts = {name: part.clone() for name, part in parts.items()}
-        whole = self.mask.flatten(3).amin(3)[:, 0] > 0.5
+        whole = self.whole_frames
         for row in (rigid.to(whole.device) & whole.any(1)).nonzero()[:, 0].tolist():
             at = whole[row].nonzero()[:, 0]
             for clips, mask in (("clips", "mask"), ("high_res_clips", "high_res_mask")):

@@ -283,12 +283,12 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         )  # fmt: skip
         concat, start, known = None, None, None
         if given is not None and mask is not None:
-            if layout is not None and self.config.follow_layout and rigid is not False:
+            may_move = self.config.follow_layout and rigid is not False and bool(given.whole_frames.any())
+            if layout is not None and may_move:
                 unknown = torch.ones(clips, dtype=torch.bool)
                 if rigid is None:
                     unknown = ~self._knows(given.clips, given.mask, text.select(slice(clips)), layout)
                 given = given.moved_along(layout, unknown & (layout[..., 5] > 0.5).all(1).cpu())
-            concat = self.follow(self.encode_condition(given.clips, given.mask), layout, clips=given.clips)
             known = self._known_region(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
@@ -296,6 +296,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         if known is not None and bool((known.mask == 1).all()):  # nothing is left to be made
             denoised = known.clip
         else:
+            if given is not None and mask is not None:
+                concat = self.follow(self.encode_condition(given.clips, given.mask), layout, clips=given.clips)
             denoised = self._denoise(
                 noise.to(kept_on, self.unet.dtype),
                 Conditions(text, num_frames, scale, rescale, concat, loop, layout, interval),
