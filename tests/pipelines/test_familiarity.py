@@ -8,7 +8,7 @@ import torch
 
 from openlumiere import LumierePipeline
 from openlumiere.diffusion.layout import layout_of
-from openlumiere.pipelines.familiarity import is_familiar
+from openlumiere.pipelines.familiarity import is_familiar, knows
 
 
 def test_what_is_predicted_well_where_the_subject_is_is_known() -> None:
@@ -39,4 +39,4 @@ def test_the_bundled_model_knows_what_it_draws_and_not_what_it_never_saw() -> No
     mask[:, :, 0] = 1
     layout = layout_of(torch.tensor([0.0, 0.0, 0.7, 0.0])).expand(2, 16, -1)
     text = pipe.encode_prompts(["a frog on a blue background", "a house"])
-    assert pipe._knows(clips * 2 - 1, mask, text, layout).tolist() == [True, False]
+    assert knows(pipe, clips * 2 - 1, mask, text, layout).tolist() == [True, False]

@@ -129,6 +129,18 @@ def test_any_clip_gets_the_t2is_prediction_with_nearest_neighbour_resampling_of_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_without_temporal_layers_each_frame_is_the_t2is(name: str) -> None:
+    """Whatever they have learned, and for any number of frames."""
+    net, t2i, given_ = inflated(name)
+    tiny.wake(net)
+    assert_close(run(net, given_ | {"temporal_layers": False}), each_frame(t2i, given_))
+    assert not torch.allclose(run(net, given_), each_frame(t2i, given_), atol=1e-2)
+    given_["sample"] = given_["sample"][:, :, :1]
+    assert_close(run(net, given_ | {"temporal_layers": False}), each_frame(t2i, given_))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(9, 11), (10, 8), (5, 7)], ids=str)
 @pytest.mark.parametrize("name", tiny.ANY_SIZE)
 def test_sizes_that_spatial_levels_do_not_divide(name: str, size: tuple[int, int]) -> None:

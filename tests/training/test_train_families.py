@@ -100,6 +100,7 @@ def test_its_own_recipe_goes_on_from_the_bundled_model() -> None:
     config = configuration.load(CONFIG, ["model.t2i=emoji"])
     pipe = Conditional.build(config)
     assert pipe.config.follow_layout
+    assert pipe.config.canonical
     assert pipe.unet.config["temporal_harmonics"] == config.model.temporal["temporal_harmonics"]
 
 

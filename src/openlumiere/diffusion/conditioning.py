@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from openlumiere.errors import LumiereError
 
+from .ground import edge_of
 from .transport import transported
 
 _GROUND = 0.1  # of 2: what differs by less from the ground is ground
@@ -74,8 +75,7 @@ def move_along(frames: torch.Tensor, at: torch.Tensor, layout: torch.Tensor) -> 
     given[at] = True
     near = _Nearest(given, dim=0)
     pictures, layout = frames.transpose(0, 1), layout.to(frames)
-    edges = torch.cat([pictures[..., 0, :], pictures[..., -1, :], pictures[..., 0], pictures[..., -1]], dim=-1)
-    ground = edges.transpose(0, 1).flatten(1).median(1).values[:, None, None]
+    ground = edge_of(frames).flatten(1).median(1).values[:, None, None]
     # The last channel says how much of a pixel was inside of the frame.
     shown = torch.cat([pictures - ground, torch.ones_like(pictures[:, :1])], dim=1)
     differs = (pictures - ground).abs().amax(1, keepdim=True)

@@ -29,6 +29,11 @@ def layout_of(path: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
 
 
+def is_told(layout: torch.Tensor) -> torch.Tensor:
+    """Return which clips' layouts say in all frames where the subject is: (B, F, 6) -> bool (B,)."""
+    return (layout[..., 5] > 0.5).all(1)
+
+
 def drop(layout: torch.Tensor, probability: float, generator: draws.Generator) -> torch.Tensor:
     """Leave out some clips' layouts, each a whole clip's: (B, F, 6) -> (B, F, 6)."""
     kept = draws.rand(len(layout), generator=generator) >= probability

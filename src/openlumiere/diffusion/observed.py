@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from .ground import edge_of, ground_of
 from .layout import hermite
 from .turning import Turning, turning
 
@@ -36,12 +37,11 @@ def observed_path(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     _, count, height, width = values.shape
     see_through = values[3] if len(values) == 4 else torch.ones(count, height, width)
     colours = values[:3]
-    edge = _edge(colours)  # (3, F, E)
-    ground = edge.median(-1).values
-    transparent = _edge(see_through[None])[0].median(-1).values < _SEEN
-    differs = (colours - ground[..., None, None]).abs().amax(0)
+    ground = ground_of(colours)  # (3, F, 1, 1)
+    transparent = ground_of(see_through)[:, 0, 0] < _SEEN
+    differs = (colours - ground).abs().amax(0)
     subject = torch.where(transparent[:, None, None], see_through, differs) > _SEEN
-    at_edge = _edge(subject[None].float())[0].mean(-1)
+    at_edge = edge_of(subject.float()).mean(-1)
     seen = (at_edge < 1 - _PLAIN) & subject.flatten(1).any(1)
     inside = seen & (at_edge == 0)
     seen = inside if inside.any() else seen
@@ -52,7 +52,7 @@ def observed_path(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     path = path * seen[:, None]
     at = seen.nonzero()[:, 0]
     if len(at) > 1:
-        alone = torch.cat([(colours - ground[..., None, None] * ~transparent[:, None, None]) * subject, subject[None]])
+        alone = torch.cat([(colours - ground * ~transparent[:, None, None]) * subject, subject[None]])
         found = turning(alone[:, at], subject[at].float())
         if found is not None:
             path[at] = _turning_path(path[at[0]], found)
@@ -128,12 +128,6 @@ def _in_between(values: torch.Tensor, at: torch.Tensor, count: int) -> torch.Ten
     span = (at[after] - at[before]).clamp(min=1)
     share = ((frames - at[before]) / span).clamp(0, 1)[:, None].to(values)
     return torch.lerp(values[before], values[after], share)
-
-
-def _edge(values: torch.Tensor) -> torch.Tensor:
-    """(C, F, H, W) -> (C, F, E): the pixels along the frames' edges."""
-    sides = (values[..., 0, :], values[..., -1, :], values[..., 0], values[..., -1])
-    return torch.cat(sides, dim=-1)
 
 
 def _extent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

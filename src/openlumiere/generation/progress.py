@@ -114,7 +114,8 @@ class Watch:
 
 
 def _decoded(pipe: ClipPipeline, denoised: torch.Tensor, count: int) -> np.ndarray:
-    frames: np.ndarray = pipe.decode_clips(denoised[:1, :, evenly(count, denoised.shape[2])])[0]
+    at = evenly(count, denoised.shape[2])
+    frames: np.ndarray = pipe.decode_clips(denoised[:1, :, at], frames=at)[0]
     return frames
 
 

@@ -20,8 +20,10 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from openlumiere.bundled import model_folder
 from openlumiere.diffusion.alpha import add_alpha, unpremultiply
+from openlumiere.diffusion.canonical import CanonicalFrame
 from openlumiere.diffusion.conditioning import masked, move_along
 from openlumiere.diffusion.guidance import classifier_free_guidance
+from openlumiere.diffusion.layout import is_told
 from openlumiere.diffusion.noise import progressive_noise
 from openlumiere.diffusion.sampling import (
     Img2ImgStart,
@@ -31,7 +33,7 @@ from openlumiere.diffusion.sampling import (
     set_timesteps,
     start_from,
 )
-from openlumiere.diffusion.windows import Denoiser, Windows, frame_positions
+from openlumiere.diffusion.windows import Denoiser, Windows, frame_positions, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.latents import Codec, PixelCodec, VAECodec
 
@@ -42,6 +44,7 @@ from .text import TextConditions
 # M where C was moved along with its subject: 1 would be given, and the gate then leaves a subject no motion of its own.
 # With 1 / (1 + d), as where C stays in its place, the bundled model makes little of it.
 _MOVED = 0.75
+_PICTURE_STEPS = 16  # of pictures that clips start from: a frame of one costs a hundredth of a clip's
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 
 
@@ -63,6 +66,7 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
 
     vae: Any = None  # of latent families
     _vae_codec: VAECodec | None = None
+    _canonical: CanonicalFrame | None = None  # of the call in progress, if it draws in one
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Put the class where diffusers looks for it, so that `DiffusionPipeline.from_pretrained(folder)` finds it."""
@@ -184,15 +188,9 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         set_timesteps(self.scheduler, num_inference_steps, noise.device, shift=self.config.timestep_shift)
         latents, timesteps = start_from(self.scheduler, noise, start)
         self._num_timesteps = len(timesteps)
-
-        def denoisers_at(t: torch.Tensor) -> list[Denoiser]:
-            now = conditions.at(float(t) / self.scheduler.config.num_train_timesteps, len(noise))
-            apart = [now] if devices is None else now.halves(len(noise))
-            merge = partial(self._guided, now, noise.shape[:2])
-            return [
-                Denoiser([partial(self._predict, net, part, t.to(device)) for part in apart], device, merge)
-                for net, device in zip(nets, on, strict=True)
-            ]
+        denoisers_at = partial(
+            self._denoisers_at, list(zip(nets, on, strict=True)), conditions, noise.shape[:2], apart=devices is not None
+        )
 
         def on_step(i: int, t: torch.Tensor, latents: torch.Tensor, denoised: torch.Tensor | None) -> torch.Tensor:
             if callback is not None:
@@ -208,6 +206,52 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
                 generator=generator, window_batch_size=window_batch_size, on_step=on_step,
                 wants_denoised=callback is not None and "denoised" in callback_tensor_inputs,
             )  # fmt: skip
+
+    def _denoisers_at(
+        self,
+        nets: Sequence[tuple[Callable[..., Any], torch.device]],
+        conditions: Conditions,
+        shape: Sequence[int],
+        t: torch.Tensor,
+        *,
+        apart: bool = False,
+    ) -> list[Denoiser]:
+        """Return networks, each on its device, as what denoises windows of B clips of C channels, `shape`, at t.
+
+        Args:
+            apart: what is predicted with and without the prompt can be predicted on two devices.
+        """
+        now = conditions.at(float(t) / self.scheduler.config.num_train_timesteps, shape[0])
+        parts = now.halves(shape[0]) if apart else [now]
+        merge = partial(self._guided, now, shape)
+        return [
+            Denoiser([partial(self._predict, net, part, t.to(device)) for part in parts], device, merge)
+            for net, device in nets
+        ]
+
+    def _draw_pictures(
+        self, conditions: Conditions, shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Draw a picture of each clip's prompt by the T2I alone, where the clip's first frame has its subject.
+
+        Args:
+            shape: of the clips, (B, C, F, h, w).
+
+        Returns:
+            As the network sees them, without noise, (B, C, 1, h, w).
+        """
+        batch, channels, _, height, width = shape
+        device = self._execution_device
+        if conditions.layout is not None:
+            conditions = replace(conditions, layout=conditions.layout[:, :1])
+        noise = self._initial_noise((batch, channels, 1, height, width), None, generator, device, loop=False)
+        set_timesteps(self.scheduler, _PICTURE_STEPS, device, shift=self.config.timestep_shift)
+        latents, timesteps = start_from(self.scheduler, noise)
+        nets = [(partial(self.unet, temporal_layers=False), device)]
+        return denoise(
+            partial(self._denoisers_at, nets, replace(conditions, num_frames=1), (batch, channels)),
+            self.scheduler, latents, timesteps, plan_windows(1, 1, 0), noise=noise, generator=generator,
+        )  # fmt: skip
 
     @property
     def num_timesteps(self) -> int:
@@ -237,12 +281,25 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
         return self.codec.encode(clips)
 
     @torch.no_grad()
-    def decode_clips(self, latents: torch.Tensor, output_type: Literal["np", "pt", "pil"] = "np") -> Any:
+    def decode_clips(
+        self,
+        latents: torch.Tensor,
+        output_type: Literal["np", "pt", "pil"] = "np",
+        *,
+        frames: list[int] | None = None,
+    ) -> Any:
         """Decode clips as the network sees them, (B, C, F, h, w), to those of `LumierePipelineOutput`.
 
         For previews: a callback that asks for "denoised" is given such clips, and any of their frames will do.
+
+        Args:
+            frames: which frames these are of the clips that the call in progress makes, so that subjects are shown
+                where they will be; None = they are shown as they are drawn.
         """
-        return self._to_user(self.codec.decode(latents.to(self.unet.dtype)), output_type)
+        pixels = self.codec.decode(latents.to(self.unet.dtype))
+        if self._canonical is not None and frames is not None:
+            pixels = self._canonical.moved(pixels, frames)
+        return self._to_user(pixels, output_type)
 
     @property
     def condition_channels(self) -> int:
@@ -296,7 +353,7 @@ class ClipPipeline(PromptMixin, DiffusionPipeline):
             return condition
         given, mask = condition.channels.tensor_split([-condition.mask_channels], dim=1)
         whole = (mask > 0.5).flatten(3).all(3).all(1)
-        follows = whole.any(1) & ~whole.all(1) & (layout[..., 5] > 0.5).all(1).to(whole.device)
+        follows = whole.any(1) & ~whole.all(1) & is_told(layout).to(whole.device)
         if not follows.any():
             return condition
         moved = condition.channels.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from openlumiere.diffusion.alpha import lay_over, premultiply, without_haze
-from openlumiere.diffusion.sampling import Img2ImgStart, denoised_estimate, set_timesteps
+from openlumiere.diffusion.canonical import CanonicalFrame
+from openlumiere.diffusion.layout import is_told
+from openlumiere.diffusion.sampling import Img2ImgStart
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.lengths import Lengths
@@ -19,7 +22,7 @@ from openlumiere.stunet import STUNet
 from .backgrounds import without_background
 from .clip_pipeline import ClipPipeline, LumierePipelineOutput
 from .conditions import Conditions
-from .familiarity import NOISE, is_familiar
+from .familiarity import knows
 from .generators import restarted
 from .inputs import InpaintInput, rgb
 from .layouts import given_paths, layout_condition
@@ -27,9 +30,7 @@ from .planner import PathPlanner
 from .second_stage import SecondStageMixin
 from .styles import StyleMixin
 from .super_resolution import LumiereSuperResolutionPipeline
-from .text import TextConditions
 
-_LOOKED_AT = 50  # steps among which the noise is chosen under which the network is asked what it knows
 _NUM_FRAMES = 80  # of the paper's clips, and of models that name no length of their own
 
 
@@ -59,6 +60,11 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         spread_condition: fill what is not given of C from other frames, as in training, see
             `diffusion.conditioning.propagate_in_time`; False = leave it blank, as the paper does.
         follow_layout: move what fills it along with the subject, where the layout is known.
+        canonical: draw subjects upright in the middle where the layout is known, and move them along it afterwards, see
+            `diffusion.canonical`; for models whose subjects stand before plain ground or none.
+        picture_strength: start such clips from a picture that the T2I alone draws of the prompt, with so much noise
+            that this share of the steps is left (SDEdit), so that all frames show the same subject; 1 = from noise
+            alone.
         subjects: what a model of a small vocabulary was trained to show; None = not told.
         transparent_words: what asks a model with alpha for no background; added to prompts that name none, whose clips
             are then laid over `background` where they are to be opaque. None = prompts are taken as they are.
@@ -92,6 +98,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         window_frames: int | None = None,
         spread_condition: bool = False,
         follow_layout: bool = False,
+        canonical: bool = False,
+        picture_strength: float = 1.0,
         subjects: list[str] | None = None,
         transparent_words: str | None = None,
     ) -> None:
@@ -167,6 +175,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         layout: Any | None = None,
         planner: bool = True,
         rigid: bool | None = None,
+        canonical: bool | None = None,
         feather: int = 0,
         upscale: bool | None = None,
         upscale_steps: int | None = None,
@@ -215,6 +224,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             rigid: what is given in whole frames has no motion of its own, and is kept as it is wherever it moves: for
                 pictures of what the network doesn't know, of which it would make something that it does. None = if it
                 doesn't, see `pipelines.familiarity`. For models with `follow_layout`.
+            canonical: draw the subject where it is easiest to draw, and move it along the layout afterwards; where it
+                is told in all frames, and no video is given. False = as the paper, and as the network was trained; the
+                model's own when None.
             feather: pixels over which it then fades into what was made.
             layout: where the subject is, for models that are told: way points such as ``[(0.1, 0.5), (0.9, 0.5)]``,
                 see `diffusion.layout.path_through`; or the numbers of each frame, (F, 6) or (B, F, 6), as
@@ -281,17 +293,27 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             self.unet, layout, self.planner if planner else None, text.hidden_states[:clips], num_frames,
             loop=loop, given=given is not None, seen=seen, generator=generator,
         )  # fmt: skip
+        canonical = self.config.canonical if canonical is None else canonical
+        self._canonical = None
+        if canonical and given is None and layout is not None and is_told(layout).all():
+            self._canonical = CanonicalFrame.of(layout)
+            layout = self._canonical.layout
         concat, start, known = None, None, None
         if given is not None and mask is not None:
             may_move = self.config.follow_layout and rigid is not False and bool(given.whole_frames.any())
             if layout is not None and may_move:
                 unknown = torch.ones(clips, dtype=torch.bool)
                 if rigid is None:
-                    unknown = ~self._knows(given.clips, given.mask, text.select(slice(clips)), layout)
-                given = given.moved_along(layout, unknown & (layout[..., 5] > 0.5).all(1).cpu())
+                    unknown = ~knows(self, given.clips, given.mask, text.select(slice(clips)), layout)
+                given = given.moved_along(layout, unknown & is_told(layout).cpu())
             known = self._known_region(given.clips, given.mask) if hold_given else None
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
+        conditions = Conditions(text, num_frames, scale, rescale, None, loop, layout, interval)
+        if self._canonical is not None and self.config.picture_strength < 1:
+            least = max(self.config.picture_strength, 1 / steps)
+            self._num_timesteps = round(steps * least)
+            start = Img2ImgStart(self._draw_pictures(conditions, shape, generator).expand(shape), least)
         shared: dict[str, Any] = {"window_batch_size": window_batch_size, "devices": devices}
         if known is not None and bool((known.mask == 1).all()):  # nothing is left to be made
             denoised = known.clip
@@ -300,7 +322,7 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
                 concat = self.follow(self.encode_condition(given.clips, given.mask), layout, clips=given.clips)
             denoised = self._denoise(
                 noise.to(kept_on, self.unet.dtype),
-                Conditions(text, num_frames, scale, rescale, concat, loop, layout, interval),
+                replace(conditions, concat=concat),
                 windows,
                 num_inference_steps=steps,
                 start=start,
@@ -316,6 +338,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         pixels = self.codec.decode(denoised)
         if self.has_alpha:
             pixels = without_haze(pixels)
+        if self._canonical is not None:
+            pixels = self._canonical.moved(pixels)
         pasted = given if paste_given else None
         if pasted is not None:
             last = stage is None or pasted.high_res_clips is None
@@ -350,33 +374,6 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             frames = self._to_user(pixels, output_type)
         self.maybe_free_model_hooks()
         return LumierePipelineOutput(frames=frames) if return_dict else (frames,)
-
-    def _knows(
-        self, clips: torch.Tensor, mask: torch.Tensor, text: TextConditions, layout: torch.Tensor
-    ) -> torch.Tensor:
-        """Return of which clips, (B,), the network knows what the first frame shows that is given whole.
-
-        Those of which none is don't matter: nothing is moved.
-        """
-        frames, rows = self.unet.frame_multiple, torch.arange(len(clips))
-        first = mask.flatten(3).amin(3)[:, 0].cpu().argmax(1)
-        pictures = self.encode_clips(clips[rows, :, first][:, :, None])[:, :, 0]
-        where = layout[rows, first].to(pictures)
-        set_timesteps(self.scheduler, _LOOKED_AT, pictures.device, shift=self.config.timestep_shift)
-        steps = self.scheduler.timesteps
-        at = steps[(steps - NOISE * self.scheduler.config.num_train_timesteps).abs().argmin()][None]
-
-        def predict_clean(noise: torch.Tensor) -> torch.Tensor:
-            noisy = self.scheduler.add_noise(pictures, noise, at)
-            still = noisy[:, :, None].expand(-1, -1, frames, -1, -1)
-            prediction = self.call_network(
-                self.unet, still, at, text,
-                frame_positions=torch.zeros(len(still), frames, device=still.device),
-                layout=where[:, None].expand(-1, frames, -1),
-            )  # fmt: skip
-            return denoised_estimate(self.scheduler, prediction, still, at)[:, :, 0]
-
-        return is_familiar(predict_clean, pictures).cpu()
 
     def _prompts(self, prompt: str | list[str] | None, embeds: bool, *, needs_words: bool) -> list[str] | None:
         """Return the prompts as a list; None where embeddings are given."""

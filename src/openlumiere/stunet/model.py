@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from openlumiere.errors import LumiereError
 from . import weights
 from .blocks import TemporalDownsample, TemporalUpsample
 from .condition import check_condition
-from .embedding import embed_clip
+from .embedding import embed_clip, layout_of_frames
 from .modulation import DEFAULT_HARMONICS
 from .t2i import (
     Conditioning,
@@ -248,6 +249,7 @@ class STUNet(ModelMixin, ConfigMixin):
         added_cond_kwargs: dict[str, torch.Tensor] | None = None,
         frame_positions: torch.Tensor | None = None,
         layout: torch.Tensor | None = None,
+        temporal_layers: bool = True,
         return_dict: bool = True,
     ) -> STUNetOutput | tuple[torch.Tensor]:
         """Predict the noise, or v, of a noisy clip.
@@ -265,6 +267,8 @@ class STUNet(ModelMixin, ConfigMixin):
             layout: (B, F, 6), where the subject is in each frame, for T2Is whose class embedding takes it: x and y in
                 [-1, 1], log side, sine and cosine of the angle, and whether it is known; see `diffusion.layout`.
                 None = it is not known.
+            temporal_layers: False = leave them out, and the condition: each frame is predicted by itself, as the T2I
+                would; any number of frames then.
 
         Raises:
             LumiereError: a number of frames that the temporal levels don't divide; a layout of another shape, or for a
@@ -272,6 +276,11 @@ class STUNet(ModelMixin, ConfigMixin):
         """
         sample, condition = self._split(sample)
         batch, _, frames, *_ = sample.shape
+        if not temporal_layers:
+            out = self._by_itself(
+                sample, timestep, encoder_hidden_states, class_labels, encoder_attention_mask, added_cond_kwargs, layout
+            )
+            return STUNetOutput(sample=out) if return_dict else (out,)
         if frames % self.frame_multiple:
             raise LumiereError(
                 f"{frames} frames: this network halves time {self.frame_multiple.bit_length() - 1} times, "
@@ -337,6 +346,35 @@ class STUNet(ModelMixin, ConfigMixin):
             out = temporal.gate(out, x, noisy, fold_frames(condition), timestep)
         out = out.unflatten(0, (batch, frames)).transpose(1, 2)
         return STUNetOutput(sample=out) if return_dict else (out,)
+
+    def _by_itself(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+        text: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        text_mask: torch.Tensor | None,
+        added: dict[str, torch.Tensor] | None,
+        layout: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Predict each frame as the T2I does; arguments as `forward`'s, with as many timesteps as clips or one."""
+        batch, _, frames, *_ = sample.shape
+        every = partial(torch.repeat_interleave, repeats=frames, dim=0)
+        layout = layout_of_frames(self.spatial, sample, layout, class_labels)
+        if layout is not None:
+            class_labels = layout.flatten(0, 1)
+        elif class_labels is not None:
+            class_labels = every(class_labels)
+        several = isinstance(timestep, torch.Tensor) and timestep.ndim > 0 and len(timestep) > 1
+        out = self.spatial(
+            fold_frames(sample),
+            every(timestep) if several else timestep,
+            every(text),
+            class_labels=class_labels,
+            encoder_attention_mask=None if text_mask is None else every(text_mask),
+            added_cond_kwargs=None if added is None else {name: every(value) for name, value in added.items()},
+        ).sample
+        return out.unflatten(0, (batch, frames)).transpose(1, 2)
 
     @property
     def takes_layout(self) -> bool:

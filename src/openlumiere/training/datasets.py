@@ -39,6 +39,7 @@ class ClipDataConfig(PictureDataConfig):
     periods: tuple[float, float] | None = None  # emoji: shortest and longest of those that repeat themselves, seconds
     channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
     transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
+    canonical: float = 0.0  # emoji: fraction whose subjects stay upright in the middle, see diffusion/canonical.py
     num_frames: int = 80
     frame_stride: int = 1  # emoji: of each clip, show every n-th frame alone
     crop: int = 0  # artwork, emoji: side of the part of a frame that is shown, in pixels; 0 = all
@@ -48,8 +49,9 @@ class ClipDataConfig(PictureDataConfig):
     def __post_init__(self) -> None:
         if self.channels not in (3, 4):
             raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
-        if not 0 <= self.transparent <= 1:
-            raise LumiereError(f"data.transparent must be between 0 and 1, not {self.transparent}")
+        for name in ("transparent", "canonical"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LumiereError(f"data.{name} must be between 0 and 1, not {getattr(self, name)}")
         if self.frame_stride < 1:
             raise LumiereError(f"data.frame_stride must be 1 or more, not {self.frame_stride}")
         check_on_device(self)
@@ -109,10 +111,10 @@ def make_dataset(
             return EmojiClips(
                 Path(data.folder), subjects=data.subjects, size=size, num_frames=data.num_frames, fps=data.fps,
                 frame_stride=data.frame_stride, window=1 if single_frame else data.window, seed=config.seed,
-                pool=data.pool, with_motion=data.with_motion, channels=data.channels if channels is None else channels,
+                pool=data.pool, with_motion=data.with_motion, channels=channels or data.channels,
                 transparent=data.transparent, alpha=config.stage in STAGES_WITH_MASKS, crop=data.crop,
                 motions=data.motions, periods=data.periods, stills=getattr(data, "stills", 0.0),
-                device=device if data.on_device else "cpu",
+                canonical=data.canonical, device=device if data.on_device else "cpu",
             )  # fmt: skip
         case "folder":
             from openlumiere.data.folder import ClipFolder

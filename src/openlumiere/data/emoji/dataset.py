@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from openlumiere.clock import FPS, clip_seconds, frame_seconds
 from openlumiere.data.shown_frames import ShownFrames
+from openlumiere.diffusion.canonical import LARGEST
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
@@ -61,6 +62,8 @@ class EmojiClips(Dataset[Sample]):
         crop: show a square of so many pixels of each frame, somewhere about the subject, which is drawn no larger
             than its own frames are: a part of a large frame that is sharp. 0 = whole frames.
         stills: fraction of clips that show a still picture of another emoji, see `load_stills`.
+        canonical: fraction of clips whose subjects stay upright in the middle, and move there by themselves alone, as
+            clips are drawn in a `CanonicalFrame`; their captions tell of where they would go.
         device: where clips are drawn.
     """
 
@@ -69,7 +72,7 @@ class EmojiClips(Dataset[Sample]):
         frame_stride: int = 1, window: int = 0, seed: int = 0, pool: int = 0, with_motion: float = 1.0,
         channels: int = 3, transparent: float = 0.25, alpha: bool = False, side: int | None = None, crop: int = 0,
         motions: Sequence[str] | None = None, periods: tuple[float, float] | None = None,
-        stills: float = 0.0, device: torch.device | str = "cpu",
+        stills: float = 0.0, canonical: float = 0.0, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.shown = ShownFrames(num_frames, frame_stride, window, seed)
         if not 0 <= crop <= size:
@@ -81,7 +84,7 @@ class EmojiClips(Dataset[Sample]):
         if len(self.shown) > 1:
             check_sampling(fps / frame_stride, periods and periods[0])
         self.size, self.fps, self.seed = size, fps, seed
-        self.channels, self.alpha, self.crop = channels, alpha, crop
+        self.channels, self.alpha, self.crop, self.canonical = channels, alpha, crop, canonical
         chosen = subjects if subjects is not None else list(vocabulary()["subjects"])
         atlases = load_atlases(folder, chosen, side=side or 2 * size)
         others = load_stills(folder, without=chosen, side=side or 2 * size) if stills else {}
@@ -111,7 +114,7 @@ class EmojiClips(Dataset[Sample]):
         drawn, poses = draw_batch(
             scenes, self.sprites, size=self.crop or self.size, seconds=frame_seconds(np.array(frames), self.fps),
             duration=clip_seconds(self.shown.num_frames, self.fps),
-            view=(lambda row, path: self._cropped(indices[row], path)) if self.crop else None,
+            view=lambda row, path: self._seen(indices[row], path),
         )  # fmt: skip
         pixels = over(drawn, ground([scene.background for scene in scenes]))[:, : self.channels]
         pixels = (pixels * 2.0 - 1.0).clamp(-1.0, 1.0)
@@ -130,6 +133,12 @@ class EmojiClips(Dataset[Sample]):
 
     def _is_still(self, index: int) -> bool:
         return bool(np.random.default_rng([self.seed, index, 0x57111]).random() < self.stills)
+
+    def _seen(self, index: int, path: np.ndarray) -> np.ndarray:
+        """Return the path that is drawn of a clip, (F, 4)."""
+        if self.canonical and np.random.default_rng([self.seed, index, 0xCA70]).random() < self.canonical:
+            path = np.array([0.0, 0.0, min(path[:, 2].max(), LARGEST), 0.0]) * np.ones_like(path)
+        return self._cropped(index, path) if self.crop else path
 
     def _cropped(self, index: int, path: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng([self.seed, index, 0xC409])

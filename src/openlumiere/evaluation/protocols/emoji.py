@@ -166,6 +166,8 @@ def _made_with(pipe: LumierePipeline, size: int, call: Mapping[str, Any]) -> dic
         "num_inference_steps": call["num_inference_steps"],
         "guidance_scale": call["guidance_scale"],
         "guidance_rescale": pipe.config.guidance_rescale,
+        "canonical": pipe.config.canonical,
+        "picture_strength": pipe.config.picture_strength,
         "scheduler": type(pipe.scheduler).__name__,
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),

@@ -36,6 +36,8 @@ class ConditionalModelConfig(TextToVideoModelConfig):
     condition_gate: bool = False  # see STUNet.add_gate
     spread_condition: bool | None = None  # see diffusion/conditioning.py; None = the model's own
     follow_layout: bool | None = None  # the same
+    canonical: bool | None = None  # see diffusion/canonical.py; the same
+    picture_strength: float | None = None  # see LumierePipeline; the same
     # Where clips are completed the subject's layout is seen in frames that are given whole, roughly, and otherwise
     # unknown; so it is moved by as much (standard deviation, in units of the layout), or left out of so many clips.
     layout_jitter: float = 0.0
@@ -70,7 +72,7 @@ class Conditional(TextToVideo):
         if config.model.condition_gate and not pipe.unet.config["condition_gate"]:
             schedule = DDIMScheduler.from_config(pipe.scheduler.config)
             pipe.unet.add_gate(schedule.alphas_cumprod, schedule.config.prediction_type)
-        for name in ("spread_condition", "follow_layout"):
+        for name in ("spread_condition", "follow_layout", "canonical", "picture_strength"):
             if (value := getattr(config.model, name)) is not None:
                 pipe.register_to_config(**{name: value})
         return pipe

@@ -31,7 +31,7 @@ from openlumiere.training.objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
 _NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout", "on_device")
-_LATER = ("motions", "periods", "stills")  # caches are older than these
+_LATER = ("motions", "periods", "stills", "canonical")  # caches are older than these
 _PROMPTS_AT_ONCE = 256  # on a GPU
 
 # (noisy clip, timesteps, text) -> prediction
