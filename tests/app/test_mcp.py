@@ -38,7 +38,7 @@ from tiny_transformers import save_wan
 pytestmark = pytest.mark.slow  # models are loaded, clips are made
 
 PATIENT = {"wait_seconds": PATIENCE}
-SHORT = {"seconds": 1, "steps": 2, "seed": 5, **PATIENT}
+SHORT = {"seconds": 1, "steps": 3, "seed": 5, **PATIENT}  # two of the steps follow a picture
 PROMPT = "a tiger walking to the left on a green background"
 MCP = [*COMMAND, "mcp"]
 

@@ -162,9 +162,12 @@ def test_such_clips_start_from_a_picture_of_the_t2i(pipe: LumierePipeline) -> No
     upright = CanonicalFrame.of(layout[None]).layout
     assert all(torch.equal(told, upright[:, :frames]) for _, frames, told in calls)
     assert pipe.num_timesteps == 2
-    # With one step, one is taken.
-    made(pipe, **options | {"num_inference_steps": 1})
-    assert pipe.num_timesteps == 1
+    # A single step is taken, from noise alone.
+    single = options | {"num_inference_steps": 1}
+    started_so, _ = made(pipe, **single)
+    pipe.register_to_config(picture_strength=1.0)
+    assert torch.equal(started_so, made(pipe, **single)[0])
+    pipe.register_to_config(picture_strength=0.5)
     # A clip does not depend on its batch.
     seeds = [torch.Generator().manual_seed(seed) for seed in (3, 0)]
     both = pipe(["a heart", "a tiger"], **options, num_frames=8, generator=seeds, upscale=False, output_type="pt",

@@ -47,7 +47,7 @@ class CanonicalFrame:
         return cls(layout_of(drawn), path)
 
     def moved(self, clips: torch.Tensor, frames: list[int] | None = None) -> torch.Tensor:
-        """Return clips, (B, C, F, H, W) in [-1, 1], with subjects where they belong, on a ground made even.
+        """Return clips, (B, C, F, H, W) in [-1, 1], with subjects where they belong, on a ground made even; float32.
 
         Args:
             frames: which of the clip's these are; all when None.
@@ -58,7 +58,7 @@ class CanonicalFrame:
 
     @staticmethod
     def _moved(clip: torch.Tensor, layout: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
-        clip = clip.clamp(-1, 1)
+        clip = clip.float().clamp(-1, 1)  # half precision places a pixel by a sixteenth
         grounds = ground_of(clip)
         ground = grounds.median(1, keepdim=True).values
         least = _GRAIN + _AT_EDGE * _near_edge(clip)

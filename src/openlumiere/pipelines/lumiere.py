@@ -201,7 +201,8 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
             num_frames: a multiple of ``unet.frame_multiple``; any number from `window_frames` on; the model's own
                 length when None.
             height, width: in pixels; the size that the network was trained at when None.
-            num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none.
+            num_inference_steps, guidance_scale, guidance_rescale: the model's own when None; guidance 1 = none. Of the
+                steps a share is taken where a clip starts from a picture, see `picture_strength`, or from a video.
             guidance_interval: leave guidance out at noise below and above these shares of the schedule's timesteps
                 (Kynkäänniemi et al. 2024), which halves the cost of those steps: (0.4, 1) guides at high noise alone,
                 where a clip's subject and motion are decided. The model's own when None.
@@ -310,10 +311,10 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
         conditions = Conditions(text, num_frames, scale, rescale, None, loop, layout, interval)
-        if self._canonical is not None and self.config.picture_strength < 1:
-            least = max(self.config.picture_strength, 1 / steps)
-            self._num_timesteps = round(steps * least)
-            start = Img2ImgStart(self._draw_pictures(conditions, shape, generator).expand(shape), least)
+        left = max(self.config.picture_strength, 1 / steps)  # one step at least
+        if self._canonical is not None and left < 1:
+            self._num_timesteps = round(steps * left)
+            start = Img2ImgStart(self._draw_pictures(conditions, shape, generator).expand(shape), left)
         shared: dict[str, Any] = {"window_batch_size": window_batch_size, "devices": devices}
         if known is not None and bool((known.mask == 1).all()):  # nothing is left to be made
             denoised = known.clip

@@ -174,7 +174,8 @@ def _read_sets(data: Path | Mapping[str, Atlas], designs: Path, styles: Sequence
     for name in styles:
         if not (designs / name).is_dir():
             raise LumiereError(
-                f"{designs} has no set {name!r} to classify that style by; make it: lumiere data designs -o {designs}"
+                f"{designs} has no set {name!r} to classify that style by; make it: "
+                f"lumiere data designs -o {designs} --emoji FOLDER, that of lumiere data emoji"
             )
         sets[name] = StyleImages(designs / name, size=SIDE).atlases
     return sets
