@@ -65,6 +65,12 @@ def weights_hash(model: LumierePipeline | torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def drawn_by(pipe: LumierePipeline) -> dict[str, Any]:
+    """Return what a pipeline's clips of text depend on besides a call's arguments: its weights, and how it draws."""
+    names = ("canonical", "picture_strength")
+    return {"weights_sha256": weights_hash(pipe), **{name: getattr(pipe.config, name) for name in names}}
+
+
 def cached_path(folder: Path, kind: str, data: str, config: Mapping[str, Any]) -> Path:
     """Return where a classifier of this kind, data and configuration lies; others have other names."""
     key = hashlib.sha256(json.dumps([data, dict(config)], sort_keys=True).encode()).hexdigest()[:12]

@@ -158,7 +158,7 @@ def evaluate(
 def _made_with(pipe: LumierePipeline, size: int, call: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a pipeline's clips depend on, under the names of the report."""
     return {
-        "weights_sha256": cache.weights_hash(pipe),
+        **cache.drawn_by(pipe),
         "num_frames": call["num_frames"],
         "size": size,
         "upscaled": call["upscale"],
@@ -166,8 +166,6 @@ def _made_with(pipe: LumierePipeline, size: int, call: Mapping[str, Any]) -> dic
         "num_inference_steps": call["num_inference_steps"],
         "guidance_scale": call["guidance_scale"],
         "guidance_rescale": pipe.config.guidance_rescale,
-        "canonical": pipe.config.canonical,
-        "picture_strength": pipe.config.picture_strength,
         "scheduler": type(pipe.scheduler).__name__,
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),

@@ -89,7 +89,7 @@ def evaluate_styles(
         kept = output if isinstance(data, Mapping) else Path(data)
         judges = load_judges(atlases_of(data, SIDE), kept / "classifier", progress=progress)
     settings = {
-        "weights_sha256": cache.weights_hash(pipe),
+        **cache.drawn_by(pipe),
         "styles_sha256": {name: _hash(folder / STYLES / name) for name in chosen},
         "num_frames": num_frames, "seed": seed,
     }  # fmt: skip

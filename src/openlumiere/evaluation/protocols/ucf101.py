@@ -274,7 +274,7 @@ def load_sample(
     }
     return pipeline_sample(pipe, **call), {
         "model": model,
-        "weights_sha256": cache.weights_hash(pipe),
+        **cache.drawn_by(pipe),
         **call,
         "second_stage": pipe.super_resolution is not None,
         "scheduler": type(pipe.scheduler).__name__,
