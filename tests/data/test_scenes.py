@@ -29,8 +29,8 @@ from openlumiere.data.emoji.scenes import (
     speed,
     subject_set,
     trajectory,
-    vocabulary,
 )
+from openlumiere.data.emoji.vocabulary import more_words, vocabulary
 from openlumiere.errors import LumiereError
 
 WORDS = vocabulary()
@@ -166,6 +166,31 @@ def test_articles_fit_their_nouns(training: list[Scene]) -> None:
     assert not said("a clapping hands", captions)
     assert "  " not in captions
     assert " ," not in captions
+
+
+def test_a_share_of_captions_calls_its_subject_by_other_names(training: list[Scene]) -> None:
+    captions = [scene.caption for scene in training if scene.subject in more_words()["subjects"]]
+    told = [(text, written.renamed(text, 0.5)) for text in captions]
+    assert 0.47 < np.mean([before != after for before, after in told]) < 0.53
+    assert told == [(text, written.renamed(text, 0.5)) for text in captions]  # so that its embedding can be kept
+    everything = "\n".join(after for _, after in told)
+    names = [name for names in more_words()["subjects"].values() for name in names]
+    assert np.mean([said(name, everything) for name in names]) > 0.95
+    assert all(written.renamed(text, 0.0) == text for text in captions)
+    assert written.renamed("a snowman", 1.0) == "a snowman"  # has no others
+
+
+def test_other_names_fit_their_articles_and_leave_the_rest_as_it_is() -> None:
+    scenes_of = SceneSampler({key: NAMES[key] for key in more_words()["subjects"]}, seed=4)
+    for scene in map(scenes_of, range(1000)):
+        text = written.renamed(scene.caption, 1.0)
+        named = [name for name in more_words()["subjects"][scene.subject] if said(name, text)]
+        assert named, (scene.caption, text)
+        assert not re.search(r"\ba ([aeio]|up|unh)|\ban (?![aeio]|up|unh)", text, re.IGNORECASE), text
+        for kind, key in (("motions", scene.motion), ("places", scene.place), ("sizes", scene.size)):
+            words = [word for word in WORDS[kind][key]["words"] if said(word, scene.caption)]
+            assert all(said(word, text) for word in words), (scene.caption, text)
+        assert said(scene.background, text)
 
 
 @pytest.mark.slow

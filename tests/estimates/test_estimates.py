@@ -59,6 +59,14 @@ def test_a_text_to_image_model_is_inflated_without_its_weights(t2i: Path):
 
 
 @pytest.mark.slow
+def test_a_clip_that_starts_from_a_picture_takes_the_steps_that_are_left():
+    found = estimate(target.find("emoji"), Asked(hardware=DEVICE))
+    assert found.making is not None
+    assert (found.making.steps, found.making.steps_taken) == (8, 5)  # as its pipeline: 0.6 of them
+    assert "8 steps, of which 5 are left after a picture of the prompt" in describe(found)
+
+
+@pytest.mark.slow
 def test_options_of_inflation_change_what_is_added(t2i: Path):
     plain = target.find(str(t2i)).net
     more = target.find(str(t2i), ["attention_layers=4", "resampled_levels=[]"]).net

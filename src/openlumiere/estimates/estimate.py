@@ -70,12 +70,14 @@ class Making:
     Attributes:
         memory: bytes by the way a model is loaded.
         fits: the first way that the hardware has the memory for; None = none.
+        steps_taken: of `steps`, by a clip that starts from a picture of its prompt, see `LumierePipeline`.
         step_seconds, clip_seconds: of the whole batch; the latter with decoding and the second stage.
         cost: of a clip; None without a price.
     """
 
     dtype: str
     steps: int
+    steps_taken: int
     guidance: float
     step_flops: int
     decode_flops: int
@@ -230,19 +232,29 @@ def making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, 
     steps = asked.steps or abilities.num_inference_steps or 50
     guidance = asked.guidance if asked.guidance is not None else abilities.guidance_scale or 1.0
     batch = asked.batch or 1
+    taken = steps_taken(steps, target.networks.index)
     step, step_seconds = _spent(needs, DENOISERS, hardware, name)
     if guidance <= 1:
         step, step_seconds = step // 2, step_seconds / 2
     decode, decode_seconds = _spent(needs, ("vae",), hardware, name)
     second, second_seconds = _spent(needs, (SECOND_STAGE,), hardware, name)
-    clip_seconds = batch * (steps * step_seconds + decode_seconds + abilities.upscale_steps * second_seconds)
+    clip_seconds = batch * (taken * step_seconds + decode_seconds + abilities.upscale_steps * second_seconds)
     price = None if asked.price is None else asked.price * clip_seconds / batch / _HOUR
     return Making(
-        dtype=name, steps=steps, guidance=guidance, step_flops=step, decode_flops=decode,
+        dtype=name, steps=steps, steps_taken=taken, guidance=guidance, step_flops=step, decode_flops=decode,
         second_stage_flops=second * abilities.upscale_steps, memory=memory,
         fits=next((name for name, size in memory.items() if size <= hardware.memory), None),
         step_seconds=batch * step_seconds, clip_seconds=clip_seconds, cost=price,
     )  # fmt: skip
+
+
+def steps_taken(steps: int, index: Mapping[str, Any]) -> int:
+    """Return how many steps of all 80 frames a clip of a prompt takes, by what ``model_index.json`` says.
+
+    Drawing the picture that some clips start from takes a frame's time a step, which is not counted.
+    """
+    from_picture = index.get("canonical") and "planner" in index
+    return max(1, round(steps * index.get("picture_strength", 1.0))) if from_picture else steps
 
 
 def _spent(needs: Needs, names: tuple[str, ...], hardware: Hardware, dtype: str) -> tuple[int, float]:

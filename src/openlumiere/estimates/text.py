@@ -80,12 +80,18 @@ def _making(found: Making, whole: Estimate) -> str:
         plain_table(rows), "",
         f"a step, {guided}, {found.dtype}: {flops(found.step_flops)}, {duration(found.step_seconds)}"
         + (f"; {', '.join(more)}" if more else ""),
-        f"a {'batch' if whole.batch > 1 else 'clip'} of {found.steps} steps: {duration(found.clip_seconds)}"
+        f"a {'batch' if whole.batch > 1 else 'clip'} of {_steps(found)}: {duration(found.clip_seconds)}"
         + (f", {money(found.cost)} a clip" if found.cost is not None else ""),
     ]  # fmt: skip
     if found.fits is None:
         lines.append("nothing fits: choose a smaller clip, or other hardware")
     return "\n".join(lines)
+
+
+def _steps(found: Making) -> str:
+    if found.steps_taken == found.steps:
+        return f"{found.steps} steps"
+    return f"{found.steps} steps, of which {found.steps_taken} are left after a picture of the prompt"
 
 
 def _training(found: Training, whole: Estimate) -> str:

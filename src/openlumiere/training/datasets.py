@@ -39,6 +39,7 @@ class ClipDataConfig(PictureDataConfig):
     periods: tuple[float, float] | None = None  # emoji: shortest and longest of those that repeat themselves, seconds
     channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
     transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
+    other_names: float = 0.0  # emoji: fraction of captions whose subject goes by another name, see more_words.yaml
     canonical: float = 0.0  # emoji: fraction whose subjects stay upright in the middle, see diffusion/canonical.py
     num_frames: int = 80
     frame_stride: int = 1  # emoji: of each clip, show every n-th frame alone
@@ -49,7 +50,7 @@ class ClipDataConfig(PictureDataConfig):
     def __post_init__(self) -> None:
         if self.channels not in (3, 4):
             raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
-        for name in ("transparent", "canonical"):
+        for name in ("transparent", "canonical", "other_names"):
             if not 0 <= getattr(self, name) <= 1:
                 raise LumiereError(f"data.{name} must be between 0 and 1, not {getattr(self, name)}")
         if self.frame_stride < 1:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from importlib import resources
 
 import numpy as np
 import torch
-import yaml
 from torch.utils.data import Dataset
 
 from openlumiere.clock import frame_seconds
 from openlumiere.data.emoji.captions import pick
-from openlumiere.data.emoji.scenes import Scene, SceneSampler, speed, trajectory, vocabulary
+from openlumiere.data.emoji.scenes import Scene, SceneSampler, speed, trajectory
+from openlumiere.data.emoji.vocabulary import more_words, vocabulary
 from openlumiere.diffusion.motion import observed_seconds, oscillation, with_trend
 from openlumiere.errors import LumiereError
 
@@ -97,14 +95,6 @@ def add_trends(motions: torch.Tensor, scenes: list[Scene], duration: float, *, f
     seconds = frame_seconds(np.arange(round(duration * fps)), fps)
     paths = np.stack([trajectory(scene, seconds, duration) for scene in scenes])
     return with_trend(motions, torch.from_numpy(paths), duration)
-
-
-@lru_cache(maxsize=1)
-def more_words() -> dict[str, dict[str, list[str]]]:
-    """Further words for what the vocabulary tells of a path, see `more_words.yaml`."""
-    text = resources.files("openlumiere.data.emoji").joinpath("more_words.yaml").read_text(encoding="utf-8")
-    words: dict[str, dict[str, list[str]]] = yaml.safe_load(text)
-    return words
 
 
 def retold(scene: Scene, names: list[str], seed: int) -> str:

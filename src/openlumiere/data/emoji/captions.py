@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from .vocabulary import TRANSPARENT, vocabulary
+from .vocabulary import TRANSPARENT, more_words, vocabulary
 
 _TEMPLATES = (
     "{subject} {place} {motion} on {background} background",
@@ -40,7 +42,8 @@ _TEST_CUT_TEMPLATES = (
 def _article(noun: str) -> str:
     if noun.endswith("hands"):  # the one plural
         return ""
-    return "an" if noun[0].lower() in "aeio" or noun.startswith("um") else "a"
+    sounds_so = noun[0].lower() in "aeio" or (noun[0] == "u" and not noun.startswith("uni"))
+    return "an" if sounds_so else "a"
 
 
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -95,6 +98,31 @@ def caption(
         color=background,
     )
     return " ".join(text.split()).replace(" ,", ",")
+
+
+def renamed(caption: str, share: float) -> str:
+    """Return a caption, or, of a share of all captions, one that calls its subject by another name.
+
+    What a caption becomes depends on itself alone, so that its embedding can be kept.
+    """
+    pattern, others = _other_names()
+    rng = np.random.default_rng(list(caption.encode()))
+    found = pattern.search(caption)
+    if found is None or rng.random() >= share:
+        return caption
+    name = pick(rng, others[found["name"]])
+    article = f"{_article(name)} " if found["article"] else ""
+    return caption[: found.start()] + article + name + caption[found.end() :]
+
+
+@lru_cache(maxsize=1)
+def _other_names() -> tuple[re.Pattern[str], dict[str, list[str]]]:
+    """Return what finds a subject's name in a caption, with the article before it, and its further names."""
+    subjects, more = vocabulary()["subjects"], more_words()["subjects"]
+    others = {name: more[key] for key in more for name in subjects[key]["names"]}
+    longest_first = sorted(others, key=len, reverse=True)
+    names = "|".join(re.escape(name) for name in longest_first)
+    return re.compile(rf"\b(?P<article>an? )?(?P<name>{names})\b"), others
 
 
 def every_phrase() -> list[str]:

@@ -39,8 +39,13 @@ class Scene:
 @lru_cache(maxsize=1)
 def vocabulary() -> dict[str, Any]:
     """Return the words of the data set, see `vocabulary.yaml`."""
-    text = resources.files("openlumiere.data.emoji").joinpath("vocabulary.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return _words("vocabulary.yaml")
+
+
+@lru_cache(maxsize=1)
+def more_words() -> dict[str, dict[str, list[str]]]:
+    """Return further words for what the vocabulary names, see `more_words.yaml`."""
+    return _words("more_words.yaml")
 
 
 def subject_set(name: str) -> list[str]:
@@ -53,3 +58,9 @@ def subject_set(name: str) -> list[str]:
     if name not in sets:
         raise LumiereError(f"no set of subjects is called {name!r}: list subjects, or use one of {', '.join(sets)}")
     return list(sets[name])
+
+
+def _words(name: str) -> dict[str, Any]:
+    text = resources.files("openlumiere.data.emoji").joinpath(name).read_text(encoding="utf-8")
+    words: dict[str, Any] = yaml.safe_load(text)
+    return words

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from torch import nn
 from torch.utils.data import Dataset
 
+from openlumiere.data.emoji.captions import renamed
 from openlumiere.data.emoji.dataset import EmojiClips
 from openlumiere.data.emoji.vocabulary import TRANSPARENT, vocabulary
 from openlumiere.diffusion import draws
@@ -30,7 +31,7 @@ from openlumiere.training.masks import STAGES_WITH_MASKS
 from openlumiere.training.objective import annealed_shift, diffusion_loss
 
 # Settings that change how cached items are used, not what they are.
-_NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout", "on_device")
+_NOT_IN_CACHE = ("cache", "cached", "workers", "layout_dropout", "on_device", "other_names")
 _LATER = ("motions", "periods", "stills", "canonical")  # caches are older than these
 _PROMPTS_AT_ONCE = 256  # on a GPU
 
@@ -117,8 +118,11 @@ class DenoisingTask:
         return self.codec.encode(batch["pixels"].to(self.device)) if known is None else known.to(self.device)
 
     def captions(self, batch: dict[str, Any], generator: draws.Generator) -> list[str]:
-        """Return a batch's captions, some of them emptied for guidance."""
+        """Return a batch's captions, some of them in other words, or emptied for guidance."""
         captions: list[str] = batch["caption"]
+        if share := getattr(self.config.data, "other_names", 0.0):
+            still = batch.get("still", torch.zeros(len(captions), dtype=torch.bool)).tolist()  # none of the subjects
+            captions = [text if other else renamed(text, share) for text, other in zip(captions, still, strict=True)]
         dropped = draws.rand(len(captions), generator=generator) < self.config.text.dropout
         return ["" if empty else text for empty, text in zip(dropped.tolist(), captions, strict=True)]
 
