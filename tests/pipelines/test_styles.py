@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from openlumiere.errors import LumiereError
 from openlumiere.generation.recipe import Recipe
 from openlumiere.pipelines.load import load_pipeline
 from openlumiere.pipelines.styles import LORA, read_style
+from openlumiere.training.stages.style import StyleDataConfig
 from openlumiere.video import read_clip, read_metadata
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -94,6 +96,16 @@ def test_objects_are_placed_and_photographs_are_taken_whole(pictures: Path) -> N
     only = StyleImages(pictures, size=16, only=["tiger"])
     assert list(only.atlases) == ["tiger"]
     assert not only.whole
+
+
+def test_a_share_of_objects_is_upright_in_the_middle(pictures: Path) -> None:
+    found = StyleImages(pictures, size=16, channels=4, seed=1, only=["tiger"], canonical=0.5)
+    layouts = torch.cat([found[i]["layout"] for i in range(80)])
+    upright = layouts[(layouts[:, :2] == 0).all(1) & (layouts[:, 3] == 0) & (layouts[:, 4] == 1)]
+    assert 25 < len(upright) < 65
+    assert upright[:, 2].max() <= math.log(0.85) + 1e-6
+    with pytest.raises(LumiereError, match=r"data\.canonical must be between 0 and 1, not 2"):
+        StyleDataConfig(canonical=2)
 
 
 def test_pictures_with_alpha_say_where_the_object_is(pictures: Path) -> None:

@@ -22,7 +22,7 @@ from openlumiere.files import one_line
 from openlumiere.video import fit, read_picture
 
 from .emoji.dataset import Sample
-from .emoji.drawing import Atlas, Sprites, draw_batch, ground, over
+from .emoji.drawing import Atlas, Sprites, canonical_path, draw_batch, ground, over
 from .emoji.scenes import SceneSampler
 from .emoji.vocabulary import vocabulary
 
@@ -38,15 +38,17 @@ class StyleImages(Dataset[Sample]):
         size: height and width in pixels.
         channels: 3 = RGB; 4 = premultiplied RGBA, opaque but for a part of the objects.
         only: names of files, without suffix, to take from the folder; None = all.
+        canonical: fraction of objects that are upright in the middle, see `EmojiClips`.
 
     Raises:
         LumiereError: no images, or one that is corrupt.
     """
 
     def __init__(
-        self, path: Path, *, size: int, channels: int = 3, seed: int = 0, only: list[str] | None = None
-    ) -> None:
-        self.size, self.channels, self.seed = size, channels, seed
+        self, path: Path, *, size: int, channels: int = 3, seed: int = 0, only: list[str] | None = None,
+        canonical: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.size, self.channels, self.seed, self.canonical = size, channels, seed, canonical
         self.atlases: dict[str, Atlas] = {}
         self.whole: list[tuple[torch.Tensor, str]] = []
         for file in _files(path, only):
@@ -71,7 +73,8 @@ class StyleImages(Dataset[Sample]):
             return Sample(pixels=pixels, caption=caption, layout=torch.zeros(1, LAYOUT_DIM))  # not told
         scene = self.scenes(index)
         seconds = frame_seconds(np.array([rng.integers(80)]), FPS)
-        drawn, poses = draw_batch([scene], self._sprites, size=self.size, seconds=seconds)
+        view = (lambda _row, path: canonical_path(path)) if rng.random() < self.canonical else None
+        drawn, poses = draw_batch([scene], self._sprites, size=self.size, seconds=seconds, view=view)
         pixels = over(drawn, ground([scene.background]))[0, : self.channels]
         return Sample(pixels=(pixels * 2 - 1).clamp(-1, 1), caption=scene.caption, layout=layout_of(poses)[0])
 

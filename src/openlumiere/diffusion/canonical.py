@@ -16,7 +16,9 @@ from .ground import ground_of
 from .layout import layout_of
 from .transport import transported
 
-LARGEST = 0.85  # side of a subject's square that leaves room for what it does by itself
+# Sides of a subject's square that leave room for what it does by itself; what is to be smaller is drawn no smaller than
+# the first, and made smaller when it is moved: small subjects are drawn worse.
+SMALLEST, LARGEST = 0.75, 0.85
 # Of 2: what differs by less from the ground is ground, what differs by more than the second stays as it is. In between
 # are grain and the soft rim of a subject. At the frame's edge, which would show where it is moved to, both are larger:
 # a ground that was meant to be plain may be some 30 / 255 off in places.
@@ -32,7 +34,7 @@ class CanonicalFrame:
 
     Attributes:
         layout: what the network is told, (B, F, 6), see `diffusion.layout`: upright in the middle, as large as the path
-            ever has them, up to 0.85 of the frame's side.
+            ever has them, but 0.75 to 0.85 of the frame's side.
         path: where they are to be, (B, F, 6).
     """
 
@@ -43,7 +45,7 @@ class CanonicalFrame:
     def of(cls, path: torch.Tensor) -> CanonicalFrame:
         """Return that of paths which are told in all frames."""
         drawn = torch.zeros(*path.shape[:2], 4)
-        drawn[..., 2] = path[..., 2].amax(1, keepdim=True).exp().clamp(max=LARGEST)
+        drawn[..., 2] = path[..., 2].amax(1, keepdim=True).exp().clamp(SMALLEST, LARGEST)
         return cls(layout_of(drawn), path)
 
     def moved(self, clips: torch.Tensor, frames: list[int] | None = None) -> torch.Tensor:

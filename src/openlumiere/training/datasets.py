@@ -23,6 +23,12 @@ class PictureDataConfig(DataConfig):
     # Keys of the vocabulary (pictures: names of files), in files also the name of one of its sets; None = all
     subjects: list[str] | None = None
     layout_dropout: float = 0.15  # fraction of clips without their layout, for networks that take layouts
+    # emoji, pictures: fraction whose subjects stay upright in the middle, see diffusion/canonical.py
+    canonical: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.canonical <= 1:
+            raise LumiereError(f"data.canonical must be between 0 and 1, not {self.canonical}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,6 @@ class ClipDataConfig(PictureDataConfig):
     channels: int = 3  # emoji: 3 = RGB, 4 = premultiplied RGBA; with a VAE those that it takes
     transparent: float = 0.25  # emoji, 4 channels: fraction of clips without a background
     other_names: float = 0.0  # emoji: fraction of captions whose subject goes by another name, see more_words.yaml
-    canonical: float = 0.0  # emoji: fraction whose subjects stay upright in the middle, see diffusion/canonical.py
     num_frames: int = 80
     frame_stride: int = 1  # emoji: of each clip, show every n-th frame alone
     crop: int = 0  # artwork, emoji: side of the part of a frame that is shown, in pixels; 0 = all
@@ -48,9 +53,10 @@ class ClipDataConfig(PictureDataConfig):
     on_device: bool = False  # emoji and artwork: draw where the network is, for a GPU; without workers
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels not in (3, 4):
             raise LumiereError(f"data.channels must be 3 or 4, not {self.channels}")
-        for name in ("transparent", "canonical", "other_names"):
+        for name in ("transparent", "other_names"):
             if not 0 <= getattr(self, name) <= 1:
                 raise LumiereError(f"data.{name} must be between 0 and 1, not {getattr(self, name)}")
         if self.frame_stride < 1:
@@ -143,7 +149,8 @@ def make_dataset(
             from openlumiere.data.style_images import StyleImages
 
             return StyleImages(
-                Path(data.folder), size=size, channels=channels or 3, seed=config.seed, only=data.subjects
-            )
+                Path(data.folder), size=size, channels=channels or 3, seed=config.seed, only=data.subjects,
+                canonical=data.canonical,
+            )  # fmt: skip
         case _:
             raise LumiereError(f"data.kind {data.kind!r}: use emoji, folder, shards, pictures or artwork")

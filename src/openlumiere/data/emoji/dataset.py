@@ -13,11 +13,10 @@ from torch.utils.data import Dataset
 
 from openlumiere.clock import FPS, clip_seconds, frame_seconds
 from openlumiere.data.shown_frames import ShownFrames
-from openlumiere.diffusion.canonical import LARGEST
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.errors import LumiereError
 
-from .drawing import Sprites, crop_path, draw_batch, ground, over
+from .drawing import Sprites, canonical_path, crop_path, draw_batch, ground, over
 from .motions import check_sampling
 from .scenes import SceneSampler
 from .shards import load_atlases, load_stills
@@ -137,7 +136,7 @@ class EmojiClips(Dataset[Sample]):
     def _seen(self, index: int, path: np.ndarray) -> np.ndarray:
         """Return the path that is drawn of a clip, (F, 4)."""
         if self.canonical and np.random.default_rng([self.seed, index, 0xCA70]).random() < self.canonical:
-            path = np.array([0.0, 0.0, min(path[:, 2].max(), LARGEST), 0.0]) * np.ones_like(path)
+            path = canonical_path(path)
         return self._cropped(index, path) if self.crop else path
 
     def _cropped(self, index: int, path: np.ndarray) -> np.ndarray:

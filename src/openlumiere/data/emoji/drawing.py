@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from openlumiere.clock import clip_seconds, frame_seconds
+from openlumiere.diffusion.canonical import LARGEST, SMALLEST
 from openlumiere.errors import LumiereError
 
 from .motions import SECONDS, trajectory
@@ -110,6 +111,12 @@ def draw_batch(
     poses = torch.from_numpy(paths).float().to(sprites.frames.device)
     drawn = render(frames, poses.flatten(0, 1), size=size)
     return drawn.unflatten(0, times.shape).transpose(1, 2), poses
+
+
+def canonical_path(path: np.ndarray) -> np.ndarray:
+    """Return the path of a subject that stays where a `CanonicalFrame` has it; both are of poses, (F, 4)."""
+    drawn: np.ndarray = np.array([0.0, 0.0, np.clip(path[:, 2].max(), SMALLEST, LARGEST), 0.0]) * np.ones_like(path)
+    return drawn
 
 
 def crop_path(path: np.ndarray, rng: np.random.Generator, *, zoom: float, largest: float) -> np.ndarray:

@@ -42,6 +42,7 @@ class StyleDataConfig(PictureDataConfig):
     kind: str = "pictures"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind != "pictures":
             raise LumiereError(f"data.kind {self.kind!r}: a style is learnt from pictures; leave data.kind out")
 
