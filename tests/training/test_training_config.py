@@ -178,10 +178,11 @@ def test_runs_of_earlier_versions_are_read_and_mean_the_same() -> None:
                 value = list(value) if isinstance(value, tuple) else value
                 assert written[section].get({"frame_stride": "every"}.get(key, key), value) == value
     before, recipe = load(DATA / "t2i.yaml"), load(ROOT / "configs/emoji/t2i.yaml")
-    # Given on the command line; how long it went on, and with how many samples, was decided later.
+    # Given on the command line; how long it went on, and with what samples, was decided later.
     later = {key: getattr(before.optim, key) for key in ("max_steps", "decay_steps", "batch_size")}
+    samples = {key: getattr(before.data, key) for key in ("cached", "canonical", "other_names")}
     recipe = replace(recipe, sample_every=0, optim=replace(recipe.optim, **later))
-    assert replace(recipe, data=replace(recipe.data, cached=before.data.cached)) == before
+    assert replace(recipe, data=replace(recipe.data, **samples)) == before
 
 
 def test_a_cache_of_latents_made_by_an_earlier_version_is_still_taken(tmp_path: Path) -> None:
