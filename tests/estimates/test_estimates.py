@@ -16,7 +16,7 @@ from openlumiere.cli import main
 from openlumiere.counting import Work
 from openlumiere.errors import LumiereError
 from openlumiere.estimates import hardware, target
-from openlumiere.estimates.estimate import Asked, estimate
+from openlumiere.estimates.estimate import Asked, estimate, steps_taken
 from openlumiere.estimates.text import describe, duration, flops
 from openlumiere.estimates.training_step import Trained, Way, climb, ladder
 from openlumiere.stunet import STUNet
@@ -64,6 +64,13 @@ def test_a_clip_that_starts_from_a_picture_takes_the_steps_that_are_left():
     assert found.making is not None
     assert (found.making.steps, found.making.steps_taken) == (8, 5)  # as its pipeline: 0.6 of them
     assert "8 steps, of which 5 are left after a picture of the prompt" in describe(found)
+
+
+def test_only_a_clip_whose_path_is_planned_starts_from_a_picture():
+    index = {"canonical": True, "picture_strength": 0.6, "planner": [None, None]}
+    assert [steps_taken(steps, index, planned=True) for steps in (8, 1)] == [5, 1]
+    assert steps_taken(8, index, planned=False) == 8
+    assert steps_taken(8, index | {"canonical": False}, planned=True) == 8
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from .transport import transported
 
 # Sides of a subject's square that leave room for what it does by itself; what is to be smaller is drawn no smaller than
 # the first, and made smaller when it is moved: small subjects are drawn worse.
-SMALLEST, LARGEST = 0.75, 0.85
+_SMALLEST, _LARGEST = 0.75, 0.85
 # Of 2: what differs by less from the ground is ground, what differs by more than the second stays as it is. In between
 # are grain and the soft rim of a subject. At the frame's edge, which would show where it is moved to, both are larger:
 # a ground that was meant to be plain may be some 30 / 255 off in places.
@@ -44,9 +44,7 @@ class CanonicalFrame:
     @classmethod
     def of(cls, path: torch.Tensor) -> CanonicalFrame:
         """Return that of paths which are told in all frames."""
-        drawn = torch.zeros(*path.shape[:2], 4)
-        drawn[..., 2] = path[..., 2].amax(1, keepdim=True).exp().clamp(SMALLEST, LARGEST)
-        return cls(layout_of(drawn), path)
+        return cls(layout_of(canonical_poses(path[..., 2].exp())), path)
 
     def moved(self, clips: torch.Tensor, frames: list[int] | None = None) -> torch.Tensor:
         """Return clips, (B, C, F, H, W) in [-1, 1], with subjects where they belong, on a ground made even; float32.
@@ -73,6 +71,13 @@ class CanonicalFrame:
             moved = transported(subject, layout[rows], path[rows], interpolation="bicubic")
             parts.append(moved.transpose(0, 1) + ground)
         return torch.cat(parts, dim=1)
+
+
+def canonical_poses(sides: torch.Tensor) -> torch.Tensor:
+    """Return where a `CanonicalFrame` has subjects of these sides, (..., F): x, y, side and angle, (..., F, 4)."""
+    poses = torch.zeros(*sides.shape, 4, dtype=sides.dtype)
+    poses[..., 2] = sides.amax(-1, keepdim=True).clamp(_SMALLEST, _LARGEST)
+    return poses
 
 
 def _near_edge(clip: torch.Tensor) -> torch.Tensor:

@@ -232,7 +232,7 @@ def making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, 
     steps = asked.steps or abilities.num_inference_steps or 50
     guidance = asked.guidance if asked.guidance is not None else abilities.guidance_scale or 1.0
     batch = asked.batch or 1
-    taken = steps_taken(steps, target.networks.index)
+    taken = steps_taken(steps, target.networks.index, planned=abilities.planner)
     step, step_seconds = _spent(needs, DENOISERS, hardware, name)
     if guidance <= 1:
         step, step_seconds = step // 2, step_seconds / 2
@@ -248,13 +248,14 @@ def making(target: Target, abilities: Abilities, asked: Asked, clip: tuple[int, 
     )  # fmt: skip
 
 
-def steps_taken(steps: int, index: Mapping[str, Any]) -> int:
-    """Return how many steps of all 80 frames a clip of a prompt takes, by what ``model_index.json`` says.
+def steps_taken(steps: int, index: Mapping[str, Any], *, planned: bool) -> int:
+    """Return how many steps of all its frames a clip of a prompt takes, by what ``model_index.json`` says.
 
     Drawing the picture that some clips start from takes a frame's time a step, which is not counted.
     """
-    from_picture = index.get("canonical") and "planner" in index
-    return max(1, round(steps * index.get("picture_strength", 1.0))) if from_picture else steps
+    if not (planned and index.get("canonical")):  # only where its path is known does it start from a picture
+        return steps
+    return max(1, round(steps * index.get("picture_strength", 1.0)))
 
 
 def _spent(needs: Needs, names: tuple[str, ...], hardware: Hardware, dtype: str) -> tuple[int, float]:

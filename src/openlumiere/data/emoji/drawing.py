@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from openlumiere.clock import clip_seconds, frame_seconds
-from openlumiere.diffusion.canonical import LARGEST, SMALLEST
+from openlumiere.diffusion.canonical import canonical_poses
 from openlumiere.errors import LumiereError
 
 from .motions import SECONDS, trajectory
@@ -115,8 +115,7 @@ def draw_batch(
 
 def canonical_path(path: np.ndarray) -> np.ndarray:
     """Return the path of a subject that stays where a `CanonicalFrame` has it; both are of poses, (F, 4)."""
-    drawn: np.ndarray = np.array([0.0, 0.0, np.clip(path[:, 2].max(), SMALLEST, LARGEST), 0.0]) * np.ones_like(path)
-    return drawn
+    return canonical_poses(torch.from_numpy(path[:, 2])).numpy()
 
 
 def crop_path(path: np.ndarray, rng: np.random.Generator, *, zoom: float, largest: float) -> np.ndarray:
