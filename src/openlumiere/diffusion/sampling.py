@@ -131,6 +131,11 @@ def denoised_estimate(
             return (latents - sigma * prediction) / kept
 
 
+def steps_left(steps: int, strength: float, *, least: int = 0) -> int:
+    """Return how many of the steps a clip takes that starts from a noisy clip rather than from noise."""
+    return max(round(steps * strength), least)
+
+
 def start_from(
     scheduler: Any, noise: torch.Tensor, start: Img2ImgStart | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,7 +151,7 @@ def start_from(
         raise LumiereError(f"{type(scheduler).__name__} cannot start from a clip; {_ADVICE}")
     # Schedulers of second order take each step but the first in two, and list its timestep twice.
     steps = -(-len(timesteps) // scheduler.order)
-    skipped = scheduler.order * (steps - round(steps * start.strength))
+    skipped = scheduler.order * (steps - steps_left(steps, start.strength))
     clip = start.clip.to(noise)
     if skipped >= len(timesteps):
         return clip, timesteps[:0]

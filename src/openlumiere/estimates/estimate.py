@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from openlumiere.counting import Work, count
+from openlumiere.diffusion.sampling import steps_left
 from openlumiere.errors import LumiereError
 from openlumiere.generation.abilities import Abilities
 from openlumiere.generation.backends.base import Loading
@@ -255,7 +256,7 @@ def steps_taken(steps: int, index: Mapping[str, Any], *, planned: bool) -> int:
     """
     if not (planned and index.get("canonical")):  # only where its path is known does it start from a picture
         return steps
-    return max(1, round(steps * index.get("picture_strength", 1.0)))
+    return steps_left(steps, index.get("picture_strength", 1.0), least=1)
 
 
 def _spent(needs: Needs, names: tuple[str, ...], hardware: Hardware, dtype: str) -> tuple[int, float]:

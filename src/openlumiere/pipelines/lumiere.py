@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from openlumiere.diffusion.alpha import lay_over, premultiply, without_haze
 from openlumiere.diffusion.canonical import CanonicalFrame
 from openlumiere.diffusion.layout import is_told
-from openlumiere.diffusion.sampling import Img2ImgStart
+from openlumiere.diffusion.sampling import Img2ImgStart, steps_left
 from openlumiere.diffusion.windows import Windows, plan_windows
 from openlumiere.errors import LumiereError
 from openlumiere.lengths import Lengths
@@ -311,10 +311,10 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         if given is not None and strength is not None and strength < 1:
             start = Img2ImgStart(self.encode_clips(given.clips), strength)
         conditions = Conditions(text, num_frames, scale, rescale, None, loop, layout, interval)
-        left = max(self.config.picture_strength, 1 / steps)  # one step at least
-        if self._canonical is not None and left < 1:
-            self._num_timesteps = round(steps * left)
-            start = Img2ImgStart(self._draw_pictures(conditions, shape, generator).expand(shape), left)
+        left = steps_left(steps, self.config.picture_strength, least=1)
+        if self._canonical is not None and left < steps:
+            self._num_timesteps = left
+            start = Img2ImgStart(self._draw_pictures(conditions, shape, generator).expand(shape), left / steps)
         shared: dict[str, Any] = {"window_batch_size": window_batch_size, "devices": devices}
         if known is not None and bool((known.mask == 1).all()):  # nothing is left to be made
             denoised = known.clip
