@@ -19,7 +19,13 @@ from openlumiere.data.artwork import Artwork, is_test_artwork
 from openlumiere.errors import LumiereError
 from openlumiere.training.config_files import parse
 from openlumiere.training.loop import train
-from openlumiere.training.stages.autoencoder import charbonnier, reconstruction_loss, translate
+from openlumiere.training.stages.autoencoder import (
+    charbonnier,
+    detail_loss,
+    plain_ground_loss,
+    reconstruction_loss,
+    translate,
+)
 from tiny_data import SIDE
 
 TINY = {"latent_channels": 4, "block_out_channels": [8, 16, 16], "layers_per_block": [1, 1]}
@@ -69,6 +75,23 @@ def test_folded_statistics_leave_the_latents_as_they_are_and_fit_into_half_preci
     torch.testing.assert_close(half, before, rtol=1e-2, atol=1e-2)
 
 
+def test_a_deeper_decoder_decodes_the_same_until_it_is_trained() -> None:
+    torch.manual_seed(0)
+    net = RGBAAutoencoder(**TINY).eval()
+    for weight in net.decoder.parameters():  # blocks that are the identity would hide a wrong order
+        torch.nn.init.normal_(weight, std=0.1)
+    deeper = net.deepened(3).eval()
+    latents = torch.randn(2, 4, 4, 4)
+    assert torch.equal(deeper.decode(latents).sample, net.decode(latents).sample)
+    assert tuple(deeper.config["layers_per_block"]) == (1, 3)
+    new = [part for part in deeper.decoder if len(list(part.parameters())) == 4]
+    assert len(new) == 9  # three resolutions
+    deeper.decode(latents).sample.square().mean().backward()
+    assert all(part.conv2.weight.grad is not None and part.conv2.weight.grad.any() for part in new)
+    with pytest.raises(ValueError, match="has 3 residual blocks"):
+        deeper.deepened(2)
+
+
 # --- Losses -----------------------------------------------------------------------------------------------------------
 
 
@@ -81,6 +104,31 @@ def test_the_loss_is_zero_for_the_picture_itself_alone() -> None:
         other[:, channel] += 0.1
         assert reconstruction_loss(other, real, generator) > 0.005
     assert charbonnier(torch.full((4,), 0.5)) == pytest.approx(0.5, abs=2e-3)
+
+
+def test_soft_pictures_lack_detail_and_moved_ones_do_not() -> None:
+    torch.manual_seed(0)
+    real = torch.rand(2, 4, 32, 32) * 2 - 1
+    soft = torch.nn.functional.avg_pool2d(real, 3, stride=1, padding=1)
+    assert detail_loss(real, real) == 0
+    # Another picture of the same grain is nearer than the picture itself without its grain.
+    assert detail_loss(real.roll(1, 3), real) < 0.3 * detail_loss(soft, real)
+
+
+def test_plain_ground_is_only_where_one_colour_lies_all_around() -> None:
+    real = torch.full((1, 4, 64, 64), 0.2)
+    real[..., :20, :20] = -0.5
+    made = real.clone()
+    made[..., 24, 24] += 0.2  # near the other colour
+    assert plain_ground_loss(made, real) == pytest.approx(0.0, abs=1e-5)
+    made[..., 50, 50] += 0.2
+    worst = plain_ground_loss(made, real)
+    made[..., 50, 50] = 0.2
+    made[..., 40:, 40:] += 0.2 / 24**2  # as much error in all, spread evenly
+    assert 0.02 < worst < 0.1
+    assert plain_ground_loss(made, real) < 0.02 * worst
+    bright = torch.ones(1, 4, 64, 64)
+    assert plain_ground_loss(bright + 0.3, bright) == pytest.approx(0.0, abs=1e-5)  # cut off in a file
 
 
 def test_latents_and_pictures_move_alike() -> None:
@@ -141,7 +189,13 @@ def test_a_decoder_trains_on_while_latents_stay(drawings: Path, tmp_path: Path) 
     one, two = (load_file(folder / "vae" / "diffusion_pytorch_model.safetensors") for folder in (first, second))
     changed = {key.split(".")[0] for key in one if not torch.equal(one[key], two[key])}
     assert changed == {"decoder"}
-    with pytest.raises(LumiereError, match=r"needs model\.vae"):
+    tree["model"] |= {"decoder_layers": 2, "detail_weight": 0.5, "plain_weight": 1.0, "noiseless": 0.25}
+    third = RGBAAutoencoder.from_pretrained(train(parse(tree | {"output": str(tmp_path / "deeper")})) / "vae")
+    assert tuple(third.config["layers_per_block"]) == (1, 2)
+    tree["model"]["decoder_layers"] = 0
+    with pytest.raises(LumiereError, match=r"model\.decoder_layers: the decoder has 1 residual blocks"):
+        train(parse(tree | {"output": str(tmp_path / "shallower")}))
+    with pytest.raises(LumiereError, match=r"need model\.vae"):
         train(parse(recipe(drawings, tmp_path / "third") | {"model": {"size": SIDE, "decoder_only": True}}))
 
 

@@ -76,6 +76,30 @@ class RGBAAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
         self.decoder = nn.Sequential(*up)
 
     @torch.no_grad()
+    def deepened(self, layers: int) -> RGBAAutoencoder:
+        """Return a copy with so many residual blocks at each resolution of the decoder, which decodes as this one does.
+
+        New blocks come last at their resolution, and are the identity until they are trained.
+
+        Raises:
+            ValueError: the decoder has more blocks than that.
+        """
+        encoding, decoding = self.config["layers_per_block"]
+        if layers < decoding:
+            raise ValueError(f"the decoder has {decoding} residual blocks at each resolution, and can't have {layers}")
+        deeper = RGBAAutoencoder.from_config(self.config, layers_per_block=(encoding, layers))
+        deeper.encoder.load_state_dict(self.encoder.state_dict())
+        deeper.standardize.load_state_dict(self.standardize.state_dict())
+        parts = iter(self.decoder)
+        part = next(parts)
+        for new in deeper.decoder:
+            if isinstance(new, _ResidualBlock) and not isinstance(part, _ResidualBlock):
+                continue
+            new.load_state_dict(part.state_dict())
+            part = next(parts, part)
+        return deeper.to(self.device, self.dtype)
+
+    @torch.no_grad()
     def fold_statistics(self) -> None:
         """Fold the running statistics into the encoder's last convolution; latents stay what they are.
 

@@ -24,6 +24,8 @@ from openlumiere.training.previews import on_checkers
 # Fraction of the samples with changed latents whose latents are halved in size; the others are moved.
 _HALVED = 0.4
 _PYRAMID_LEVELS = 3
+_DETAIL_LEVELS, _DETAIL_REGION = 2, 4
+_PLAIN_REACH = 8  # pixels around one on plain ground that have its colour
 _CALIBRATION_BATCHES = 64  # that the latents' statistics are computed on
 _SHOWN = 8
 
@@ -35,10 +37,14 @@ class AutoencoderModelConfig(ModelConfig):
     size: int = 32  # height and width of a picture in pixels
     autoencoder: dict[str, Any] = field(default_factory=dict)  # arguments of RGBAAutoencoder
     latent_noise: float = 0.15  # most noise on standardized latents, which the decoder learns to forgive
+    noiseless: float = 0.0  # share of the samples whose latents have no noise
     # Share of the samples whose latents are moved or shrunk, and should decode to such pictures
     equivariance: float = 0.0
     vae: str | None = None  # folder of the autoencoder that training starts from; None = a new one
     decoder_only: bool = False  # train the decoder of `vae` alone, and leave its latents as they are
+    decoder_layers: int | None = None  # residual blocks at each resolution of the decoder of `vae`; None = its own
+    detail_weight: float = 0.0  # of `detail_loss`
+    plain_weight: float = 0.0  # of `plain_ground_loss`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +96,11 @@ class Autoencode:
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: draws.Generator) -> torch.Tensor:
         """See `Stage`."""
+        model = self.config.model
         real = batch["pixels"].to(self.device).contiguous(memory_format=torch.channels_last)
         # Of the batch, which other processes may have parts of: some samples are moved, the last ones halved.
         share = draws.share_of(generator, len(real))
-        changed = round(share.total * self.config.model.equivariance)
+        changed = round(share.total * model.equivariance)
         last = share.total - round(changed * _HALVED)
         shares = [share.of(0, last), share.of(last, share.total)]
         translated = share.of(0, changed - (share.total - last))
@@ -104,8 +111,9 @@ class Autoencode:
 
         def between(latents: torch.Tensor) -> list[torch.Tensor]:
             level = draws.rand(len(real), 1, 1, 1, generator=generator)
+            level = ((level - model.noiseless) / (1 - model.noiseless)).clamp(min=0) if model.noiseless else level
             noise = draws.randn(*latents.shape, generator=generator)
-            latents = latents + self.config.model.latent_noise * level * noise
+            latents = latents + model.latent_noise * level * noise
             parts = [torch.cat([translate(latents[:moved], shift), latents[moved:whole]])]
             return [*parts, F.avg_pool2d(latents[whole:], 2)] if last < share.total else parts
 
@@ -114,6 +122,9 @@ class Autoencode:
         targets = [torch.cat([translate(real[:moved], shift), real[moved:whole]]), F.avg_pool2d(real[whole:], 2)]
         made = module(real, between)
         losses = [reconstruction_loss(m, t, s) * len(t) for m, t, s in zip(made, targets, shares, strict=False)]
+        for term, weight in ((detail_loss, model.detail_weight), (plain_ground_loss, model.plain_weight)):
+            if weight:
+                losses += [weight * term(m, t) * len(t) for m, t in zip(made, targets, strict=False) if len(t)]
         return torch.stack(losses).sum() / len(real)
 
     def sample(self, folder: Path, step: int) -> None:
@@ -155,11 +166,17 @@ def _network(config: AutoencoderConfig) -> RGBAAutoencoder:
     """Return the network that a configuration describes, or the one that training starts from."""
     model = config.model
     if model.vae is not None:
-        started: RGBAAutoencoder = load_vae(model.vae).requires_grad_(True)
-        return started
-    if model.decoder_only:
+        started: RGBAAutoencoder = load_vae(model.vae)
+        if model.decoder_layers is not None:
+            try:
+                started = started.deepened(model.decoder_layers)
+            except ValueError as error:
+                raise LumiereError(f"model.decoder_layers: {error}") from error
+        return started.requires_grad_(True)
+    if model.decoder_only or model.decoder_layers is not None:
         raise LumiereError(
-            "model.decoder_only needs model.vae: the folder of the autoencoder whose decoder is trained on"
+            "model.decoder_only and model.decoder_layers need model.vae: "
+            "the folder of the autoencoder whose decoder is trained on"
         )
     try:
         return RGBAAutoencoder(sample_size=model.size, **model.autoencoder)
@@ -182,12 +199,47 @@ def reconstruction_loss(made: torch.Tensor, real: torch.Tensor, generator: draws
     for colour in colours:
         # Compositing is linear in premultiplied RGBA, so errors can be composited.
         total = total + 0.5 * charbonnier(error[:, :3] - error[:, 3:] * colour)
-    for level in range(_PYRAMID_LEVELS):
-        coarse = F.avg_pool2d(error, 2)
-        detail = error - F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+    for level, detail in enumerate(laplacian_pyramid(error, _PYRAMID_LEVELS)):
         total = total + detail.abs().mean() / 2**level
-        error = coarse
     return total
+
+
+def laplacian_pyramid(pictures: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    """Return what each level has more than the one of half its size, finest first (Burt & Adelson 1983)."""
+    details = []
+    for _ in range(levels):
+        coarse = F.avg_pool2d(pictures, 2)
+        details.append(pictures - F.interpolate(coarse, scale_factor=2.0, mode="bilinear"))
+        pictures = coarse
+    return details
+
+
+def detail_loss(made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Return how far the amount of detail is from the real pictures', wherever exactly it is; a scalar.
+
+    A decoder that is unsure where a detail is leaves it out, as that is the least error on average; pictures are soft
+    then, and flicker less than real ones do. This counts the mean magnitude of the pyramid's levels over small regions.
+    """
+    total = made.new_zeros(())
+    pyramids = [laplacian_pyramid(pictures / 2 + 0.5, _DETAIL_LEVELS) for pictures in (made, real)]
+    for level, details in enumerate(zip(*pyramids, strict=True)):
+        amounts = [F.avg_pool2d(detail.abs(), _DETAIL_REGION) for detail in details]
+        total = total + (amounts[0] - amounts[1]).abs().mean() / 2**level
+    return total
+
+
+def plain_ground_loss(made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Return the error on plain ground as an L8 norm, which the worst pixels decide; a scalar, the mean over pictures.
+
+    Ground is plain where a real picture has one colour all around.
+    """
+    side = 2 * _PLAIN_REACH + 1
+    highest, lowest = (sign * F.max_pool2d(sign * real, side, stride=1, padding=_PLAIN_REACH) for sign in (1, -1))
+    plain = (highest - lowest).amax(1, keepdim=True) < 1e-4
+    # What is beyond the range is cut off in a file.
+    error = (made.clamp(-1, 1) - real) / 2 * plain
+    mean = error.pow(8).sum((1, 2, 3)) / (plain.sum((1, 2, 3)) * error.shape[1]).clamp(min=1)
+    return ((mean + 1e-24).pow(1 / 8) - 1e-3).mean()
 
 
 def charbonnier(error: torch.Tensor, epsilon: float = 1e-3) -> torch.Tensor:
