@@ -55,6 +55,7 @@ BOTH_STAGES = SHARED | {
     "references": st.sampled_from([(), ("a face.png",), ("-a.png", "b.jpg")]),
 }
 FITTED = {"fit": st.sampled_from(["crop", "pad", "stretch"]), "fps": decimals, "feather": st.integers(0, 9)}
+MOVED = {"rigid": st.sampled_from([None, True, False])}
 EDIT = BOTH_STAGES | {"source": prompts}
 LENGTH = {"num_frames": st.integers(1, 99)}
 FEWER = {"num_frames": st.none() | st.integers(1, 99)}
@@ -73,12 +74,12 @@ def region(kind: type[Request], **values: Any) -> st.SearchStrategy[Request]:
 
 REQUESTS = st.one_of(
     built(GenerateRequest, **BOTH_STAGES, **LENGTH, fps=decimals),
-    built(AnimateRequest, **EDIT, **FITTED, **LENGTH, last=st.none() | prompts),
+    built(AnimateRequest, **EDIT, **FITTED, **LENGTH, **MOVED, last=st.none() | prompts),
     region(InpaintRequest, **EDIT, **FITTED, **FEWER),
     region(CinemagraphRequest, **EDIT, **FITTED, **LENGTH),
     built(OutpaintRequest, **EDIT, **FEWER, fps=decimals, feather=st.integers(0, 9), to=st.just((16, 9))),
     built(RestyleRequest, **EDIT, **FEWER, fps=decimals, strength=st.just(0.25)),
-    built(ExtendRequest, **EDIT, **LENGTH, fps=decimals),
-    built(InterpolateRequest, **EDIT, **FEWER, factor=st.integers(2, 9)),
+    built(ExtendRequest, **EDIT, **LENGTH, **MOVED, fps=decimals),
+    built(InterpolateRequest, **EDIT, **FEWER, **MOVED, factor=st.integers(2, 9)),
     built(UpscaleRequest, **SHARED, source=prompts, noise_level=st.integers(0, 999)),
 )

@@ -71,6 +71,25 @@ def test_animate_starts_with_the_picture_and_ends_with_the_other(files: Path, mo
     np.testing.assert_array_equal(both[5], pixels_of("last.png"))
 
 
+def test_a_subject_stays_as_it_was_drawn_or_moves_by_itself(
+    files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pipe = tiny.conditioned(layout=True)
+    pipe.register_to_config(follow_layout=True, spread_condition=True)
+    model = str(tiny.saved(pipe, tmp_path_factory.mktemp("model")))
+    drawn = np.full((16, 16, 3), 255, np.uint8)
+    drawn[5:11, 5:11] = (255, 0, 0)
+    Image.fromarray(drawn).save("square.png")
+    words = ("animate", "square.png", "--frames", "8", "--path", "0.5,0.5,0.44,0 0.75,0.5,0.44,0", "--no-upscale")
+    made = {how: lumiere(model, *words, *how).astype(int) for how in [("--rigid",), ("--no-rigid",), ()]}
+    rigid, itself, otherwise = made.values()
+    red = (rigid[..., 1] < 60) & (rigid[..., 0] > 200)
+    assert (red.sum((1, 2)) >= 25).all()  # of the 36 that were drawn, wherever they are between pixels
+    assert np.nonzero(red[7])[1].mean() > np.nonzero(red[0])[1].mean() + 3
+    assert np.abs(otherwise - rigid).max() < 24  # an untrained network knows nothing; each has a watermark of its own
+    assert np.abs(itself[1:] - rigid[1:]).mean() > 3
+
+
 @pytest.mark.parametrize("region", [("--mask", "mask.png"), ("--box", "8,4,12,16"), ("--box", "0.25,0.125,0.375,0.5")])
 def test_inpaint_changes_the_region_and_nothing_else(files: Path, model: str, region: tuple[str, str]) -> None:
     made = lumiere(model, "inpaint", "clip.webp", "a hat", *region)
@@ -128,6 +147,7 @@ def test_interpolate_keeps_the_frames_and_the_duration(files: Path, model: str) 
         ("cinemagraph", "photo.png", "--mask", "mask.png", "--no-loop", "--frames", "8", "--no-upscale"),
         ("restyle", "odd.mp4", "-a lion", "--strength", "0.5", "--fit", "stretch", "--fps", "16"),
         ("extend", "clip.webp", "a tiger", "--frames", "4"),
+        ("extend", "clip.webp", "--frames", "4", "--no-rigid"),
         ("interpolate", "odd.mp4", "--factor", "2", "--loop"),
     ],
 )

@@ -24,6 +24,7 @@ def _as_the_pipeline_says(pipe: LumierePipeline, found: Abilities) -> None:
     assert found.transparent == pipe.has_alpha
     assert found.path == pipe.unet.takes_layout
     assert found.planner == (pipe.planner is not None)
+    assert found.rigid == bool(pipe.config.follow_layout and pipe.unet.config["condition_channels"])
     assert found.frame_multiple == pipe.unet.frame_multiple
     assert found.window_frames == pipe.config.window_frames
     assert found.num_inference_steps == pipe.config.num_inference_steps
@@ -48,6 +49,7 @@ def test_the_bundled_model_and_second_stages_alone(tmp_path: Path) -> None:
     _as_the_pipeline_says(LumierePipeline.from_pretrained("emoji"), found)
     assert "flat" in found.styles
     assert "tiger" in found.subjects
+    assert found.rigid
     alone = read_abilities(str(tiny.saved(tiny.second_stage(), tmp_path / "second")))
     assert (alone.tasks, alone.scale, alone.width) == (("upscale",), 2, None)
     alone.check(UpscaleRequest(source="a.mp4"))
@@ -78,6 +80,17 @@ def test_what_a_model_cannot_do_is_refused_in_one_line() -> None:
     with pytest.raises(LumiereError, match="has none of that name"):
         ours.check_styles(GenerateRequest(prompt="x", styles=(("own/style", 1.0),)))
     assert [plain.nearest_length(n) for n in (0, 17, 19)] == [4, 16, 20]
+
+
+def test_a_model_that_decides_itself_what_moves_is_not_told() -> None:
+    plain = Abilities(model="m", family="svd", tasks=("animate",))
+    for rigid in (True, False):
+        asked = AnimateRequest(source="a.png", rigid=rigid)
+        fitted = plain.fit(asked)
+        assert fitted.changes == ("rigid: m decides that itself; left out",)
+        assert fitted.request.rigid is None
+        assert replace(plain, rigid=True).fit(asked).request.rigid == rigid
+    assert plain.fit(AnimateRequest(source="a.png")).changes == ()
 
 
 def test_models_that_are_not_here_are_told_in_one_line(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_recipe_survives_metadata_and_the_shell(request: Request) -> None:
         assert args.style == [name for name, _ in request.styles]
         assert args.reference == [*request.references]
         assert (tuple(args.path), args.no_planner) == (request.path, not request.planner)
-    for field in ("num_frames", "fps", "noise_level", "box", "mask"):
+    for field in ("num_frames", "fps", "noise_level", "box", "mask", "rigid"):
         if hasattr(request, field):
             assert getattr(args, {"num_frames": "frames"}.get(field, field)) == getattr(request, field)
 

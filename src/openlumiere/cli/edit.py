@@ -130,6 +130,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "PIXELS",
         "help": "let what is kept fade into what is made over so many pixels of the result, default: 0",
     },
+    "rigid": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "keep the subject as it was drawn, wherever it goes; --no-rigid: it moves by itself, too, as the model "
+        "would have it; default: rigid if the model doesn't know what is shown",
+    },
 }
 
 

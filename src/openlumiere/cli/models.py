@@ -125,6 +125,7 @@ def _described(abilities: Abilities) -> str:
     also = {
         "negative prompts": abilities.negative_prompt, "loops": abilities.loop, "transparency": abilities.transparent,
         "paths": abilities.path, "its own paths": abilities.planner,
+        "subjects kept as drawn": abilities.rigid,
         "a last frame": abilities.last_frame and not abilities.last_frame_needed,
         "a last frame, always": abilities.last_frame_needed,
         f"up to {abilities.references} reference pictures": abilities.references > 0,

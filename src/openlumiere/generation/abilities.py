@@ -43,6 +43,7 @@ class Abilities:
         transparent: whether clips can keep alpha.
         path: whether it is told where its subject goes.
         planner: whether it plans that itself, if not told.
+        rigid: whether it can keep a subject of whole frames as it was drawn, wherever it moves.
         width, height: of finished clips, pixels; of whatever size the source has, if None.
         resizable: whether it makes clips of other sizes, too, whose sides `size_multiple` divides.
         scale: of the second stage; 1 = there is none.
@@ -71,6 +72,7 @@ class Abilities:
     transparent: bool = False
     path: bool = False
     planner: bool = False
+    rigid: bool = False
     width: int | None = None
     height: int | None = None
     resizable: bool = False
@@ -155,6 +157,9 @@ class Abilities:
                 if name != "loop" or (request.task != "cinemagraph" and request.sticker is None):  # loops by default
                     changes.append(f"{name}: {self.model} {without}; left out")
                 fitted = _with(fitted, **{name: type(getattr(request, name))()})
+        if getattr(request, "rigid", None) is not None and not self.rigid:
+            changes.append(f"rigid: {self.model} decides that itself; left out")
+            fitted = _with(fitted, rigid=None)
         if fitted.seed is None:
             fitted = replace(fitted, seed=random_seed())
         if not self.transparent and not isinstance(request, UpscaleRequest):

@@ -14,6 +14,7 @@ from openlumiere.errors import LumiereError
 from .requests import ClipRequest, EditRequest, Request, Sticker
 
 _NAMES = {"num_frames": "--frames"}  # where the option is called otherwise than the field
+_NO = "--no-"  # of a switch that is off
 _SHARED = {field.name for field in fields(EditRequest)}
 
 
@@ -32,10 +33,12 @@ def arguments_of(request: EditRequest) -> str:
     words = []
     for name in own_fields(type(request)):
         value = getattr(request, name)
-        if value is not None:
+        if isinstance(value, bool):
+            words.append(option_of(name) if value else _NO + name)
+        elif value is not None:
             words += with_value(option_of(name), _text(name, value))
     if request.task == "cinemagraph" and not request.loop:
-        words.append("--no-loop")
+        words.append(_NO + "loop")
     return shlex.join(words)
 
 
@@ -48,7 +51,11 @@ def read_arguments(kind: type[Request], arguments: str) -> dict[str, Any]:
     names, values = {option_of(name): name for name in own_fields(kind)}, {}
     hints: dict[str, Any] = {field.name: field.type for field in fields(kind)}
     for option, value in _options_in(arguments):
-        if option == "--no-loop":
+        if option == _NO + "loop":
+            continue
+        switch = option.removeprefix(_NO) if option.startswith(_NO) else names.get(option, "")
+        if str(hints.get(switch, "")).startswith("bool"):
+            values[switch] = not option.startswith(_NO)
             continue
         if option not in names:
             raise LumiereError(f"{kind.task} has no option {option}")

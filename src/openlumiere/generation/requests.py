@@ -159,6 +159,8 @@ class EditRequest(ClipRequest):
         fps: frames per second that the clip is read and made at, None = the model's.
         fit: how inputs of other proportions are brought to the model's, see `video.fitting.fit`.
         feather: pixels over which what is given fades into what is made.
+        rigid: keep the subject of whole frames as it was drawn wherever it moves; False = it moves by itself, too;
+            None = as the model knows what it shows, or does not.
     """
 
     source: str
@@ -190,6 +192,7 @@ class AnimateRequest(EditRequest):
     fps: float | None = None
     fit: Fit = "crop"
     feather: int = 0
+    rigid: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +258,7 @@ class ExtendRequest(EditRequest):
     fps: float | None = None
     fit: Fit = "crop"
     num_frames: int | None = None
+    rigid: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +270,7 @@ class InterpolateRequest(EditRequest):
     factor: int = 2
     num_frames: int | None = None
     fit: Fit = "crop"
+    rigid: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,6 +218,7 @@ def _build(
 _SAME = (
     "prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "loop", "transparent", "background",
     "num_frames", "fps", "strength", "factor", "fit", "feather", "upscale_steps", "noise_level", "planner",
+    "rigid",
 )  # fmt: skip
 
 

@@ -60,6 +60,9 @@ class CreateVideo(BaseModel):
         None, description="Way points of the subject.", examples=["0.1,0.5 0.9,0.5"]
     )
     planner: bool | None = None
+    rigid: bool | None = Field(
+        None, description="Of animate, extend and interpolate: keep the subject as it was drawn, wherever it moves."
+    )
     upscale_steps: Whole = Field(None, description="Steps of the second stage; 0 leaves it out.")
     noise_level: Whole = None
     sticker: Text = Field(None, description="Make a sticker too: telegram, whatsapp, discord, slack …")
@@ -204,6 +207,7 @@ class Model(BaseModel):
     transparent: bool
     path: bool
     planner: bool
+    rigid: bool
     width: int | None
     height: int | None
     resizable: bool

@@ -54,6 +54,9 @@ export function makeFields(now, limits) {
     upscale_steps: numberField("upscale_steps", "Sharpening steps", { min: 0 }),
     noise_level: numberField("noise_level", "Noise before sharpening", { min: 0, max: 999 }),
     feather: numberField("feather", "Soft edge, pixels", { min: 0, placeholder: "0" }),
+    rigid: choiceField("rigid", "What the subject does", { "": "as it may", true: "stays as drawn", false: "moves by itself" }, {
+      start: "", parse: (text) => (text ? text === "true" : null),
+    }),
     fps: numberField("fps", "Frames a second", { min: 1, max: 90 }),
     first: numberField("num_frames", "Only the first frames", { min: 1, placeholder: "all" }),
     background: colourField("background", "Background"),
@@ -76,6 +79,7 @@ export function shownFields(task, model) {
     styles: base && model.styles?.length > 0, negative_prompt: base && offers(model, "negative_prompt"), upscale_steps: base && offers(model, "sharpen"),
     feather: Boolean(task.region) || own.has("to") || task.id === "animate",
     fit: Boolean(task.source) && !own.has("to") && base, planner: base && offers(model, "planner"),
+    rigid: ["animate", "extend", "interpolate"].includes(task.id) && offers(model, "rigid"),
     fps: base && task.id !== "interpolate", first: base && task.source === "clip" && task.id !== "extend",
     background: offers(model, "transparent"),
     sticker: true, num_inference_steps: true, guidance_scale: true, count: true, seed: true,
@@ -100,7 +104,7 @@ export function lay(root, fields, models, { choose, chooseModel }) {
   model.hidden = models.length < 2;
   const fine = h("div.fine", {}, at("negative_prompt"),
     h("div.pair", {}, at("num_inference_steps", "guidance_scale", "upscale_steps", "noise_level", "feather", "fps", "first", "background")),
-    at("size", "fit", "planner"));
+    at("size", "fit", "rigid", "planner"));
   const more = h("details.more", {}, h("summary", {}, icon("sliders"), "More settings"), fine);
   const error = h("p.error", { role: "alert", hidden: true });
   const make = h("button.first", { type: "submit" }, "Make");

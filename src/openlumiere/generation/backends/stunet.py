@@ -153,7 +153,8 @@ class STUNetBackend(Backend):
         if inputs is None:
             own = {"num_frames": getattr(request, "num_frames", NUM_FRAMES)}
         else:
-            own = {**inputs.call, **inputs.task.given, "feather": getattr(request, "feather", 0)}
+            of_request = {"feather": getattr(request, "feather", 0), "rigid": getattr(request, "rigid", None)}
+            own = {**inputs.call, **inputs.task.given, **of_request}
         stages: dict[str, Any] = {"denoise": pipe} if stage is None else {"denoise": pipe, "sharpen": stage}
         with self._base_clip_kept(request, fps, watch) as keep:
             frames = self._sample(

@@ -44,6 +44,7 @@ def read_abilities(source: Source) -> Abilities:
         path=spatial.get("class_embed_type") in ("projection", "simple_projection")
         and spatial.get("projection_class_embeddings_input_dim") == _LAYOUT_DIM,
         planner=bool(source.main.component("planner")),
+        rigid=bool(index.get("follow_layout") and net["condition_channels"]),
         width=width * pixels,
         height=height * pixels,
         scale=scale,
