@@ -54,7 +54,7 @@ export function makeFields(now, limits) {
     upscale_steps: numberField("upscale_steps", "Sharpening steps", { min: 0 }),
     noise_level: numberField("noise_level", "Noise before sharpening", { min: 0, max: 999 }),
     feather: numberField("feather", "Soft edge, pixels", { min: 0, placeholder: "0" }),
-    rigid: choiceField("rigid", "What the subject does", { "": "as it may", true: "stays as drawn", false: "moves by itself" }, {
+    rigid: choiceField("rigid", "What the subject does", { "": "automatic", true: "stays as drawn", false: "moves by itself" }, {
       start: "", parse: (text) => (text ? text === "true" : null),
     }),
     fps: numberField("fps", "Frames a second", { min: 1, max: 90 }),
