@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -59,18 +60,21 @@ def test_text_and_last_pictures_are_refused(model: Backend, sources: Sources, tm
 
 def test_the_network_is_told_the_frame_rate(model: Backend, sources: Sources, tmp_path: Path) -> None:
     told: list[list[float]] = []
+    predicted: list[torch.Tensor] = []
 
     def forward(method, *inputs, **options):
         told.append(options["added_time_ids"][-1].tolist())
-        return method(*inputs, **options)
+        output = method(*inputs, **options)
+        predicted.append(output[0])
+        return output
 
-    clips = {}
     with around(model.pipe.unet, "forward", forward):  # type: ignore[attr-defined]
         for fps in (7.0, 12.0):
-            clips[fps] = made(model, request_for("animate", sources, tmp_path / "clip.webp", fps=fps))
+            made(model, request_for("animate", sources, tmp_path / "clip.webp", fps=fps))
     assert told[0] == pytest.approx([6, 127, 0.02])  # it was trained on one less
     assert told[-1][0] == 11
-    assert (clips[7.0] != clips[12.0]).any()
+    # Of the same noise; in 8-bit pixels so small a network's difference may be lost.
+    assert not torch.equal(predicted[0], predicted[len(predicted) // 2])
 
 
 def test_cancelling_leaves_nothing(model: Backend, sources: Sources, tmp_path: Path) -> None:
