@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,11 @@ class Entry:
 
 
 def generated(name: str, prompt: str, seed: int) -> Callable[[], None]:
-    """An input clip of the model's own, opaque."""
+    """An input clip of the model's own, opaque; made once a run, so that none is of earlier weights."""
 
+    @cache
     def make() -> None:
-        if not Path(f"{name}.webp").exists():
-            run(f'lumiere generate "{prompt}" --seed {seed} -o {name}.webp')
+        run(f'lumiere generate "{prompt}" --seed {seed} -o {name}.webp')
 
     return make
 
