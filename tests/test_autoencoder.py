@@ -195,6 +195,8 @@ def test_a_decoder_trains_on_while_latents_stay(drawings: Path, tmp_path: Path) 
     tree["model"]["decoder_layers"] = 0
     with pytest.raises(LumiereError, match=r"model\.decoder_layers: the decoder has 1 residual blocks"):
         train(parse(tree | {"output": str(tmp_path / "shallower")}))
+    with pytest.raises(LumiereError, match=r"model\.noiseless 1\.0: choose 0 or more, below 1"):
+        parse(tree | {"model": tree["model"] | {"noiseless": 1.0}})
     with pytest.raises(LumiereError, match=r"need model\.vae"):
         train(parse(recipe(drawings, tmp_path / "third") | {"model": {"size": SIDE, "decoder_only": True}}))
 

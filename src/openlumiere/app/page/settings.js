@@ -79,7 +79,7 @@ export function shownFields(task, model) {
     styles: base && model.styles?.length > 0, negative_prompt: base && offers(model, "negative_prompt"), upscale_steps: base && offers(model, "sharpen"),
     feather: Boolean(task.region) || own.has("to") || task.id === "animate",
     fit: Boolean(task.source) && !own.has("to") && base, planner: base && offers(model, "planner"),
-    rigid: ["animate", "extend", "interpolate"].includes(task.id) && offers(model, "rigid"),
+    rigid: own.has("rigid") && offers(model, "rigid"),
     fps: base && task.id !== "interpolate", first: base && task.source === "clip" && task.id !== "extend",
     background: offers(model, "transparent"),
     sticker: true, num_inference_steps: true, guidance_scale: true, count: true, seed: true,

@@ -34,7 +34,7 @@ export const TASKS = [
   },
   {
     id: "animate", name: "Move", icon: "picture", source: "picture", prompt: "wanted",
-    hint: "A picture starts to move.", last: true, fields: ["length", "loop", "path"],
+    hint: "A picture starts to move.", last: true, fields: ["length", "loop", "path", "rigid"],
     examples: [
       {
         request: { prompt: "a big cat swaying on a blue background" }, name: "a swaying cat",
@@ -82,12 +82,12 @@ export const TASKS = [
   },
   {
     id: "extend", name: "Extend", icon: "extend", source: "clip", prompt: "wanted",
-    hint: "The clip goes on from its last frame.", fields: ["length"],
+    hint: "The clip goes on from its last frame.", fields: ["length", "rigid"],
     examples: [{ request: { prompt: "a big cat swaying on a blue background" }, name: "a cat sways on", files: CAT }],
   },
   {
     id: "interpolate", name: "Smooth", icon: "smooth", source: "clip", prompt: "wanted",
-    hint: "New frames between those of a clip.", fields: ["factor", "loop"],
+    hint: "New frames between those of a clip.", fields: ["factor", "loop", "rigid"],
     examples: [{ request: { factor: 2 }, name: "a cat", files: CAT }],
   },
   {

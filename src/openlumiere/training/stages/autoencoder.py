@@ -37,7 +37,7 @@ class AutoencoderModelConfig(ModelConfig):
     size: int = 32  # height and width of a picture in pixels
     autoencoder: dict[str, Any] = field(default_factory=dict)  # arguments of RGBAAutoencoder
     latent_noise: float = 0.15  # most noise on standardized latents, which the decoder learns to forgive
-    noiseless: float = 0.0  # share of the samples whose latents have no noise
+    noiseless: float = 0.0  # share of the samples whose latents have no noise, below 1
     # Share of the samples whose latents are moved or shrunk, and should decode to such pictures
     equivariance: float = 0.0
     vae: str | None = None  # folder of the autoencoder that training starts from; None = a new one
@@ -45,6 +45,13 @@ class AutoencoderModelConfig(ModelConfig):
     decoder_layers: int | None = None  # residual blocks at each resolution of the decoder of `vae`; None = its own
     detail_weight: float = 0.0  # of `detail_loss`
     plain_weight: float = 0.0  # of `plain_ground_loss`
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noiseless < 1:
+            raise LumiereError(
+                f"model.noiseless {self.noiseless}: choose 0 or more, below 1; without any noise leave it out and set "
+                "model.latent_noise to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +118,7 @@ class Autoencode:
 
         def between(latents: torch.Tensor) -> list[torch.Tensor]:
             level = draws.rand(len(real), 1, 1, 1, generator=generator)
-            level = ((level - model.noiseless) / (1 - model.noiseless)).clamp(min=0) if model.noiseless else level
+            level = ((level - model.noiseless) / (1 - model.noiseless)).clamp(min=0)
             noise = draws.randn(*latents.shape, generator=generator)
             latents = latents + model.latent_noise * level * noise
             parts = [torch.cat([translate(latents[:moved], shift), latents[moved:whole]])]
