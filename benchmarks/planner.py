@@ -37,7 +37,7 @@ def main() -> None:
     for split in get_args(Split):
         sampler = SceneSampler(names, split=split, seed=args.seed)
         scenes = [sampler(index) for index in range(args.count)]
-        text = embed([scene.caption for scene in scenes], tokenizer, encoder)
+        text = embed([scene.caption for scene in scenes], tokenizer, encoder, layers=planner.config.text_layers)
         generator = torch.Generator().manual_seed(args.seed)
         seconds = clip_seconds(args.frames, planner.config.fps)
         paths = planner.plan(text, args.frames, loop=args.loop, generator=generator).numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,10 @@ def second_stage(*, channels: int = 3) -> LumiereSuperResolutionPipeline:
     return pipe
 
 
-def planner() -> PathPlanner:
+def planner(*, text_layers: Sequence[int] | None = None) -> PathPlanner:
     """With random weights: its paths hang on the prompt, and on chance."""
     torch.manual_seed(0)
-    planner = PathPlanner(width=32, hidden=32, depth=1, num_inference_steps=2).eval()
+    planner = PathPlanner(text_layers=text_layers, width=32, hidden=32, depth=1, num_inference_steps=2).eval()
     torch.nn.init.normal_(planner.mean, std=0.2)
     torch.nn.init.constant_(planner.scale, 0.2)
     return planner

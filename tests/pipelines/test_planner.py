@@ -19,6 +19,7 @@ from openlumiere.data.emoji.scenes import Scene, SceneSampler, trajectory
 from openlumiere.data.emoji.vocabulary import more_words, subject_set, vocabulary
 from openlumiere.diffusion.layout import layout_of
 from openlumiere.diffusion.motion import MOTION_DIM, TURN, trace, upright
+from openlumiere.errors import LumiereError
 from openlumiere.evaluation.metrics.paths import describe_path
 from openlumiere.pipelines.planner import PathPlanner
 from openlumiere.pipelines.text import embed, load_text_encoder
@@ -119,16 +120,18 @@ def test_more_words_are_none_of_those_held_out() -> None:
         telling = {word for word in unseen - common if len(word) > 3}
         for phrases in more.values():
             assert not telling & {word for phrase in phrases for word in phrase.split()}
+        phrases = [phrase for listed in more.values() for phrase in listed]
+        assert len(phrases) == len(set(phrases))  # none means two things
 
 
 def test_scenes_are_retold_in_many_words_that_mean_the_same() -> None:
     told = [(scene, retold(scene, NAMES[scene.subject], n)) for n, scene in enumerate(scenes(300))]
     assert sum(text == scene.caption for scene, text in told) < 200
     spins = {text for scene, text in told if scene.motion == "spin"}
-    assert any("revolving" in text or "pirouetting" in text or "going round" in text for text in spins)
+    assert any(phrase in text for phrase in more_words()["motions"]["spin"] for text in spins)
     assert not any("moving left" in text for scene, text in told if scene.motion == "right")
     assert any("oversized" in text or "jumbo" in text for scene, text in told if scene.size == "large")
-    assert any("speed" in text or "hur" in text for _, text in told)
+    assert any(phrase in text for phrase in more_words()["speeds"]["fast"] for _, text in told)
     assert not any("{" in text or "  " in text or " ," in text or text.startswith(",") for _, text in told)
     assert all(text == retold(scene, NAMES[scene.subject], n) for n, (scene, text) in enumerate(told))
 
@@ -165,8 +168,53 @@ def test_plans_hang_on_prompt_length_and_generator_and_not_on_the_batch() -> Non
     torch.testing.assert_close(half, alone, rtol=0.1, atol=0.1)
 
 
+def test_layers_of_the_text_encoder_stand_side_by_side_the_last_one_last() -> None:
+    tokenizer, encoder = load_text_encoder()
+    prompts = ["a tiger spinning", "a heart"]
+    last = embed(prompts, tokenizer, encoder)
+    for together in (False, True):
+        read = embed(prompts, tokenizer, encoder, layers=[3, 6], together=together)
+        assert read.shape == (2, 24, 2 * 384)
+        torch.testing.assert_close(read[..., 384:], last)
+        assert not torch.allclose(read[..., :384], last, atol=0.1)
+        assert not read[1, 5:].any()  # beyond the prompt
+
+
+def test_a_planner_of_several_layers_reads_the_last_one_too_and_nothing_else() -> None:
+    planner = tiny.planner(text_layers=[3, 6])
+    tokenizer, encoder = load_text_encoder()
+    both = embed(["a tiger spinning"], tokenizer, encoder, layers=[3, 6])
+    plans = [planner.plan(text, 16, generator=torch.Generator().manual_seed(0)) for text in (both, both[..., 384:])]
+    assert not torch.allclose(*plans, atol=1e-3)
+    unknown = torch.cat([torch.zeros_like(both[..., 384:]), both[..., 384:]], dim=-1)
+    torch.testing.assert_close(planner.plan(unknown, 16, generator=torch.Generator().manual_seed(0)), plans[1])
+    with pytest.raises(LumiereError, match="text encoder"):
+        planner.plan(both[..., :100], 16)
+
+
+def test_the_pipeline_reads_prompts_in_the_layers_that_its_planner_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny.conditioned(layout=True)
+    tokenizer, encoder = load_text_encoder()
+    pipe.register_modules(planner=tiny.planner(text_layers=[3, 6]), tokenizer=tokenizer, text_encoder=encoder)
+    seen = []
+    plan = pipe.planner.plan
+
+    def spied(text: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        seen.append(text)
+        return plan(text, *args, **more)
+
+    monkeypatch.setattr(pipe.planner, "plan", spied)
+    prompts = ["a tiger spinning", "a heart"]
+    settings: dict[str, Any] = {"num_frames": 8, "num_inference_steps": 1, "output_type": "latent"}
+    pipe(prompts, num_videos_per_prompt=2, **settings)
+    expected = embed(prompts, tokenizer, encoder, layers=[3, 6]).repeat_interleave(2, dim=0)
+    torch.testing.assert_close(seen.pop(), expected)
+    pipe(prompt_embeds=expected[..., 384:], **settings)
+    torch.testing.assert_close(seen.pop(), expected[..., 384:])
+
+
 def test_the_bundled_size_is_below_a_million() -> None:
-    assert sum(p.numel() for p in PathPlanner().parameters()) < 1e6
+    assert sum(p.numel() for p in PathPlanner(text_layers=[3, 4, 5, 6]).parameters()) < 1e6
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +224,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config: dict[str, Any] = {
         "stage": "planner",
         "output": str(folder / "run"),
-        "model": {"planner": {"width": 96, "hidden": 128, "depth": 2}},
+        "model": {"planner": {"text_layers": [3, 6], "width": 96, "hidden": 128, "depth": 2}},
         "data": {"subjects": ["tiger", "heart"], "pool": 256, "num_frames": 80},
         "text": {"dropout": 0.05},
         "optim": {"lr": 3e-3, "warmup_steps": 20, "max_steps": 400, "batch_size": 64, "ema_decay": 0.98},
@@ -196,7 +244,7 @@ def test_the_stage_learns_which_way_words_point(run: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     ways = {}
     for prompt in ("a tiger moving up on a green background", "a tiger moving down on a green background"):
-        text = embed([prompt], tokenizer, encoder).expand(24, -1, -1)
+        text = embed([prompt], tokenizer, encoder, layers=planner.config.text_layers).expand(24, -1, -1)
         paths = planner.plan(text, 80, generator=generator)
         ways[prompt] = paths[:, -1, 1] - paths[:, 0, 1]
     up, down = ways.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -28,6 +29,8 @@ class PathPlanner(ModelMixin, ConfigMixin):
 
     Args:
         text_dim: width of the token embeddings.
+        text_layers: of the text encoder, whose hidden states are read side by side, the last one last: those in the
+            middle tell a word's own meaning best. None = the last alone, as a network's prompt is.
         width, hidden, depth: of the residual layers.
         dropout: of what is known of the prompt, in training.
         fps: of the clips that are planned for.
@@ -39,11 +42,12 @@ class PathPlanner(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, *, text_dim: int = 384, width: int = 256, hidden: int = 384, depth: int = 3, dropout: float = 0.1,
-        fps: float = FPS, num_inference_steps: int = 16,
+        self, *, text_dim: int = 384, text_layers: Sequence[int] | None = None, width: int = 256, hidden: int = 384,
+        depth: int = 3, dropout: float = 0.1, fps: float = FPS, num_inference_steps: int = 16,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.text = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, width // 2), nn.SiLU())
+        read = text_dim * len(text_layers or [-1])
+        self.text = nn.Sequential(nn.LayerNorm(read), nn.Linear(read, width // 2), nn.SiLU())
         self.drop = nn.Dropout(dropout)
         self.first = nn.Linear(MOTION_DIM + _TIME_DIM + width // 2 + 1, width)
         self.layers = nn.ModuleList(
@@ -63,7 +67,7 @@ class PathPlanner(ModelMixin, ConfigMixin):
         Args:
             noisy: (1 - time) noise + time standardised path, (B, MOTION_DIM).
             time: (B,), 0 = noise.
-            text: token embeddings, (B, L, text_dim), zero beyond the prompts' ends.
+            text: token embeddings, (B, L, text_dim of each layer), zero beyond the prompts' ends.
             seconds: the clip's length, (B,).
         """
         return self._velocity(noisy, time, self._read(text), seconds)
@@ -86,7 +90,7 @@ class PathPlanner(ModelMixin, ConfigMixin):
     def sample(
         self, text: torch.Tensor, seconds: float, *, generator: torch.Generator | list[torch.Generator] | None = None
     ) -> torch.Tensor:
-        """Draw a motion for each prompt: (B, L, text_dim) -> (B, MOTION_DIM)."""
+        """Draw a motion for each prompt: (B, L, text_dim of each layer) -> (B, MOTION_DIM)."""
         device, dtype = self.mean.device, self.mean.dtype
         read = self._read(text.to(device, dtype))
         x = randn_tensor((len(read), MOTION_DIM), generator=generator, device=device, dtype=torch.float32)
@@ -110,14 +114,18 @@ class PathPlanner(ModelMixin, ConfigMixin):
         """Draw a path for each prompt, (B, F, 4), as `diffusion.layout` has them, on the CPU.
 
         Args:
-            hidden_states: token embeddings, (B, L, text_dim), zero beyond the prompts' ends.
+            hidden_states: token embeddings, (B, L, text_dim of each layer), zero beyond the prompts' ends; or of the
+                last layer alone, (B, L, text_dim), from which words that it never saw are told less well.
             loop: the paths' ends flow into their starts.
             generator: one, or one for each prompt.
 
         Raises:
             LumiereError: embeddings of another text encoder.
         """
-        if hidden_states.shape[-1] != self.config.text_dim:
+        layers = len(self.config.text_layers or [-1])
+        if hidden_states.shape[-1] == self.config.text_dim:
+            hidden_states = nn.functional.pad(hidden_states, (self.config.text_dim * (layers - 1), 0))
+        if hidden_states.shape[-1] != self.config.text_dim * layers:
             raise LumiereError(
                 f"this planner reads token embeddings of {self.config.text_dim} numbers, not "
                 f"{hidden_states.shape[-1]}: use the text encoder that it was trained with"

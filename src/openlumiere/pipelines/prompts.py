@@ -8,7 +8,7 @@ import torch
 
 from openlumiere.errors import LumiereError
 
-from .text import TextConditions, encode, load_text_encoder
+from .text import TextConditions, embed, encode, load_text_encoder
 
 
 class PromptMixin:
@@ -18,6 +18,7 @@ class PromptMixin:
     config: Any
     tokenizer: Any
     text_encoder: Any
+    planner: Any = None
     tokenizer_2: Any = None  # of Stable Diffusion XL
     text_encoder_2: Any = None
     register_modules: Any
@@ -78,6 +79,16 @@ class PromptMixin:
                 f"{tuple(nothing.hidden_states.shape)}: make them equal, or give both"
             )
         return text.concat(nothing)
+
+    def _planner_text(self, prompts: list[str] | None, text: TextConditions, clips: int) -> torch.Tensor:
+        """Return what a planner reads of B clips' prompts: the layers that it asks for, else what the network reads."""
+        layers = self.planner.config.text_layers if self.planner is not None else None
+        if not layers or not prompts:
+            return text.hidden_states[:clips]
+        read = embed(
+            prompts, self.tokenizer, self.text_encoder, max_length=self.config.max_text_length, layers=list(layers)
+        )
+        return read.repeat_interleave(clips // len(prompts), dim=0)
 
     def _given_text(self, name: str, embeds: torch.Tensor | None, pooled: torch.Tensor | None) -> TextConditions | None:
         """Check embeddings that a user passes instead of prompts, (B, L, D), and (B, P) where the family has them.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -198,26 +198,37 @@ def _warn_if_cut(prompts: list[str], tokenizer: Any, max_length: int) -> None:
 
 @torch.no_grad()
 def embed(
-    prompts: list[str], tokenizer: Any, encoder: Any, *, max_length: int = 24, together: bool = False
-) -> torch.Tensor:
+    prompts: list[str], tokenizer: Any, encoder: Any, *,
+    max_length: int = 24, together: bool = False, layers: Sequence[int] | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Token embeddings of prompts, zero beyond their ends: shape (B, max_length, width).
 
     Prompts are encoded one at a time, so that an embedding is the same, to the bit, whatever stands beside it.
 
     Args:
-        together: encode them in one batch instead, for the many captions of a training on a GPU.
+        together: encode them in one batch instead, for the many captions of a training.
+        layers: whose hidden states stand side by side, width is then that of all of them; None = the last one's.
     """
     device = next(encoder.parameters()).device
-    _warn_if_cut(prompts, tokenizer, max_length)
+    if layers is None:  # who reads several reads them beside the network, which has said so
+        _warn_if_cut(prompts, tokenizer, max_length)
+
+    def read(tokens: Any) -> torch.Tensor:
+        if layers is None:
+            return encoder(**tokens).last_hidden_state
+        states = encoder(**tokens, output_hidden_states=True).hidden_states
+        return torch.cat([states[layer] for layer in layers], dim=-1)
+
     if together:
         padded = tokenizer(prompts, padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
         padded = padded.to(device)
-        hidden = encoder(**padded).last_hidden_state
+        hidden = read(padded)
         return hidden * padded.attention_mask[..., None].to(hidden)
-    out = torch.zeros(len(prompts), max_length, encoder.config.hidden_size, dtype=encoder.dtype, device=device)
+    width = encoder.config.hidden_size * (1 if layers is None else len(layers))
+    out = torch.zeros(len(prompts), max_length, width, dtype=encoder.dtype, device=device)
     for row, prompt in zip(out, prompts, strict=True):
         tokens = tokenizer(prompt, truncation=True, max_length=max_length, return_tensors="pt").to(device)
-        hidden = encoder(**tokens).last_hidden_state[0]
+        hidden = read(tokens)[0]
         row[: len(hidden)] = hidden
     return out
 

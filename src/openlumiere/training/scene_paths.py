@@ -107,6 +107,7 @@ def retold(scene: Scene, names: list[str], seed: int) -> str:
 
     if rng.random() < 0.2:
         return scene.caption
+    names = [*names, *more_words()["subjects"].get(scene.subject, [])]
     pace = speed(scene) if rng.random() < 0.5 else None
     background = scene.background if rng.random() < 0.6 else ""
     told = pick(rng, _AS_USERS_SAY).format(

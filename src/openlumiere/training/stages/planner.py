@@ -15,13 +15,14 @@ from openlumiere.diffusion import draws
 from openlumiere.diffusion.motion import TURN
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.planner import PathPlanner
-from openlumiere.pipelines.text import load_text_encoder
+from openlumiere.pipelines.text import embed, load_text_encoder
 from openlumiere.training.config import DataConfig, ModelConfig, TextConfig, TrainConfig
 from openlumiere.training.previews import path_sheet
 from openlumiere.training.scene_paths import ScenePaths
 
 _PATHS_A_PROMPT = 4
 _READ_AT_ONCE = 64
+_LAST_LAYER_ALONE = 0.1  # of the samples: what is passed as embeddings is read too
 # Few subjects turn, and far; all others would be tilted by the error of a network that sees angles at unit variance.
 _PRECISION_OF_TURNS = 4
 
@@ -66,15 +67,15 @@ class Planner:
         self.config, self.device = config, device
         self.tokenizer, encoder = load_text_encoder(config.text.encoder)
         self.encoder = encoder.to(device)
-        paths = ScenePaths(
-            self.embed, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
-            subjects=config.data.subjects,
-        )  # fmt: skip
         options = {"text_dim": encoder.config.hidden_size, "fps": config.data.fps} | config.model.planner
         try:
             self.module = PathPlanner(**options).to(device)
         except TypeError as error:
             raise LumiereError(f"model.planner: {error}; see PathPlanner for what can be set") from error
+        paths = ScenePaths(
+            self.embed, captions=config.data.pool, empty=config.text.dropout, fps=config.data.fps, seed=config.seed,
+            subjects=config.data.subjects,
+        )  # fmt: skip
         self.dataset: Dataset[Any] = paths
         motions = paths.motions.flatten(0, 1)
         self.module.mean.copy_(motions.mean(0))
@@ -84,17 +85,15 @@ class Planner:
 
     @torch.no_grad()
     def embed(self, captions: list[str]) -> torch.Tensor:
-        """Return token embeddings of captions, (N, L, D), as `pipelines.text.embed`, but many at once, in float16."""
+        """Return the layers that the planner reads of captions, (N, L, D), as `text.embed`, but in float16."""
         parts = [captions[i : i + _READ_AT_ONCE] for i in range(0, len(captions), _READ_AT_ONCE)]
-        longest = self.config.text.max_length
-        embedded = torch.zeros(len(captions), longest, self.encoder.config.hidden_size, dtype=torch.float16)
+        layers, longest = self.module.config.text_layers, self.config.text.max_length
+        width = self.module.config.text_dim * len(layers or [-1])
+        embedded = torch.zeros(len(captions), longest, width, dtype=torch.float16)
         row = 0
         for part in tqdm(parts, desc="reading captions", leave=False, disable=len(parts) == 1):
-            tokens = self.tokenizer(part, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(
-                self.device
-            )
-            hidden = self.encoder(**tokens).last_hidden_state * tokens.attention_mask[..., None]
-            embedded[row : row + len(part), : hidden.shape[1]] = hidden.half().cpu()
+            read = embed(part, self.tokenizer, self.encoder, max_length=longest, together=True, layers=layers)
+            embedded[row : row + len(part)] = read.half().cpu()
             row += len(part)
         return embedded
 
@@ -102,6 +101,9 @@ class Planner:
         """See `Stage`."""
         motion, text, seconds = (batch[key].to(self.device).float() for key in ("motion", "text", "seconds"))
         motion = (motion - self.module.mean) / self.module.scale
+        last = text[..., -self.module.config.text_dim :]
+        alone = draws.rand(len(motion), generator=generator) < _LAST_LAYER_ALONE
+        text = torch.where(alone[:, None, None], nn.functional.pad(last, (text.shape[-1] - last.shape[-1], 0)), text)
         noise = draws.randn(*motion.shape, generator=generator)
         time = draws.spread(len(motion), generator=generator)
         noisy = torch.lerp(noise, motion, time[:, None])
