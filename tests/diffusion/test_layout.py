@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import tiny
 from openlumiere import LumierePipeline, STUNet
-from openlumiere.diffusion.layout import LAYOUT_DIM, catmull_rom, drop, layout_of, path_through
+from openlumiere.diffusion.layout import LAYOUT_DIM, catmull_rom, drop, in_view, layout_of, path_through
 from openlumiere.diffusion.way_points import format_way_points, parse_way_points, times_of
 from openlumiere.errors import LumiereError
 from openlumiere.pipelines.load import load_pipeline
@@ -51,6 +51,19 @@ def test_a_layout_tells_a_path_in_six_numbers() -> None:
     path = torch.tensor([[0.5, -0.25, 1.0, 0.0], [0.0, 0.0, 0.5, math.pi / 2]])
     expected = torch.tensor([[0.5, -0.25, 0.0, 0.0, 1.0, 1.0], [0.0, 0.0, math.log(0.5), 1.0, 0.0, 1.0]])
     assert_close(layout_of(path), expected)
+
+
+def test_a_path_over_the_frames_edge_is_seen_from_further_away() -> None:
+    sways = torch.tensor([[-0.5, 0.1, 0.75, 0.3], [0.5, 0.1, 0.75, 0.3]])
+    rests = torch.tensor([[0.2, 0.0, 0.5, 0.0], [0.2, 0.0, 0.5, 0.0]])
+    grows = torch.tensor([[0.0, -0.4, 0.4, 0.0], [0.0, -0.4, 1.2, 0.0]])
+    seen = in_view(torch.stack([sways, rests, grows]))
+    torch.testing.assert_close(seen[1], rests)
+    for before, after in ((sways, seen[0]), (grows, seen[2])):
+        zoom = after[0, 2] / before[0, 2]
+        assert zoom < 0.9
+        torch.testing.assert_close(after, torch.cat([before[:, :3] * zoom, before[:, 3:]], dim=1))
+    assert float((seen[..., :2].abs().amax(-1) + 0.95 * seen[..., 2]).max()) == pytest.approx(1)
 
 
 def test_dropping_takes_whole_clips_as_often_as_asked() -> None:
@@ -351,7 +364,10 @@ def test_way_points_and_what_they_leave_open(pipe: LumierePipeline) -> None:
     (planned, *_) = told(pipe, layout=points, guidance_scale=1.0)
     (free, *_) = told(pipe, guidance_scale=1.0)
     assert_close(planned[..., :2], alone[..., :2])
-    assert_close(planned[..., 2:], free[..., 2:])  # size and angle are the planner's
+    assert_close(planned[..., 3:], free[..., 3:])  # size and angle are the planner's
+    stepped_back = planned[..., 2] - free[..., 2]  # which a user's path doesn't ask for
+    assert_close(stepped_back, stepped_back[:, :1].expand_as(stepped_back))
+    assert float(stepped_back.min()) >= 0
     assert not torch.allclose(planned[..., :2], free[..., :2], atol=1e-2)
     assert torch.equal(make(pipe, layout=points), make(pipe, layout=torch.tensor(points, dtype=torch.float64)))
 
@@ -392,7 +408,10 @@ def test_a_given_picture_moves_from_where_its_subject_is(pipe: LumierePipeline) 
     pipe.register_to_config(follow_layout=True)
     (planned, *_), (free, *_) = told(pipe, **given_), told(pipe, guidance_scale=1.0)
     assert_close(planned[0, 0, :2], torch.tensor([0.375, -0.375]))
-    assert_close(planned[0, :, :2] - planned[0, :1, :2], free[0, :, :2] - free[0, :1, :2])
+    way, freely = (told_[0, :, :2] - told_[0, :1, :2] for told_ in (planned, free))
+    zoom = freely.norm() / way.norm()  # from text alone the subject would be smaller, to stay in the frame
+    assert 0 < zoom <= 1
+    assert_close(way * zoom, freely)
     (led, *_) = told(pipe, **given_, layout=[(0.5, 0.5)])
     assert_close(led[0, 0, :2], torch.tensor([0.375, -0.375]))
     assert (led[0, :, 0].diff() < 0).all()  # on its way to the point

@@ -170,6 +170,21 @@ def test_a_cascade_keeps_its_keyframes() -> None:
 
 
 @pytest.mark.usefixtures("forked")
+def test_motions_that_models_know_are_compared_alone(tmp_path: Path) -> None:
+    pipe = tiny.conditioned()
+    pipe.register_to_config(subjects=["tiger"])
+    pipe.save_pretrained(tmp_path / "one")
+    atlases = {"tiger": square("tiger")}
+    evaluate_baselines(
+        [Method(name="one", model=str(tmp_path / "one"))], atlases, tmp_path / "report", motions=["sway"], clips=3,
+        num_frames=32, judges=hasty_judges(atlases, tmp_path / "judges", num_frames=32), device="cpu", progress=False,
+    )  # fmt: skip
+    real = [np.load(clip) for clip in (tmp_path / "report" / "methods" / "real-clips").rglob("*.npy")]
+    assert len(real) == 6
+    assert not any(is_still(swing(clip)) for clip in real)
+
+
+@pytest.mark.usefixtures("forked")
 def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     pipe = tiny.conditioned()
     pipe.register_to_config(subjects=["tiger", "heart"])
@@ -229,6 +244,12 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
         run(dtype="bfloat16")
     with pytest.raises(LumiereError, match="show no period twice"):
         run(num_frames=16)
+    with pytest.raises(LumiereError, match="another motions"):
+        run(motions=["sway"])
+    with pytest.raises(LumiereError, match="no motion is called 'flying'"):
+        run(motions=["flying"])
+    with pytest.raises(LumiereError, match="none of the motions repeats itself"):
+        run(motions=["left", "right"])
     with torch.no_grad():
         next(pipe.unet.parameters()).add_(1.0)
     pipe.save_pretrained(tmp_path / "one")

@@ -156,6 +156,10 @@ def register(commands: Commands) -> None:
         "--periods", nargs=2, type=parsing.positive_float, metavar=("SHORTEST", "LONGEST"),
         help="also compare as many periodic motions of so many seconds, for models trained on such (data.periods)",
     )  # fmt: skip
+    baselines.add_argument(
+        "--motions", nargs="+", metavar="MOTION",
+        help="compare these alone, for models trained on such (data.motions), default: all of the vocabulary's",
+    )  # fmt: skip
     _add_options(baselines, clips=24)
 
     xt = add_command(
@@ -374,7 +378,7 @@ def run_evaluate_baselines(args: argparse.Namespace) -> None:
     report = evaluate_baselines(
         methods, args.data, args.output,
         clips=args.clips, num_frames=args.frames, seed=args.seed, device=args.device, dtype=args.dtype,
-        periods=args.periods and tuple(args.periods),
+        motions=args.motions, periods=args.periods and tuple(args.periods),
     )  # fmt: skip
     print(markdown(report), end="")
     print(f"wrote {args.output}")

@@ -21,12 +21,25 @@ from .way_points import WayPoint, check_way_points, columns_of, times_of
 LAYOUT_DIM = 6
 # What way points leave open: the size that captions don't tell, and upright.
 _SIDE, _ANGLE = 0.75, 0.0
+_FILLED = 0.95  # of its square's side by a subject, about
 
 
 def layout_of(path: torch.Tensor) -> torch.Tensor:
     """Return the layout of a path: (..., F, 4) -> (..., F, 6)."""
     x, y, side, angle = path.unbind(-1)
     return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
+
+
+def in_view(path: torch.Tensor) -> torch.Tensor:
+    """Step back from a path that leads over the frame's edge until all of its subject is seen: (..., F, 4), likewise.
+
+    Places, distances and sizes shrink together, so that what is asked for stays true: the left stays left, and what is
+    large is larger than what is small.
+    """
+    x, y, side, angle = path.unbind(-1)
+    reach = torch.maximum(x.abs(), y.abs()) + _FILLED * side
+    zoom = reach.amax(-1, keepdim=True).clamp(min=1).reciprocal()
+    return torch.stack([x * zoom, y * zoom, side * zoom, angle], dim=-1)
 
 
 def is_told(layout: torch.Tensor) -> torch.Tensor:

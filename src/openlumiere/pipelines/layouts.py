@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from openlumiere.diffusion.layout import LAYOUT_DIM, layout_of, path_through
+from openlumiere.diffusion.layout import LAYOUT_DIM, in_view, layout_of, path_through
 from openlumiere.diffusion.observed import observed_path, path_through_observed
 from openlumiere.diffusion.way_points import WayPoint, check_way_points, columns_of
 from openlumiere.errors import LumiereError
@@ -116,7 +116,7 @@ def read_layout(
 
     Args:
         layout: (F, 6) or (B, F, 6), or way points as `diffusion.layout.path_through` takes them, the same for all
-            clips; None = by `plan` alone.
+            clips; None = by `plan` alone, and so that the subject stays in the frame.
         plan: makes paths of the prompts, for what is not given; None = there is no planner, or none is wanted.
         seen: where the subjects are seen to be, see `given_paths`; a path of way points begins and ends there.
 
@@ -124,7 +124,7 @@ def read_layout(
         LumiereError: a layout of another shape, or way points that can't be used.
     """
     if layout is None:
-        return None if plan is None else layout_of(plan())
+        return None if plan is None else layout_of(in_view(plan()))
     given = _as_tensor(layout)
     if given is not None and given.shape[-1] == LAYOUT_DIM:
         given = given[None] if given.ndim == 2 else given

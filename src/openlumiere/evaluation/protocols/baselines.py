@@ -64,6 +64,7 @@ def evaluate_baselines(
     num_frames: int = 80,
     seed: int = 0,
     subjects: Sequence[str] | None = None,
+    motions: Sequence[str] | None = None,
     periods: tuple[float, float] | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -79,6 +80,7 @@ def evaluate_baselines(
         data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
         clips: of scenes of all motions, half of them of the test split; and as many again of periodic motions.
         subjects: that all of the methods know; None = the first method's.
+        motions: that all of the methods know (``data.motions``), a periodic one among them; None = all.
         periods: shortest and longest, in seconds, of as many periodic motions again, for methods that were trained on
             them (``data.periods``): six to nine frames are what keyframes barely show.
         judges: already loaded ones; None = those in ``data/classifier``, trained there when absent.
@@ -97,6 +99,12 @@ def evaluate_baselines(
 
     if len({method.folder for method in methods}) < max(len(methods), 1) or clips < 2:
         raise LumiereError("give the methods names of their own, one method at least, and at least 2 clips")
+    asked = list(motions or vocabulary()["motions"])
+    periodic = [motion for motion in PERIODS if motion in asked]
+    if unknown := [motion for motion in asked if motion not in vocabulary()["motions"]]:
+        raise LumiereError(f"no motion is called {unknown[0]!r}: choose among {', '.join(vocabulary()['motions'])}")
+    if not periodic:
+        raise LumiereError(f"none of the motions repeats itself: ask for {' or '.join(PERIODS)} too")
     models = {name for method in methods for name in (method.model, method.between) if name}
     for model in models:
         resolve_model(model)  # a mistyped name is reported at once
@@ -116,6 +124,8 @@ def evaluate_baselines(
     }
     if dtype != "auto":  # older reports, all of them "auto", do not name it
         settings["dtype"] = dtype
+    if motions is not None:
+        settings["motions"] = asked
     made_by = {}
     for method in methods:
         used = {name: weights[name] for name in (method.model, method.between) if name}
@@ -123,12 +133,12 @@ def evaluate_baselines(
         cache.continue_or_start(method_folder(output, method.name), {**settings, **made_by[method.name]})
     cache.continue_or_start(method_folder(output, REAL), settings)
     scenes = {
-        GENERAL: _scenes(known, clips, seed, motions=list(vocabulary()["motions"])),
-        PERIODIC: _scenes(known, clips, seed, motions=list(PERIODS), longest=longest),
+        GENERAL: _scenes(known, clips, seed, motions=asked),
+        PERIODIC: _scenes(known, clips, seed, motions=periodic, longest=longest),
     }
     if periods is not None:
         chosen = "periods-{:g}-{:g}".format(*periods)
-        scenes[chosen] = _scenes(known, clips, seed, motions=list(PERIODS), periods=periods)
+        scenes[chosen] = _scenes(known, clips, seed, motions=periodic, periods=periods)
     for method in methods:
         make_in_own_process(
             method, scenes, output, num_frames=num_frames, seed=seed, device=device, dtype=dtype, progress=progress
