@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from openlumiere.data.emoji.drawing import Atlas
 
 _SHOWN = 3  # periodic clips whose slices are drawn
+_DRAWS = 20_000  # scenes looked at for the next one that is asked for
 
 
 def evaluate_baselines(
@@ -214,12 +215,18 @@ def _scenes(
     splits: tuple[Split, Split] = ("train", "combinations")
     samplers = [SceneSampler(names, split=split, seed=SCENES + seed, periods=periods) for split in splits]
     found: list[Scene] = []
-    index = 0
+    index, since = 0, 0  # the last one that was found
     while len(found) < count:
         scene = samplers[len(found) % 2](index)
         index += 1
+        if index - since > _DRAWS:
+            raise LumiereError(
+                f"hardly any scene of {', '.join(motions)} repeats itself within {longest:g} s, or is held out: "
+                "ask for more motions or subjects, or longer clips"
+            )
         if scene.motion in motions and (scene.period is None or scene.period <= longest):
             found.append(scene)
+            since = index
     return found
 
 
