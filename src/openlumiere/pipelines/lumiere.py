@@ -290,8 +290,9 @@ class LumierePipeline(SecondStageMixin, StyleMixin, ClipPipeline):
         seen = None
         if given is not None and self.config.follow_layout:
             seen = given_paths(given.clips, None if mask is None else given.mask)
+        asked = self.planner if planner else None
         layout = layout_condition(
-            self.unet, layout, self.planner if planner else None, self._planner_text(prompts, text, clips), num_frames,
+            self.unet, layout, asked, self._planner_text(asked, prompts, text, clips), num_frames,
             loop=loop, given=given is not None, seen=seen, generator=generator,
         )  # fmt: skip
         canonical = self.config.canonical if canonical is None else canonical

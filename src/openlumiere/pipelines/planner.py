@@ -46,8 +46,8 @@ class PathPlanner(ModelMixin, ConfigMixin):
         depth: int = 3, dropout: float = 0.1, fps: float = FPS, num_inference_steps: int = 16,
     ) -> None:  # fmt: skip
         super().__init__()
-        read = text_dim * len(text_layers or [-1])
-        self.text = nn.Sequential(nn.LayerNorm(read), nn.Linear(read, width // 2), nn.SiLU())
+        self.text_width = text_dim * len(text_layers or [-1])
+        self.text = nn.Sequential(nn.LayerNorm(self.text_width), nn.Linear(self.text_width, width // 2), nn.SiLU())
         self.drop = nn.Dropout(dropout)
         self.first = nn.Linear(MOTION_DIM + _TIME_DIM + width // 2 + 1, width)
         self.layers = nn.ModuleList(
@@ -71,6 +71,11 @@ class PathPlanner(ModelMixin, ConfigMixin):
             seconds: the clip's length, (B,).
         """
         return self._velocity(noisy, time, self._read(text), seconds)
+
+    def last_layer_alone(self, text: torch.Tensor) -> torch.Tensor:
+        """Leave out all layers but the last of token embeddings: (B, L, text_dim or more) -> (B, L, text_width)."""
+        last = text[..., -self.config.text_dim :]
+        return nn.functional.pad(last, (self.text_width - last.shape[-1], 0))
 
     def _read(self, text: torch.Tensor) -> torch.Tensor:
         tokens = text.ne(0).any(-1, keepdim=True).to(text)
@@ -122,10 +127,9 @@ class PathPlanner(ModelMixin, ConfigMixin):
         Raises:
             LumiereError: embeddings of another text encoder.
         """
-        layers = len(self.config.text_layers or [-1])
         if hidden_states.shape[-1] == self.config.text_dim:
-            hidden_states = nn.functional.pad(hidden_states, (self.config.text_dim * (layers - 1), 0))
-        if hidden_states.shape[-1] != self.config.text_dim * layers:
+            hidden_states = self.last_layer_alone(hidden_states)
+        if hidden_states.shape[-1] != self.text_width:
             raise LumiereError(
                 f"this planner reads token embeddings of {self.config.text_dim} numbers, not "
                 f"{hidden_states.shape[-1]}: use the text encoder that it was trained with"

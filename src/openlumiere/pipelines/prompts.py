@@ -8,6 +8,7 @@ import torch
 
 from openlumiere.errors import LumiereError
 
+from .planner import PathPlanner
 from .text import TextConditions, embed, encode, load_text_encoder
 
 
@@ -18,7 +19,6 @@ class PromptMixin:
     config: Any
     tokenizer: Any
     text_encoder: Any
-    planner: Any = None
     tokenizer_2: Any = None  # of Stable Diffusion XL
     text_encoder_2: Any = None
     register_modules: Any
@@ -80,9 +80,11 @@ class PromptMixin:
             )
         return text.concat(nothing)
 
-    def _planner_text(self, prompts: list[str] | None, text: TextConditions, clips: int) -> torch.Tensor:
+    def _planner_text(
+        self, planner: PathPlanner | None, prompts: list[str] | None, text: TextConditions, clips: int
+    ) -> torch.Tensor:
         """Return what a planner reads of B clips' prompts: the layers that it asks for, else what the network reads."""
-        layers = self.planner.config.text_layers if self.planner is not None else None
+        layers = planner.config.text_layers if planner is not None else None
         if not layers or not prompts:
             return text.hidden_states[:clips]
         read = embed(

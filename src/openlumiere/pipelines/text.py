@@ -162,6 +162,7 @@ def encode(
         return _encode_xl(prompts, tokenizers, encoders)
     tokenizer, encoder = tokenizers[0], encoders[0]
     if isinstance(encoder, BertModel):
+        _warn_if_cut(prompts, tokenizer, max_length)
         return TextConditions(embed(prompts, tokenizer, encoder, max_length=max_length, together=together))
     if isinstance(encoder, T5EncoderModel):
         # DeepFloyd IF was trained on lower case, and its U-Net attends to the padding too.
@@ -210,8 +211,6 @@ def embed(
         layers: whose hidden states stand side by side, width is then that of all of them; None = the last one's.
     """
     device = next(encoder.parameters()).device
-    if layers is None:  # who reads several reads them beside the network, which has said so
-        _warn_if_cut(prompts, tokenizer, max_length)
 
     def read(tokens: Any) -> torch.Tensor:
         if layers is None:

@@ -88,8 +88,7 @@ class Planner:
         """Return the layers that the planner reads of captions, (N, L, D), as `text.embed`, but in float16."""
         parts = [captions[i : i + _READ_AT_ONCE] for i in range(0, len(captions), _READ_AT_ONCE)]
         layers, longest = self.module.config.text_layers, self.config.text.max_length
-        width = self.module.config.text_dim * len(layers or [-1])
-        embedded = torch.zeros(len(captions), longest, width, dtype=torch.float16)
+        embedded = torch.zeros(len(captions), longest, self.module.text_width, dtype=torch.float16)
         row = 0
         for part in tqdm(parts, desc="reading captions", leave=False, disable=len(parts) == 1):
             read = embed(part, self.tokenizer, self.encoder, max_length=longest, together=True, layers=layers)
@@ -101,9 +100,8 @@ class Planner:
         """See `Stage`."""
         motion, text, seconds = (batch[key].to(self.device).float() for key in ("motion", "text", "seconds"))
         motion = (motion - self.module.mean) / self.module.scale
-        last = text[..., -self.module.config.text_dim :]
         alone = draws.rand(len(motion), generator=generator) < _LAST_LAYER_ALONE
-        text = torch.where(alone[:, None, None], nn.functional.pad(last, (text.shape[-1] - last.shape[-1], 0)), text)
+        text = torch.where(alone[:, None, None], self.module.last_layer_alone(text), text)
         noise = draws.randn(*motion.shape, generator=generator)
         time = draws.spread(len(motion), generator=generator)
         noisy = torch.lerp(noise, motion, time[:, None])
