@@ -35,6 +35,7 @@ from transformers import (
 
 from openlumiere import STUNet
 from openlumiere.autoencoder import RGBAAutoencoder
+from openlumiere.diffusion.layout import layout_of
 from openlumiere.pipelines.clip_pipeline import ClipPipeline
 from openlumiere.pipelines.lumiere import LumierePipeline
 from openlumiere.pipelines.planner import PathPlanner
@@ -278,6 +279,12 @@ def inputs(
         time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(batch, 1)
         given["added_cond_kwargs"] = {"text_embeds": noise(batch, TEXT_DIM), "time_ids": time_ids}
     return given
+
+
+def random_layout(batch: int, frames: int, seed: int = 0) -> torch.Tensor:
+    """Return layouts of random paths, (B, F, 6)."""
+    path = torch.rand(batch, frames, 4, generator=torch.Generator().manual_seed(seed))
+    return layout_of(path + torch.tensor([-0.5, -0.5, 0.2, 0.0]))
 
 
 def inflated(name: str, **options: Any) -> tuple[STUNet, UNet2DConditionModel, dict[str, Any]]:

@@ -148,6 +148,14 @@ def test_the_plan_that_moves_most_like_it_is_taken() -> None:
     torch.testing.assert_close(path, real, atol=1e-5, rtol=1e-5)
 
 
+def test_of_plans_from_a_single_frame_one_that_stays_in_view_is_taken() -> None:
+    right, left = growing(), growing() * torch.tensor([-1.0, 1.0, 1.0, 1.0])
+    for x, fits in ((0.5, left), (-0.5, right)):
+        real = torch.tensor([[x, 0.0, 0.3, 0.0]]).expand(len(right), -1)
+        path = path_through_observed(*seen_at([0], real), torch.stack([right, left]))
+        torch.testing.assert_close(path[:, 0] - x, fits[:, 0] - fits[0, 0])
+
+
 def test_frames_between_near_ones_are_crossed_smoothly_and_between_far_ones_as_planned() -> None:
     at = torch.arange(65)
     real = torch.tensor([0.0, 0.0, 0.5, 0.0]).repeat(65, 1)

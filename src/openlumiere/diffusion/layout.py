@@ -30,6 +30,11 @@ def layout_of(path: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, y, side.log(), angle.sin(), angle.cos(), torch.ones_like(x)], dim=-1)
 
 
+def reach(path: torch.Tensor) -> torch.Tensor:
+    """Return how far the subject reaches from the frame's centre, 1 at its edge: (..., F, 4) -> (..., F)."""
+    return path[..., :2].abs().amax(-1) + _FILLED * path[..., 2]
+
+
 def in_view(path: torch.Tensor) -> torch.Tensor:
     """Step back from a path that leads over the frame's edge until all of its subject is seen: (..., F, 4), likewise.
 
@@ -37,8 +42,7 @@ def in_view(path: torch.Tensor) -> torch.Tensor:
     large is larger than what is small.
     """
     x, y, side, angle = path.unbind(-1)
-    reach = torch.maximum(x.abs(), y.abs()) + _FILLED * side
-    zoom = reach.amax(-1, keepdim=True).clamp(min=1).reciprocal()
+    zoom = reach(path).amax(-1, keepdim=True).clamp(min=1).reciprocal()
     return torch.stack([x * zoom, y * zoom, side * zoom, angle], dim=-1)
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from .ground import edge_of, ground_of
-from .layout import hermite
+from .layout import hermite, reach
 from .turning import Turning, turning
 
 # A pixel belongs to the subject if its alpha, or its difference from the background, is above this.
@@ -73,7 +73,9 @@ def path_through_observed(
 ) -> torch.Tensor:
     """Return a path, (F, 4), that goes through where the subject is seen, and elsewhere as one of some plans does.
 
-    Of the plans the one is taken that moves most like what is seen. What it misses is made up for evenly in time.
+    What a plan misses is made up for evenly in time. The one is taken that moves most like what is seen, and that
+    keeps the subject in the frame: a single frame says nothing of how it moves, but from where it is some ways lead
+    out.
 
     Args:
         path, seen: as of `observed_path`, seen in one frame at least.
@@ -88,12 +90,15 @@ def path_through_observed(
     turns = _unwrapped(turns, as_planned) if turned else as_planned - as_planned[:, :1]
     missed = known[at] - planned[:, at]  # (K, S, 4)
     missed[..., 3] = turns - planned[:, at, 3]  # upright where it is seen first
-    best = int((missed.var(1, correction=0) * torch.tensor(_WEIGHTS)).sum(-1).argmin())
-    known[at, 3] = turns[best] if turned else 0.0
-    made_up = _in_between(missed[best], at, len(path))
+    made_up = _in_between(missed, at, len(path))
     away = (torch.arange(len(path))[:, None] - at).abs().amin(1)
-    made_up[:, :told] *= (1 - away / _BACK).clamp(min=0)[:, None]
-    whole = planned[best] + made_up
+    made_up[..., :told] *= (1 - away / _BACK).clamp(min=0)[:, None]
+    wholes = planned + made_up
+    unlike = (missed.var(1, correction=0) * torch.tensor(_WEIGHTS)).sum(-1)
+    outside = (reach(_with_sides(wholes)) - 1).clamp(min=0).square().mean(-1)
+    best = int((unlike + outside).argmin())
+    known[at, 3] = turns[best] if turned else 0.0
+    whole = wholes[best]
     times = at.to(torch.float64) / (len(path) - 1 if len(path) > 1 else 1)
     smooth = hermite(known[at], times, len(path)).to(whole)
     gaps = torch.zeros(len(path), dtype=torch.bool)
@@ -102,8 +107,7 @@ def path_through_observed(
     whole = torch.where(gaps[:, None], smooth, whole)
     columns = 4 if turned else 3
     whole[at, :columns] = known[at, :columns].to(whole)
-    whole[:, 2] = whole[:, 2].exp()
-    return whole.float()
+    return _with_sides(whole).float()
 
 
 def _unwrapped(angles: torch.Tensor, planned: torch.Tensor) -> torch.Tensor:
@@ -120,14 +124,21 @@ def _even(path: torch.Tensor) -> torch.Tensor:
     return path
 
 
+def _with_sides(path: torch.Tensor) -> torch.Tensor:
+    """Return what `_even` was made of."""
+    path = path.clone()
+    path[..., 2] = path[..., 2].exp()
+    return path
+
+
 def _in_between(values: torch.Tensor, at: torch.Tensor, count: int) -> torch.Tensor:
-    """Interpolate (S, D) at rising frames to (count, D) linearly; the outermost hold beyond."""
+    """Interpolate (..., S, D) at rising frames to (..., count, D) linearly; the outermost hold beyond."""
     frames = torch.arange(count)
     after = torch.searchsorted(at, frames).clamp(max=len(at) - 1)
     before = (torch.searchsorted(at, frames, right=True) - 1).clamp(min=0)
     span = (at[after] - at[before]).clamp(min=1)
     share = ((frames - at[before]) / span).clamp(0, 1)[:, None].to(values)
-    return torch.lerp(values[before], values[after], share)
+    return torch.lerp(values[..., before, :], values[..., after, :], share)
 
 
 def _extent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

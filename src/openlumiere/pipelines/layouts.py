@@ -23,7 +23,7 @@ Plan = Callable[[], torch.Tensor]
 # A clip's path, (F, 4), and in which frames it is known, (F,), as `observed_path` has them.
 Seen = tuple[torch.Tensor, torch.Tensor]
 
-# Of so many plans the one is taken that moves most like several frames that are given.
+# Of so many plans the one is taken that moves most like the frames that are given, and stays in view from there.
 _PLANS = 8
 
 
@@ -94,8 +94,7 @@ def _through_seen(
         told: so many columns of the plan are a user's word.
         otherwise: those of clips whose subjects are not seen; None = they are not told.
     """
-    several = not told and any(int(frames.sum()) > 1 for _, frames in seen)
-    plans = torch.stack([plan() for _ in range(_PLANS if several else 1)])  # (K, B, F, 4)
+    plans = torch.stack([plan() for _ in range(1 if told else _PLANS)])  # (K, B, F, 4)
     layouts = torch.zeros(len(seen), plans.shape[2], LAYOUT_DIM) if otherwise is None else otherwise.clone()
     for index, (path, frames) in enumerate(seen):
         if frames.any():

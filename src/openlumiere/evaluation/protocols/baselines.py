@@ -81,7 +81,8 @@ def evaluate_baselines(
         data: folder that `lumiere data emoji` wrote, or the subjects' animations themselves.
         clips: of scenes of all motions, half of them of the test split; and as many again of periodic motions.
         subjects: that all of the methods know; None = the first method's.
-        motions: that all of the methods know (``data.motions``), a periodic one among them; None = all.
+        motions: that all of the methods know (``data.motions``), a periodic one among them; None = all. If all of them
+            are periodic, those are the only scenes.
         periods: shortest and longest, in seconds, of as many periodic motions again, for methods that were trained on
             them (``data.periods``): six to nine frames are what keyframes barely show.
         judges: already loaded ones; None = those in ``data/classifier``, trained there when absent.
@@ -100,8 +101,8 @@ def evaluate_baselines(
 
     if len({method.folder for method in methods}) < max(len(methods), 1) or clips < 2:
         raise LumiereError("give the methods names of their own, one method at least, and at least 2 clips")
-    asked = list(motions or vocabulary()["motions"])
-    periodic = [motion for motion in PERIODS if motion in asked]
+    asked = sorted(motions or vocabulary()["motions"])
+    periodic = sorted(set(PERIODS).intersection(asked))
     if unknown := [motion for motion in asked if motion not in vocabulary()["motions"]]:
         raise LumiereError(f"no motion is called {unknown[0]!r}: choose among {', '.join(vocabulary()['motions'])}")
     if not periodic:
@@ -133,10 +134,8 @@ def evaluate_baselines(
         made_by[method.name] = {**asdict(method), "weights_sha256": used}
         cache.continue_or_start(method_folder(output, method.name), {**settings, **made_by[method.name]})
     cache.continue_or_start(method_folder(output, REAL), settings)
-    scenes = {
-        GENERAL: _scenes(known, clips, seed, motions=asked),
-        PERIODIC: _scenes(known, clips, seed, motions=periodic, longest=longest),
-    }
+    scenes = {} if asked == periodic else {GENERAL: _scenes(known, clips, seed, motions=asked)}
+    scenes[PERIODIC] = _scenes(known, clips, seed, motions=periodic, longest=longest)
     if periods is not None:
         chosen = "periods-{:g}-{:g}".format(*periods)
         scenes[chosen] = _scenes(known, clips, seed, motions=periodic, periods=periods)
@@ -196,8 +195,9 @@ def markdown(report: dict[str, Any]) -> str:
         row("seconds a clip", "seconds", "{:.1f}"),
         row("peak memory, MiB", "peak_mib", "{:.0f}"),
     ]
-    counts = f"{report['clips']} clips of all motions, as many of periodic ones. In brackets: 95 % intervals."
-    return f"{table(['', *names], rows)}\n\n{counts}\n"
+    only_periodic = set(report.get("motions") or vocabulary()["motions"]) <= set(PERIODS)
+    scenes = "periodic motions" if only_periodic else "all motions, as many of periodic ones"
+    return f"{table(['', *names], rows)}\n\n{report['clips']} clips of {scenes}. In brackets: 95 % intervals.\n"
 
 
 def _scenes(
@@ -256,8 +256,9 @@ def _measured(
                 if facts["peak_mib"] is not None:
                     peaks.append(facts["peak_mib"])
     scores = {kind: accuracies(listed) for kind, listed in verdicts.items()}
+    general = scores.get(GENERAL, scores[PERIODIC])
     found: dict[str, Any] = {
-        **{measure: scores[GENERAL][measure]["accuracy"] for measure in ("subject", "background", "motion")},
+        **{measure: general[measure]["accuracy"] for measure in ("subject", "background", "motion")},
         "flicker": float(np.mean(flickers)),
         "seconds": float(np.median(seconds)) if seconds else None,
         "peak_mib": max(peaks) if peaks else None,
