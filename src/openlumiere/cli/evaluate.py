@@ -142,12 +142,12 @@ def register(commands: Commands) -> None:
         "baselines",
         run_evaluate_baselines,
         help="compare the model with a keyframe cascade and with a fixed frame rate",
-        more="All make the same scenes; configs/emoji-nano/baselines/ says how to train the two others. A report that "
+        more="All make the same scenes; configs/emoji/baselines/ says how to train all four networks. A report that "
         "was stopped goes on.",
         example=[
-            "lumiere evaluate baselines --model runs/emoji-nano/t2v/export/pipeline "
-            "--cascade runs/baselines/keyframes/export/pipeline runs/baselines/between/export/pipeline "
-            "--fixed-rate runs/baselines/fixed-rate/export/pipeline -o runs/baselines/report",
+            "lumiere evaluate baselines --model runs/emoji/baselines/stunet/export/pipeline "
+            "--cascade runs/emoji/baselines/keyframes/export/pipeline runs/emoji/baselines/between/export/pipeline "
+            "--fixed-rate runs/emoji/baselines/fixed-rate/export/pipeline --motions bounce sway -o runs/baselines",
         ],
     )
     baselines.add_argument("--cascade", nargs=2, metavar=("KEYFRAMES", "BETWEEN"), help="the cascade's two models")

@@ -94,7 +94,8 @@ def path_through_observed(
     away = (torch.arange(len(path))[:, None] - at).abs().amin(1)
     made_up[..., :told] *= (1 - away / _BACK).clamp(min=0)[:, None]
     wholes = planned + made_up
-    unlike = (missed.var(1, correction=0) * torch.tensor(_WEIGHTS)).sum(-1)
+    # The more is seen, the less it matters where a plan leads.
+    unlike = len(at) * (missed.var(1, correction=0) * torch.tensor(_WEIGHTS)).sum(-1)
     outside = (reach(_with_sides(wholes)) - 1).clamp(min=0).square().mean(-1)
     best = int((unlike + outside).argmin())
     known[at, 3] = turns[best] if turned else 0.0

@@ -1,7 +1,7 @@
 """`lumiere evaluate baselines`: does one pass over all frames beat keyframes and a cascade, as Lumiere claims?
 
 Two baselines of the paper's section 2, grown from the same text-to-image network and trained on the same clips for the
-same time (`configs/emoji-nano/baselines/`):
+same time (`configs/emoji/baselines/`):
 
 - *cascade*: a fixed-rate network makes every other frame, and a second one fills in what lies between, in windows that
   share nothing but a keyframe, as ImagenVideo does;
