@@ -21,7 +21,7 @@ from openlumiere.data.emoji.scenes import Scene
 from openlumiere.errors import LumiereError
 from openlumiere.evaluation.memory import peak_memory_mib
 from openlumiere.evaluation.metrics.bootstrap import percentile_interval
-from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, periodicity_error, swing
+from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, keeps_to_axis, periodicity_error, swing
 from openlumiere.evaluation.metrics.tracks import centres
 from openlumiere.evaluation.protocols.baseline_methods import REAL, Method, make_in_own_process, sample_cascade
 from openlumiere.evaluation.protocols.baselines import evaluate_baselines, markdown
@@ -68,6 +68,13 @@ def test_what_goes_elsewhere_or_stays_does_not_repeat_itself() -> None:
     assert periodicity_error(clip_of("right"), 1 / 2) > 0.5
     assert periodicity_error(clip_of("right"), 1 / 4) > 0.5
     assert periodicity_error(clip_of("still"), 1 / 2) == 1
+
+
+def test_a_motion_keeps_to_its_axis() -> None:
+    for motion, other in (("sway", "bounce"), ("bounce", "sway")):
+        clip = clip_of(motion, period=0.5)
+        assert keeps_to_axis(clip, motion)
+        assert not keeps_to_axis(clip, other)
 
 
 def test_a_swing_says_how_far_a_motion_goes_where_the_error_says_only_whether_it_repeats() -> None:
@@ -221,7 +228,7 @@ def test_the_comparison_writes_what_it_promises(tmp_path: Path) -> None:
     assert one["peak_mib"] > 100
     assert one["seconds"] > 0
     assert real["periodicity_error"] < 0.1
-    assert (real["still"], real["amplitude"], real["amplitudes"]) == (0, 1, [1, 1])
+    assert (real["still"], real["along_axis"], real["amplitude"], real["amplitudes"]) == (0, 1, 1, [1, 1])
     assert real["periodicity_error_moving"] == real["periodicity_error"]
     assert one["still"] == 1 or one["periodicity_error_moving"] is not None
     assert one["amplitudes"] == other["amplitudes"]

@@ -12,6 +12,7 @@ from .tracks import centres
 
 # The usual periods of the vocabulary's motions of the subject's centre, as fractions of a clip.
 PERIODS = {motion: vocabulary()["motions"][motion]["period"] / SECONDS for motion in ("sway", "bounce")}
+_AXES = {"sway": 0, "bounce": 1}  # along which they go: x, y
 _TOLERANCE = 0.15  # a clip's own period may be so much shorter or longer than any that scenes have
 _LONGEST = 0.6  # of a clip: of longer periods too little is seen again
 _LEAST_SPREAD = 1.0  # pixels of a frame of `SIDE`: what moves less has no motion to repeat
@@ -57,6 +58,19 @@ def swing(frames: np.ndarray | torch.Tensor) -> float:
 def is_still(swing: float) -> bool:
     """Return whether a `swing` is too small to be seen as a motion."""
     return swing < _LEAST_SPREAD / SIDE
+
+
+def keeps_to_axis(frames: np.ndarray | torch.Tensor, motion: str) -> bool:
+    """Return whether the subject's centre goes further along the motion's axis than across it.
+
+    By chance every other clip does. A classifier of motions may take any trembling for a fast bounce.
+
+    Args:
+        frames: (F, H, W, 3), uint8 or float in [0, 1].
+        motion: one of `PERIODS`.
+    """
+    variances = centres(frames).var(0)
+    return bool(variances[_AXES[motion]] > variances[1 - _AXES[motion]])
 
 
 def _spread(track: np.ndarray) -> float:

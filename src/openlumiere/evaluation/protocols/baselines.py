@@ -30,7 +30,7 @@ from openlumiere.evaluation.clips import ClipMaker, Job
 from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.judges import Judges, accuracies, load_judges
 from openlumiere.evaluation.metrics.bootstrap import percentile_interval
-from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, periodicity_error, swing
+from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, keeps_to_axis, periodicity_error, swing
 from openlumiere.evaluation.metrics.pixels import SIDE
 from openlumiere.evaluation.metrics.temporal import flicker
 from openlumiere.evaluation.real_clips import SCENES, atlases_of, real_clips
@@ -90,8 +90,8 @@ def evaluate_baselines(
     Returns:
         For each method, and for real clips of the same scenes: accuracies, FVD-emoji, flicker, seconds a clip (median),
         peak memory of the process in MiB; of periodic motions, the periodicity error (mean, median, and mean of the
-        clips that move), the share of still clips, and the amplitude (median ratio of a clip's swing to that of the
-        real clip of its scene), with 95 % intervals.
+        clips that move), the share that goes along the motion's axis, that of still clips, and the amplitude (median
+        ratio of a clip's swing to that of the real clip of its scene), with 95 % intervals.
     """
     # A motion repeats itself for the eye once it was seen twice.
     longest = clip_seconds(num_frames) / 2
@@ -177,6 +177,7 @@ def markdown(report: dict[str, Any]) -> str:
     def repetition(of: str, prefix: str = "") -> list[list[str]]:
         return [
             row(f"motion as asked, {of}", f"{prefix}periodic_motion", "{:.1%}"),
+            row(f"further along the motion's axis than across it, {of}", f"{prefix}along_axis", "{:.1%}"),
             row(f"still clips, {of}", f"{prefix}still", "{:.1%}"),
             row(f"amplitude, to the real clip's, {of}, median", f"{prefix}amplitude", "{:.2f}"),
             row(f"periodicity error (less is better), {of}", f"{prefix}periodicity_error", "{:.3f}"),
@@ -285,7 +286,7 @@ def _measured(
 
 def _repetition(name: str, kind: str, scenes: Sequence[Scene], output: Path, seed: int) -> dict[str, Any]:
     """Return how well a method's clips of periodic motions repeat themselves, and how far they go."""
-    errors, swings, ratios = [], [], []
+    errors, swings, ratios, along = [], [], [], 0
     for index, scene in enumerate(scenes):
         clip, real = (cache.read_array(clip_path(output, which, kind, index)) for which in (name, REAL))
         # About which a clip's own is looked for.
@@ -293,6 +294,7 @@ def _repetition(name: str, kind: str, scenes: Sequence[Scene], output: Path, see
         errors.append(periodicity_error(clip, period / clip_seconds(len(clip))))
         swings.append(swing(clip))
         ratios.append(swings[-1] / swing(real))
+        along += keeps_to_axis(clip, scene.motion)
     still = sum(map(is_still, swings))
     moving = [error for error, length in zip(errors, swings, strict=True) if not is_still(length)]
     return {
@@ -300,6 +302,7 @@ def _repetition(name: str, kind: str, scenes: Sequence[Scene], output: Path, see
         "periodicity_error_median": float(np.median(errors)),
         "periodicity_error_moving": float(np.mean(moving)) if moving else None,
         "periodicity_errors": errors,
+        "along_axis": along / len(swings),
         "still": still / len(swings),
         "amplitude": float(np.median(ratios)),
         "amplitudes": ratios,
@@ -307,6 +310,7 @@ def _repetition(name: str, kind: str, scenes: Sequence[Scene], output: Path, see
             "periodicity_error": percentile_interval(errors, seed=seed),
             "periodicity_error_median": percentile_interval(errors, np.median, seed=seed),
             "periodicity_error_moving": percentile_interval(moving, seed=seed),
+            "along_axis": wilson(along, len(swings)),
             "still": wilson(still, len(swings)),
             "amplitude": percentile_interval(ratios, np.median, seed=seed),
         },
