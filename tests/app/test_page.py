@@ -176,6 +176,8 @@ def test_two_tabs_see_the_same(page: Page, server: Server, made: str) -> None:
         page.wait()
         page.driver.switch_to.window(first)
         page.until(lambda: "a heart growing" in page.run(TILES))
+        # Else its picture might be asked for when it is gone.
+        page.until(lambda: page.run("document.querySelector('.tile:has([title=\"a heart growing\"]) img').complete"))
         page.driver.switch_to.window(second)
         assert page.shown == id
         page.click("#stage button", "Delete")
