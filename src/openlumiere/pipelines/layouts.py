@@ -94,7 +94,8 @@ def _through_seen(
         told: so many columns of the plan are a user's word.
         otherwise: those of clips whose subjects are not seen; None = they are not told.
     """
-    plans = torch.stack([plan() for _ in range(1 if told else _PLANS)])  # (K, B, F, 4)
+    choice = not told and any(frames.any() for _, frames in seen)
+    plans = torch.stack([plan() for _ in range(_PLANS if choice else 1)])  # (K, B, F, 4)
     layouts = torch.zeros(len(seen), plans.shape[2], LAYOUT_DIM) if otherwise is None else otherwise.clone()
     for index, (path, frames) in enumerate(seen):
         if frames.any():

@@ -12,7 +12,7 @@ from .tracks import centres
 
 # The usual periods of the vocabulary's motions of the subject's centre, as fractions of a clip.
 PERIODS = {motion: vocabulary()["motions"][motion]["period"] / SECONDS for motion in ("sway", "bounce")}
-_AXES = {"sway": 0, "bounce": 1}  # along which they go: x, y
+AXES = {"sway": 0, "bounce": 1}  # along which they go: x, y
 _TOLERANCE = 0.15  # a clip's own period may be so much shorter or longer than any that scenes have
 _LONGEST = 0.6  # of a clip: of longer periods too little is seen again
 _LEAST_SPREAD = 1.0  # pixels of a frame of `SIDE`: what moves less has no motion to repeat
@@ -70,7 +70,7 @@ def keeps_to_axis(frames: np.ndarray | torch.Tensor, motion: str) -> bool:
         motion: one of `PERIODS`.
     """
     variances = centres(frames).var(0)
-    return bool(variances[_AXES[motion]] > variances[1 - _AXES[motion]])
+    return bool(variances[AXES[motion]] > variances[1 - AXES[motion]])
 
 
 def _spread(track: np.ndarray) -> float:

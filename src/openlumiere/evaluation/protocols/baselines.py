@@ -30,7 +30,7 @@ from openlumiere.evaluation.clips import ClipMaker, Job
 from openlumiere.evaluation.features.cache import Extraction
 from openlumiere.evaluation.judges import Judges, accuracies, load_judges
 from openlumiere.evaluation.metrics.bootstrap import percentile_interval
-from openlumiere.evaluation.metrics.periodicity import PERIODS, is_still, keeps_to_axis, periodicity_error, swing
+from openlumiere.evaluation.metrics.periodicity import AXES, PERIODS, is_still, keeps_to_axis, periodicity_error, swing
 from openlumiere.evaluation.metrics.pixels import SIDE
 from openlumiere.evaluation.metrics.temporal import flicker
 from openlumiere.evaluation.real_clips import SCENES, atlases_of, real_clips
@@ -154,7 +154,7 @@ def evaluate_baselines(
     shown = [REAL, *(method.name for method in methods)]
     for index, scene in enumerate(scenes[PERIODIC][:_SHOWN]):
         read = [cache.read_array(clip_path(output, name, PERIODIC, index)) for name in shown]
-        axis = "row" if scene.motion == "sway" else "column"
+        axis = ("row", "column")[AXES[scene.motion]]
         draw_slices(read, [f"{name}: {scene.caption}" for name in shown], output / f"slices-{index}.png", axis=axis)
     return report
 
